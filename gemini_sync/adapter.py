@@ -1,0 +1,283 @@
+"""Knows what the caller sets and gets, ``GeminiDualAdapter``; leaves the way of a call to the router."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Optional, Union
+
+from gemini_sync import credentials as credentials_floor
+from gemini_sync.backends import DEFAULT_MAX_EVENT_BYTES, ApiKeyBackend, Backend, CodeAssistBackend
+from gemini_sync.config import Endpoints, OAuthClient, Retry, Timeouts
+from gemini_sync.credentials import TokenSource, credentials_for, oauth_client_from
+from gemini_sync.errors import ConfigError
+from gemini_sync.policy import decide
+from gemini_sync.project import Projects
+from gemini_sync.reply import Reply
+from gemini_sync.request import DEFAULT_MODEL, Contents, SystemInstruction, build, check_model
+from gemini_sync.rest import GenerationConfig, SafetySetting, Tool, ToolConfig
+from gemini_sync.router import Policy, Router, notify_stderr
+from gemini_sync.sticky import API_KEY, OAUTH, FallbackEvent, RouteStatus
+from gemini_sync.transport import SessionFactory, Transport
+
+CredentialsSource = Union[str, "os.PathLike[str]", Callable[[], str], TokenSource, Any]
+
+
+class GeminiDualAdapter:
+    """Streams over OAuth (Code Assist), and over an API key once OAuth has failed; thread-safe, one per program.
+
+    A route whose credential is None is off. After a fallback the API key serves all calls of this adapter, whatever
+    happens to the credentials, until ``reset()``.
+
+    Args:
+        api_key: a Gemini API key.
+        oauth_creds_path: a credentials file (Gemini CLI's or gcloud's ``authorized_user``), or any source of access
+            tokens: a callable that returns one, a ``TokenSource``, or a google-auth ``Credentials`` object.
+        model: the model of calls that name none.
+        project: the Google Cloud project id for Code Assist; None asks the service.
+        oauth_client: the OAuth client that the refresh token belongs to, where the file does not hold it.
+        endpoints: base URLs.
+        timeouts: deadlines in seconds.
+        retry: tries on one route before the first chunk.
+        fallback: False keeps every call on OAuth.
+        sticky_for: seconds after a fallback at which one call probes OAuth again; None (the default) for never.
+        on_fallback: called with a ``FallbackEvent`` exactly once per flip; the default writes a line to stderr.
+        policy: what an error leads to; ``decide`` is the documented table.
+        require_finish: False accepts streams that end cleanly without a finish reason.
+        max_event_bytes: the largest single event, in bytes.
+        persist_credentials: False never writes a refreshed token to the credentials file.
+        session_factory: makes the ``requests.Session`` objects, a new one at each call; the adapter closes them.
+        clock, sleep: monotonic seconds and a wait in seconds, for tests of your own.
+
+    Raises:
+        ConfigError: no credential at all, or an argument that cannot be used.
+    """
+
+    def __init__(
+        self,
+        api_key: Optional[str] = None,
+        oauth_creds_path: Optional[CredentialsSource] = None,
+        *,
+        model: str = DEFAULT_MODEL,
+        project: Optional[str] = None,
+        oauth_client: Optional[OAuthClient] = None,
+        endpoints: Endpoints = Endpoints(),
+        timeouts: Timeouts = Timeouts(),
+        retry: Retry = Retry(),
+        fallback: bool = True,
+        sticky_for: Optional[float] = None,
+        on_fallback: Callable[[FallbackEvent], Any] = notify_stderr,
+        policy: Policy = decide,
+        require_finish: bool = True,
+        max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
+        persist_credentials: bool = True,
+        session_factory: Optional[SessionFactory] = None,
+        clock: Optional[Callable[[], float]] = None,
+        sleep: Optional[Callable[[float], Any]] = None,
+    ) -> None:
+        self._config = {name: value for name, value in locals().items() if name != "self"}
+        _check_types(self._config)
+        if api_key is None and oauth_creds_path is None:
+            raise ConfigError(
+                "No credentials: give api_key, or oauth_creds_path, or both. With from_env(): set GEMINI_API_KEY, or "
+                "have a credentials file at ~/.gemini/oauth_creds.json (or name one in "
+                "GOOGLE_APPLICATION_CREDENTIALS). `gemini-sync demo` needs none."
+            )
+        self._model = check_model(model)
+        self._timeouts = timeouts
+        self._transport = Transport(session_factory)
+        backends: dict[str, Backend] = {}
+        if oauth_creds_path is not None:
+            credentials = credentials_for(
+                oauth_creds_path,
+                transport=self._transport,
+                oauth_client=oauth_client,
+                endpoints=endpoints,
+                persist=persist_credentials,
+            )
+            projects = Projects(self._transport, endpoints, project)
+            backends[OAUTH] = CodeAssistBackend(
+                credentials, projects.project, self._transport, endpoints, max_event_bytes
+            )
+        if api_key is not None:
+            backends[API_KEY] = ApiKeyBackend(api_key, self._transport, endpoints, max_event_bytes)
+        self._router = Router(
+            backends,
+            retry=retry,
+            policy=policy,
+            fallback=fallback,
+            sticky_for=sticky_for,
+            on_fallback=on_fallback,
+            require_finish=require_finish,
+            **{name: value for name, value in (("clock", clock), ("sleep", sleep)) if value is not None},  # type: ignore[arg-type]
+        )
+
+    @classmethod
+    def from_env(cls, *, environ: Optional[Mapping[str, str]] = None, **settings: Any) -> GeminiDualAdapter:
+        """An adapter from the environment; ``settings`` (arguments of the class) win over it.
+
+        Reads ``GEMINI_API_KEY`` / ``GOOGLE_API_KEY``, ``GEMINI_MODEL``, ``GOOGLE_CLOUD_PROJECT`` (``_ID``),
+        ``GOOGLE_APPLICATION_CREDENTIALS`` (else ``~/.gemini/oauth_creds.json`` where that exists),
+        ``GOOGLE_GEMINI_BASE_URL``, ``CODE_ASSIST_ENDPOINT``, ``GEMINI_OAUTH_CLIENT_ID`` and
+        ``GEMINI_OAUTH_CLIENT_SECRET``.
+
+        Raises:
+            ConfigError: there is no credential at all, or a setting cannot be used.
+        """
+        environ = os.environ if environ is None else environ
+        found: dict[str, Any] = {
+            "api_key": environ.get("GEMINI_API_KEY") or environ.get("GOOGLE_API_KEY"),
+            "model": environ.get("GEMINI_MODEL"),
+            "project": environ.get("GOOGLE_CLOUD_PROJECT") or environ.get("GOOGLE_CLOUD_PROJECT_ID"),
+            "oauth_creds_path": environ.get("GOOGLE_APPLICATION_CREDENTIALS") or _default_credentials(),
+        }
+        urls = {"gemini": environ.get("GOOGLE_GEMINI_BASE_URL"), "code_assist": environ.get("CODE_ASSIST_ENDPOINT")}
+        if "endpoints" not in settings:
+            found["endpoints"] = Endpoints(**{name: url for name, url in urls.items() if url})
+        if "oauth_client" not in settings:
+            found["oauth_client"] = oauth_client_from(environ)
+        return cls(**{**{name: value for name, value in found.items() if value}, **settings})
+
+    def stream(
+        self,
+        contents: Contents,
+        *,
+        model: Optional[str] = None,
+        system_instruction: Optional[SystemInstruction] = None,
+        tools: Optional[Sequence[Tool]] = None,
+        tool_config: Optional[ToolConfig] = None,
+        safety_settings: Optional[Sequence[SafetySetting]] = None,
+        generation_config: Optional[GenerationConfig] = None,
+        cached_content: Optional[str] = None,
+        labels: Optional[Mapping[str, str]] = None,
+        timeouts: Optional[Timeouts] = None,
+    ) -> Reply:
+        """The answer to ``contents``, as it arrives; dicts use Google's REST field names.
+
+        Nothing is sent before the first ``next()``.
+
+        Args:
+            contents: a string, a Part, a Content, or a list of these.
+            timeouts: deadlines in seconds for this call, instead of the adapter's.
+
+        Raises:
+            ConfigError: at once, for arguments that cannot be used. What iterating raises, ``Reply`` says.
+        """
+        request = build(
+            contents,
+            model=self._model if model is None else model,
+            system_instruction=system_instruction,
+            tools=tools,
+            tool_config=tool_config,
+            safety_settings=safety_settings,
+            generation_config=generation_config,
+            cached_content=cached_content,
+            labels=labels,
+        )
+        return self._router.stream(request, self._timeouts_for(timeouts))
+
+    def generate(self, contents: Contents, **options: Any) -> Reply:
+        """The whole answer to ``contents``: takes what ``stream`` takes, raises what iterating its reply raises."""
+        with self.stream(contents, **options) as reply:
+            for _ in reply:
+                continue
+        return reply
+
+    def count_tokens(
+        self,
+        contents: Contents,
+        *,
+        model: Optional[str] = None,
+        system_instruction: Optional[SystemInstruction] = None,
+        tools: Optional[Sequence[Tool]] = None,
+        timeouts: Optional[Timeouts] = None,
+    ) -> int:
+        """How many tokens ``contents`` has for the model; falls back as ``stream`` does.
+
+        The OAuth route counts the contents alone: its service takes neither system instruction nor tools here.
+
+        Raises:
+            GeminiSyncError: as iterating a reply.
+        """
+        request = build(
+            contents,
+            model=self._model if model is None else model,
+            system_instruction=system_instruction,
+            tools=tools,
+        )
+        return self._router.count_tokens(request, self._timeouts_for(timeouts))
+
+    def _timeouts_for(self, timeouts: Optional[Timeouts]) -> Timeouts:
+        if timeouts is not None and not isinstance(timeouts, Timeouts):
+            raise ConfigError(f"timeouts must be a Timeouts, not {type(timeouts).__name__}.")
+        return timeouts or self._timeouts
+
+    @property
+    def fallback_active(self) -> bool:
+        """True after OAuth has failed and before ``reset()``; a fallback of single models leaves it False."""
+        return self._router.fallback_active
+
+    def route_status(self) -> RouteStatus:
+        """Where calls go, since when, why, and the recent failures."""
+        return self._router.status()
+
+    def reset(self, *, force: bool = False) -> None:
+        """Begin with OAuth again, for all models.
+
+        After an answer that puts the account at stake (terms of service, unsupported client, validation required) no
+        further OAuth request is made, so the next call falls back at once; ``force=True`` lifts that.
+        """
+        self._router.reset(force=force)
+
+    def close(self) -> None:
+        """Cancel the calls that are running and close all connections. Idempotent."""
+        self._router.close()
+        self._transport.close()
+
+    def __enter__(self) -> GeminiDualAdapter:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> Any:
+        """Pickles as its configuration, the API key in the clear: for process pools, never for storage.
+
+        The copy starts anew: with OAuth preferred, no connections, no history.
+        """
+        return _rebuild, (type(self), self._config)
+
+    def __repr__(self) -> str:
+        status = self._router.status()
+        routes = [name for name, key in ((OAUTH, "oauth_creds_path"), (API_KEY, "api_key")) if self._config[key]]
+        return (
+            f"{type(self).__name__}(routes={routes}, model={self._config['model']!r}, preferred={status.preferred!r}, "
+            f"fallback_active={status.fallback_active})"
+        )
+
+
+def _rebuild(cls: type[GeminiDualAdapter], config: dict[str, Any]) -> GeminiDualAdapter:
+    return cls(**config)
+
+
+def _default_credentials() -> Optional[str]:
+    path = Path(credentials_floor.DEFAULT_CREDENTIALS_PATH).expanduser()
+    return str(path) if path.exists() else None
+
+
+def _check_types(config: Mapping[str, Any]) -> None:
+    for name, kind in (("endpoints", Endpoints), ("timeouts", Timeouts), ("retry", Retry)):
+        if not isinstance(config[name], kind):
+            raise ConfigError(f"{name} must be a {kind.__name__}, not {type(config[name]).__name__}.")
+    if config["oauth_client"] is not None and not isinstance(config["oauth_client"], OAuthClient):
+        raise ConfigError(f"oauth_client must be an OAuthClient, not {type(config['oauth_client']).__name__}.")
+    for name in ("on_fallback", "policy"):
+        if not callable(config[name]):
+            raise ConfigError(f"{name} must be callable, not {type(config[name]).__name__}.")
+    size = config["max_event_bytes"]
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ConfigError(f"max_event_bytes must be a positive whole number of bytes, not {size!r}.")
+    cool_down = config["sticky_for"]
+    if cool_down is not None and (not isinstance(cool_down, (int, float)) or cool_down < 0):
+        raise ConfigError(f"sticky_for must be a number of seconds or None, not {cool_down!r}.")

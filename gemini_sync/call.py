@@ -1,0 +1,152 @@
+"""Knows one call of a caller: its deadlines, its cancellation, and the socket it may be blocked on; knows no HTTP."""
+
+from __future__ import annotations
+
+import math
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Optional
+
+from gemini_sync.config import Timeouts
+from gemini_sync.errors import DeadlineExceeded, StreamInterrupted
+
+Clock = Callable[[], float]
+
+
+class Call:
+    """The context of one call, handed down all floors; used by one thread, cancelled from any.
+
+    Attributes:
+        progressed: set by whoever made a chunk out of the bytes; the next read then starts a new ``idle`` deadline.
+        fresh: False while the request in flight went out on a connection that had been used before.
+    """
+
+    def __init__(
+        self,
+        timeouts: Optional[Timeouts] = None,
+        *,
+        clock: Clock = time.monotonic,
+        sleep: Optional[Callable[[float], Any]] = None,
+    ) -> None:
+        self.timeouts = timeouts or Timeouts()
+        self.clock = clock
+        self._sleep = sleep
+        self._total_at = self.deadline_at = math.inf
+        self._phase, self._phase_seconds = "total", math.inf
+        self.progressed = False
+        self.fresh = True
+        self._wake = threading.Event()
+        self.cancelled = False
+        # Guards cancelled and _socket: cancel() must never shut down a descriptor that was closed and given out again.
+        self._lock = threading.Lock()
+        self._socket: Optional[socket.socket] = None
+
+    # -- deadlines
+
+    def start(self) -> Call:
+        """Start the ``total`` deadline: waiting for the first ``next()`` is not part of the call."""
+        if self.timeouts.total is not None:
+            self._total_at = self.clock() + self.timeouts.total
+        self.enter("total", None)
+        return self
+
+    def enter(self, phase: str, seconds: Optional[float]) -> None:
+        """Start the deadline named ``phase`` (in seconds, None for none); ``total`` still holds beneath it."""
+        at = math.inf if seconds is None else self.clock() + seconds
+        if at < self._total_at:
+            self.deadline_at, self._phase, self._phase_seconds = at, phase, seconds or 0.0
+        else:
+            self.deadline_at, self._phase, self._phase_seconds = (
+                self._total_at,
+                "total",
+                self.timeouts.total or math.inf,
+            )
+
+    def remaining(self) -> Optional[float]:
+        """Seconds until the deadline in force, not below 0; None where there is none."""
+        if self.deadline_at == math.inf:
+            return None
+        return max(0.0, self.deadline_at - self.clock())
+
+    def deadline_error(self) -> DeadlineExceeded:
+        """The error of the deadline in force."""
+        phase, seconds = self._phase, self._phase_seconds
+        what = {
+            "connect": "no connection was made",
+            "first_token": "no first chunk came",
+            "idle": "no further chunk came",
+            "total": "the call was not done",
+        }.get(phase, "there was no answer")
+        return DeadlineExceeded(
+            f"The {phase} deadline passed: {what} within {seconds:g} s. Raise Timeouts.{phase} if that is too short.",
+            deadline=phase,
+            seconds=seconds,
+        )
+
+    def check(self) -> None:
+        """Raises ``StreamInterrupted`` when cancelled, ``DeadlineExceeded`` when the deadline in force has passed."""
+        if self.cancelled:
+            raise cancelled_error()
+        if self.deadline_at != math.inf and self.clock() >= self.deadline_at:
+            raise self.deadline_error()
+
+    # -- waiting that cancel() ends
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, at most until ``total``; raises like ``check()``."""
+        self.enter("total", None)
+        self.check()
+        remaining = self.remaining()
+        seconds = seconds if remaining is None else min(seconds, remaining)
+        if self._sleep is not None:
+            self._sleep(seconds)
+        else:
+            self._wake.wait(seconds)
+        self.check()
+
+    def wait_for(self, future: Future[Any]) -> None:
+        """Wait until ``future`` is done, at most until ``total``; raises like ``check()``."""
+        self.enter("total", None)
+        future.add_done_callback(lambda _: self._wake.set())
+        while not future.done():
+            self._wake.wait(self.remaining())
+            self._wake.clear()
+            if not future.done():
+                self.check()
+
+    # -- cancellation
+
+    def attach(self, sock: socket.socket) -> None:
+        """Let ``cancel()`` reach ``sock``; raises ``StreamInterrupted`` when it came first."""
+        with self._lock:
+            self._socket = sock
+        self.check()
+
+    def detach(self) -> None:
+        """Take the socket out of the reach of ``cancel()``, before it is closed or lent to another call."""
+        with self._lock:
+            self._socket = None
+
+    @property
+    def attached(self) -> bool:
+        """True while the socket in use keeps the deadlines by itself."""
+        return self._socket is not None
+
+    def cancel(self) -> None:
+        """End the call from any thread: a blocked read, a wait or a sleep wakes at once. Idempotent."""
+        with self._lock:
+            self.cancelled = True
+            if self._socket is not None:
+                try:
+                    # The plain method, also for TLS: ssl's own forgets its state under the reader's feet.
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+                except OSError:
+                    self._socket = None  # already shut by the other side: nothing is blocked on it
+        self._wake.set()
+
+
+def cancelled_error() -> StreamInterrupted:
+    return StreamInterrupted("The call was cancelled.", cancelled=True)

@@ -1,0 +1,133 @@
+"""Knows the frozen settings a caller can give and what makes them unusable; knows nothing of how they are used."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field, fields
+from typing import Optional
+from urllib.parse import urlsplit
+
+from gemini_sync.errors import ConfigError
+
+
+def check_secret(value: object, name: str) -> str:
+    """``value`` stripped, if it can stand in an HTTP header.
+
+    Raises:
+        ConfigError: it is not a string, is empty, or holds anything but visible ASCII; the message never quotes it.
+    """
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} must be a string, not {type(value).__name__}.")
+    stripped = value.strip()
+    if not stripped:
+        raise ConfigError(f"{name} is empty. Give the credential itself, or None to leave this route off.")
+    if not all("!" <= character <= "~" for character in stripped):
+        raise ConfigError(f"{name} holds white space or other characters no credential has. Copy it again.")
+    return stripped
+
+
+def _check_url(name: str, url: object) -> str:
+    if not isinstance(url, str):
+        raise ConfigError(f"Endpoints.{name} must be a URL string, not {type(url).__name__}.")
+    try:
+        parts = urlsplit(url.strip())
+        host, _ = parts.hostname, parts.port
+    except ValueError as exc:
+        raise ConfigError(f"Endpoints.{name} is not a URL: {exc}.") from exc
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise ConfigError(f"Endpoints.{name} must be a plain base URL, without credentials, query or fragment.")
+    if not host or not (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))):
+        raise ConfigError(
+            f"Endpoints.{name} must be an https:// URL (http:// only on loopback), not {url!r}: "
+            "credentials are not sent in the clear."
+        )
+    return url.strip().rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Base URLs of the three services; https, or http on loopback.
+
+    Raises:
+        ConfigError: a URL has another scheme, a host over http that is not loopback, or carries credentials.
+    """
+
+    gemini: str = "https://generativelanguage.googleapis.com"
+    code_assist: str = "https://cloudcode-pa.googleapis.com"
+    token: str = "https://oauth2.googleapis.com/token"
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            object.__setattr__(self, item.name, _check_url(item.name, getattr(self, item.name)))
+
+
+@dataclass(frozen=True)
+class OAuthClient:
+    """An OAuth client of your own (type "Desktop app"), made in the Google Cloud console under Credentials."""
+
+    id: str
+    secret: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", check_secret(self.id, "OAuthClient.id"))
+        object.__setattr__(self, "secret", check_secret(self.secret, "OAuthClient.secret"))
+
+
+def _check_number(name: str, value: object, *, minimum: float = 0.0, above: bool = True) -> None:
+    good = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not good or not (value > minimum if above else value >= minimum):  # type: ignore[operator]
+        raise ConfigError(f"{name} must be a number {'above' if above else 'of at least'} {minimum:g}, not {value!r}.")
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Deadlines in seconds; None means none.
+
+    Attributes:
+        connect: making one connection, TLS included.
+        first_token: from the connection to the first chunk, response headers included.
+        idle: between two chunks; comments and pings do not count.
+        total: the whole call, retries and fallback included.
+    """
+
+    connect: Optional[float] = 10
+    first_token: Optional[float] = 120
+    idle: Optional[float] = 60
+    total: Optional[float] = None
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            if getattr(self, item.name) is not None:
+                _check_number(f"Timeouts.{item.name}", getattr(self, item.name))
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often and how long one route is tried before the first chunk.
+
+    Attributes:
+        max_attempts: tries on one route, the first included.
+        wait_limit: the longest hint of a server that is waited for, in seconds.
+        backoff_base: the first wait without a hint, in seconds; it doubles from try to try, with jitter.
+        backoff_cap: the longest such wait, in seconds.
+    """
+
+    max_attempts: int = 3
+    wait_limit: float = 10.0
+    backoff_base: float = 0.5
+    backoff_cap: float = 8.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.max_attempts, int) or isinstance(self.max_attempts, bool) or self.max_attempts < 1:
+            raise ConfigError(f"Retry.max_attempts must be a whole number of at least 1, not {self.max_attempts!r}.")
+        for name in ("wait_limit", "backoff_base", "backoff_cap"):
+            _check_number(f"Retry.{name}", getattr(self, name), above=False)

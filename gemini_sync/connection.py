@@ -1,0 +1,235 @@
+"""Knows the sockets: urllib3 connections that keep a call's deadlines and can be cancelled; knows no request."""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import io
+import os
+import re
+import socket
+import ssl
+import threading
+from typing import Any, Optional
+
+from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util.ssl_ import create_urllib3_context
+
+from gemini_sync.call import Call
+
+_RECEIVE_BYTES = 65536
+# A receive may outlast the deadline by this much; setting a socket timeout for each would cost a system call each.
+_SLACK_SECONDS = 0.02
+# The end of one HTTP chunk and the head of the next (RFC 9112 section 7.1), without extensions.
+_CHUNK_HEAD = re.compile(rb"\r\n([0-9a-fA-F]{1,8})\r\n")
+
+
+class _ActiveCall(threading.local):
+    """The call whose request this thread is sending: urllib3 has no argument to carry it down to the connection."""
+
+    call: Optional[Call] = None
+
+
+active = _ActiveCall()
+
+
+class _DeadlineReader(io.RawIOBase):
+    """The receiving side of a socket; every single receive keeps the deadline in force, however few bytes drip in."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, call: Call) -> None:
+        self._raw, self._sock, self._call = raw, sock, call
+        self.paused = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> Optional[int]:
+        if self.paused:
+            return None
+        call = self._call
+        if call.progressed:
+            call.progressed = False
+            call.enter("idle", call.timeouts.idle)
+        remaining = call.remaining()
+        timeout = self._sock.gettimeout()
+        if remaining is None:
+            if timeout is not None:
+                self._sock.settimeout(None)
+        elif remaining <= 0:
+            raise socket.timeout("deadline passed")
+        elif timeout is None or not remaining <= timeout <= remaining + _SLACK_SECONDS:
+            self._sock.settimeout(remaining)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """An HTTP response read through the active call's deadlines, in receives as large as the kernel has bytes."""
+
+    _reader: Optional[_DeadlineReader] = None
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        if active.call is not None:
+            self._reader = _DeadlineReader(self.fp.detach(), sock, active.call)
+            self.fp = io.BufferedReader(self._reader, _RECEIVE_BYTES)
+
+    def read1(self, n: int = -1) -> bytes:
+        """What one receive brought, over the borders of HTTP chunks.
+
+        http.client gives one chunk at a time, at 3 us each: servers make a chunk of each event, so in a burst that was
+        a third of all the time from bytes to text.
+        """
+        data = super().read1(n)
+        if self._reader is None or not self.chunked or self.chunk_left != 0 or not self.fp:
+            return data
+        self._reader.paused = True
+        try:
+            buffered = self.fp.peek()  # of what was received already: a paused reader has no more
+        finally:
+            self._reader.paused = False
+        pieces, position, room = [data], 0, n - len(data)
+        match = _CHUNK_HEAD.match(buffered)
+        while match is not None:
+            start = match.end()
+            end = start + int(match[1], 16)
+            if end == start or end > len(buffered) or end > room:
+                break  # the last chunk, or one that is not there yet: http.client's business
+            pieces.append(buffered[start:end])
+            position = end
+            match = _CHUNK_HEAD.match(buffered, position)
+        if position:
+            self.fp.read(position)
+        return b"".join(pieces)
+
+
+class _GuardedMixin:
+    """What both connection classes add: the active call sees the socket and sets its deadlines."""
+
+    response_class: Any = _Response
+    sock: Any
+    timeout: Any
+    _used = False
+    _unsent: Optional[list[bytes]] = None
+
+    def _new_conn(self) -> socket.socket:
+        call = active.call
+        if call is None:
+            return super()._new_conn()  # type: ignore[misc, no-any-return]
+        call.enter("connect", call.timeouts.connect)
+        sock: socket.socket = super()._new_conn()  # type: ignore[misc]
+        try:
+            call.attach(sock)
+        except BaseException:
+            sock.close()
+            raise
+        # What the TCP connection left of the deadline is for the TLS handshake.
+        sock.settimeout(call.remaining())
+        return sock
+
+    def connect(self) -> None:
+        super().connect()  # type: ignore[misc]
+        self._used = False
+        if active.call is not None:
+            self._start_answer(active.call)
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if active.call is not None and self.sock is not None:
+            active.call.fresh = not self._used
+            self._start_answer(active.call)
+        self._unsent = []
+        try:
+            super().request(*args, **kwargs)  # type: ignore[misc]
+            unsent, self._unsent = self._unsent, None
+            self.send(b"".join(unsent))
+        finally:
+            self._unsent = None
+        self._used = True
+
+    def send(self, data: Any) -> None:
+        # Head and body of a small request leave in one system call; two are a fifth of what a short call costs.
+        if self._unsent is not None and isinstance(data, bytes) and len(data) <= _RECEIVE_BYTES:
+            self._unsent.append(data)
+            return
+        if self._unsent:
+            unsent, self._unsent = self._unsent, None
+            self.send(b"".join(unsent))
+            self._unsent = []
+        super().send(data)  # type: ignore[misc]
+
+    def _start_answer(self, call: Call) -> None:
+        call.attach(self.sock)
+        call.enter("first_token", call.timeouts.first_token)
+        self.timeout = call.remaining()
+        self.sock.settimeout(self.timeout)
+
+
+class _GuardedConnection(_GuardedMixin, HTTPConnection):
+    """A plain connection."""
+
+
+class _GuardedTLSConnection(_GuardedMixin, HTTPSConnection):
+    """A TLS connection."""
+
+
+class _GuardedPool(HTTPConnectionPool):
+    ConnectionCls = _GuardedConnection
+
+
+class _GuardedTLSPool(HTTPSConnectionPool):
+    ConnectionCls = _GuardedTLSConnection
+
+
+def guard(adapter: Any) -> None:
+    """Make ``adapter``'s future connections keep deadlines and be cancellable, where it is a plain ``HTTPAdapter``."""
+    manager = getattr(adapter, "poolmanager", None)
+    if manager is not None:
+        manager.pool_classes_by_scheme = {"http": _GuardedPool, "https": _GuardedTLSPool}
+
+
+@functools.lru_cache(maxsize=8)
+def _tls_context(ca_path: str) -> ssl.SSLContext:
+    """One verifying context per CA bundle: loading the bundle is most of what a new TLS connection costs."""
+    context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
+    context.check_hostname = True
+    if os.path.isdir(ca_path):
+        context.load_verify_locations(capath=ca_path)
+    else:
+        context.load_verify_locations(cafile=ca_path)
+    return context
+
+
+class GuardedAdapter(HTTPAdapter):
+    """The transport adapter of our own sessions: guarded connections, one shared TLS context."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        guard(self)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not proxy.lower().startswith("socks"):  # those pools bring connections of their own
+            manager.pool_classes_by_scheme = self.poolmanager.pool_classes_by_scheme
+        return manager
+
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+        host: dict[str, Any]
+        pool: dict[str, Any]
+        host, pool = super().build_connection_pool_key_attributes(request, verify, cert)  # type: ignore[assignment]
+        if verify and host["scheme"] == "https":
+            pool.pop("ca_certs", None)
+            pool.pop("ca_cert_dir", None)
+            pool["ssl_context"] = _tls_context(verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH)
+        return host, pool
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        # With verification on, the context above does it all; requests would load the bundle for each connection.
+        if not verify or cert:
+            super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]

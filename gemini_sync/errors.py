@@ -1,0 +1,405 @@
+"""Knows the errors of this package and how Google spells a failure; knows nothing of routes, retries or the network."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Optional
+
+if TYPE_CHECKING:
+    from gemini_sync.reply import Attempt, Reply
+
+SNIPPET_CHARACTERS = 500
+
+
+class GeminiSyncError(Exception):
+    """Base of every error this package raises; picklable as itself, its data kept as attributes.
+
+    Attributes:
+        code: HTTP status code (int) or None.
+        status: google.rpc status name such as ``"RESOURCE_EXHAUSTED"``, or None.
+        reason: machine-readable reason such as ``"QUOTA_EXHAUSTED"``, or None.
+        details: the ``details`` of the google.rpc.Status, a tuple of dicts.
+        retry_after: how long the server asks to wait, in seconds, or None.
+        link: the page Google names for mending this, or None.
+        trace_id: the server's name for the request, or None.
+        route: ``"oauth"``, ``"api_key"`` or None.
+        attempts: what was tried before, a tuple of ``Attempt``.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        code: Optional[int] = None,
+        status: Optional[str] = None,
+        reason: Optional[str] = None,
+        details: Iterable[Mapping[str, Any]] = (),
+        retry_after: Optional[float] = None,
+        link: Optional[str] = None,
+        trace_id: Optional[str] = None,
+        route: Optional[str] = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+        self.reason = reason
+        self.details = tuple(details)
+        self.retry_after = retry_after
+        self.link = link
+        self.trace_id = trace_id
+        self.route = route
+        self.attempts: tuple[Attempt, ...] = ()
+
+    def __reduce__(self) -> Any:
+        state = dict(self.__dict__)
+        # A foreign cause (of requests, urllib3, ssl) may hold sockets; ours are data.
+        if isinstance(self.__cause__, GeminiSyncError):
+            state["__cause__"] = self.__cause__
+        return _rebuild, (type(self), self.args), state
+
+
+def _rebuild(cls: type[GeminiSyncError], args: tuple[Any, ...]) -> GeminiSyncError:
+    return cls.__new__(cls, *args)
+
+
+class ConfigError(GeminiSyncError, ValueError):
+    """An argument or a setting cannot be used; raised before any request where that can be."""
+
+
+class CredentialsError(GeminiSyncError):
+    """The OAuth credentials are missing, unreadable or lack something."""
+
+
+class RefreshError(CredentialsError):
+    """The token endpoint gave no usable access token."""
+
+
+class ApiError(GeminiSyncError):
+    """The server answered with an error."""
+
+
+class InvalidRequestError(ApiError):
+    """400 and other errors of the caller's making."""
+
+
+class AuthError(ApiError):
+    """401, or an API key the server does not accept."""
+
+
+class PermissionDeniedError(ApiError):
+    """403, or an account that may not use the service."""
+
+
+class NotFoundError(ApiError):
+    """404: no such model on this route."""
+
+
+class QuotaError(ApiError):
+    """429, or 402 where credit is used up."""
+
+
+class ServerError(ApiError):
+    """408, 499 and 5xx."""
+
+
+class TransportError(GeminiSyncError):
+    """The connection failed; ``reason`` is ``"CERTIFICATE_VERIFY_FAILED"`` where the peer could not be trusted."""
+
+
+class DeadlineExceeded(TransportError):
+    """A deadline of ``Timeouts`` passed.
+
+    Attributes:
+        deadline: which one, a field name of ``Timeouts``: ``"connect"``, ``"first_token"``, ``"idle"`` or ``"total"``.
+        seconds: how long it was, in seconds.
+    """
+
+    def __init__(self, message: str, *, deadline: str, seconds: float) -> None:
+        super().__init__(message)
+        self.deadline = deadline
+        self.seconds = seconds
+
+
+class ProtocolError(GeminiSyncError):
+    """The server answered something that is not the protocol."""
+
+
+class StreamInterrupted(GeminiSyncError):
+    """The stream ended before the answer was complete; its cause is ``__cause__``.
+
+    Attributes:
+        partial: the ``Reply`` so far (None where nothing had been opened).
+        cancelled: True when ``Reply.cancel()`` (or closing the adapter) ended it.
+    """
+
+    def __init__(self, message: str, *, partial: Optional[Reply] = None, cancelled: bool = False) -> None:
+        super().__init__(message)
+        self.partial = partial
+        self.cancelled = cancelled
+
+
+class FinishReasonError(GeminiSyncError):
+    """The model ended the answer with a failure; ``reason`` is the finish reason.
+
+    Attributes:
+        partial: the ``Reply`` so far.
+        finish_message: the server's explanation, or None.
+    """
+
+    def __init__(
+        self, message: str, *, reason: Optional[str], partial: Reply, finish_message: Optional[str] = None
+    ) -> None:
+        super().__init__(message, reason=reason)
+        self.partial = partial
+        self.finish_message = finish_message
+
+
+class BlockedError(FinishReasonError):
+    """The prompt or the answer was refused; ``reason`` is the block or finish reason."""
+
+
+class EmptyResponseError(GeminiSyncError):
+    """A complete stream carried no text, call, data or code; thoughts alone are empty.
+
+    Attributes:
+        partial: the ``Reply``.
+    """
+
+    def __init__(self, message: str, *, reason: Optional[str], partial: Reply) -> None:
+        super().__init__(message, reason=reason)
+        self.partial = partial
+
+
+# google.rpc.Code in numeric order, with the HTTP status each maps to (googleapis google/rpc/code.proto).
+_RPC_CODES = (
+    ("OK", 200),
+    ("CANCELLED", 499),
+    ("UNKNOWN", 500),
+    ("INVALID_ARGUMENT", 400),
+    ("DEADLINE_EXCEEDED", 504),
+    ("NOT_FOUND", 404),
+    ("ALREADY_EXISTS", 409),
+    ("PERMISSION_DENIED", 403),
+    ("RESOURCE_EXHAUSTED", 429),
+    ("FAILED_PRECONDITION", 400),
+    ("ABORTED", 409),
+    ("OUT_OF_RANGE", 400),
+    ("UNIMPLEMENTED", 501),
+    ("INTERNAL", 500),
+    ("UNAVAILABLE", 503),
+    ("DATA_LOSS", 500),
+    ("UNAUTHENTICATED", 401),
+)
+_HTTP_OF_STATUS = dict(_RPC_CODES)
+
+# From the reason (first) or the HTTP code to the class and the next step; the one place that says so.
+_BY_REASON: dict[str, type[ApiError]] = {
+    "API_KEY_INVALID": AuthError,
+    "ACCESS_TOKEN_TYPE_UNSUPPORTED": AuthError,
+}
+_BY_CODE: dict[int, type[ApiError]] = {
+    401: AuthError,
+    402: QuotaError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    408: ServerError,
+    429: QuotaError,
+    499: ServerError,
+}
+_NEXT_STEP: dict[type[ApiError], str] = {
+    InvalidRequestError: "Change the request.",
+    AuthError: "Check the API key or log in again.",
+    PermissionDeniedError: "Check what this account or key may use.",
+    NotFoundError: "Check the model name.",
+    QuotaError: "Wait, or raise the quota.",
+    ServerError: "Try again later.",
+    ApiError: "",
+}
+
+
+def _error_class(code: int, reason: Optional[str]) -> type[ApiError]:
+    if reason in _BY_REASON:
+        return _BY_REASON[reason]
+    if code in _BY_CODE:
+        return _BY_CODE[code]
+    if 400 <= code < 500:
+        return InvalidRequestError
+    return ServerError if code >= 500 else ApiError
+
+
+def api_error(
+    code: Optional[int],
+    body: Any,
+    *,
+    headers: Optional[Mapping[str, str]] = None,
+    secrets: Iterable[str] = (),
+    now: Optional[float] = None,
+) -> ApiError:
+    """The typed error for an error answer.
+
+    Args:
+        code: the HTTP status; None when the error came inside a 200, then the body's own code counts.
+        body: the text of the body, or the decoded JSON value.
+        headers: the response headers, for ``Retry-After``.
+        secrets: credentials that were sent, removed from whatever the server echoes.
+        now: seconds since the epoch, for a ``Retry-After`` that is a date.
+    """
+    if isinstance(body, str):
+        body = scrub(body, secrets)
+        try:
+            decoded = json.loads(body)
+        except ValueError:
+            decoded = None
+    else:
+        decoded = json.loads(scrub(json.dumps(body), secrets))
+    error = find_error(decoded) or {}
+    code = code if code is not None else _code_in(error)
+    details = tuple(d for d in _list(error.get("details")) if isinstance(d, dict))
+    status, info = _text(error.get("status")), next(_of_type(details, "ErrorInfo"), {})
+    reason, message = _text(info.get("reason")), _text(error.get("message"))
+    if message is None:
+        message = snippet(body) if isinstance(body, str) else "no message"
+    cls = _error_class(code, reason)
+    link = _link(details, info)
+    head = f"{code} {status or cls.__name__}" + (f" ({reason})" if reason else "")
+    next_step = f"See {link}" if link else _NEXT_STEP[cls]
+    return cls(
+        f"{head}: {' '.join(message.split()).rstrip('.')}. {next_step}".strip(),
+        code=code,
+        status=status,
+        reason=reason,
+        details=details,
+        retry_after=_retry_after(details, info, headers or {}, message, now),
+        link=link,
+        trace_id=_trace_id(headers or {}),
+    )
+
+
+def find_error(decoded: Any) -> Optional[dict[str, Any]]:
+    """The google.rpc.Status in a decoded body: ``{"error": {…}}`` or the same in an array; None where there is none."""
+    if isinstance(decoded, list):
+        return next(filter(None, map(find_error, decoded[:1])), None)
+    error = decoded.get("error") if isinstance(decoded, dict) else None
+    if isinstance(error, str):  # the shape of the OAuth token endpoint (RFC 6749 section 5.2)
+        return {"status": error, "message": _text(decoded.get("error_description")) or error}
+    return error if isinstance(error, dict) else None
+
+
+def _code_in(error: Mapping[str, Any]) -> int:
+    code = error.get("code")
+    if isinstance(code, str) and code.isdigit():
+        code = int(code)
+    if isinstance(code, int) and 0 < code < len(_RPC_CODES):
+        return _RPC_CODES[code][1]
+    if isinstance(code, int) and 400 <= code < 600:
+        return code
+    return _HTTP_OF_STATUS.get(_text(error.get("status")) or "", 500)
+
+
+def _text(value: Any) -> Optional[str]:
+    return value if isinstance(value, str) and value else None
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _of_type(details: Iterable[Mapping[str, Any]], name: str) -> Iterator[dict[str, Any]]:
+    return (dict(d) for d in details if str(d.get("@type", "")).endswith("google.rpc." + name))
+
+
+def quota_ids(error: GeminiSyncError) -> list[str]:
+    """The ``quotaId`` of each violation in the error's QuotaFailure details."""
+    violations = [v for d in _of_type(error.details, "QuotaFailure") for v in _list(d.get("violations"))]
+    return [v["quotaId"] for v in violations if isinstance(v, dict) and isinstance(v.get("quotaId"), str)]
+
+
+def _link(details: Iterable[Mapping[str, Any]], info: Mapping[str, Any]) -> Optional[str]:
+    links = [link for d in _of_type(details, "Help") for link in _list(d.get("links"))]
+    urls = [link.get("url") for link in links if isinstance(link, dict)]
+    metadata = info.get("metadata")
+    urls += [metadata.get("validation_link"), metadata.get("appeal_url")] if isinstance(metadata, dict) else []
+    return next(filter(None, map(_text, urls)), None)
+
+
+def _trace_id(headers: Mapping[str, str]) -> Optional[str]:
+    return headers.get("x-cloudaicompanion-trace-id") or headers.get("x-goog-request-id")
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
+_DURATION_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_HINT_IN_TEXT = re.compile(r"\b(?:retry in|after)\s+((?:\d+(?:\.\d+)?(?:ms|h|m|s))+)(?![\w])", re.IGNORECASE)
+
+
+def _seconds(value: Any) -> Optional[float]:
+    """A duration as Google writes it: ``"34.07s"``, ``"900ms"``, ``"1h2m3s"`` or ``{seconds, nanos}``."""
+    if isinstance(value, dict):
+        try:
+            return max(0.0, float(value.get("seconds") or 0) + float(value.get("nanos") or 0) / 1e9)
+        except (TypeError, ValueError):
+            return None
+    if not isinstance(value, str) or not value or _DURATION.sub("", value.strip()):
+        return None
+    return sum(float(number) * _DURATION_SECONDS[unit] for number, unit in _DURATION.findall(value))
+
+
+def retry_after_header(value: Optional[str], now: Optional[float] = None) -> Optional[float]:
+    """``Retry-After`` in seconds, from seconds or an HTTP date (RFC 9110 section 10.2.3); None for anything else."""
+    if not value:
+        return None
+    value = value.strip()
+    if re.fullmatch(r"\d{1,9}(\.\d+)?", value):
+        return float(value)
+    try:
+        at = parsedate_to_datetime(value).timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+    return max(0.0, at - (time.time() if now is None else now))
+
+
+def _retry_after(
+    details: Iterable[Mapping[str, Any]],
+    info: Mapping[str, Any],
+    headers: Mapping[str, str],
+    message: str,
+    now: Optional[float],
+) -> Optional[float]:
+    """The first delay hint in the order of Google's own clients: RetryInfo, header, ErrorInfo metadata, text."""
+    for retry_info in _of_type(details, "RetryInfo"):
+        seconds = _seconds(retry_info.get("retryDelay"))
+        if seconds is not None:
+            return seconds
+    seconds = retry_after_header(headers.get("Retry-After"), now)
+    if seconds is not None:
+        return seconds
+    metadata = info.get("metadata")
+    seconds = _seconds(metadata.get("quotaResetDelay")) if isinstance(metadata, dict) else None
+    if seconds is not None:
+        return seconds
+    match = _HINT_IN_TEXT.search(message)
+    return _seconds(match.group(1)) if match else None
+
+
+# Google API keys, OAuth access tokens, refresh tokens, client secrets, and credentials in URLs and headers.
+_SECRET_SHAPES = re.compile(
+    r"AIza[\w-]{10,}|AIzv[\w-]{10,}|\bAQ\.[\w-]{10,}|ya29\.[\w.-]+|\b1//[\w-]{10,}|GOCSPX-[\w-]+"
+    r"|(?<=Bearer )[\w.~+/=-]+|(?<=[?&]key=)[^&\s\"']+|(?<=://)[^/\s:@\"']+:[^/\s@\"']+(?=@)"
+)
+
+
+def scrub(text: str, secrets: Iterable[str] = ()) -> str:
+    """``text`` without the given secrets and without anything shaped like a Google credential."""
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, "[redacted]")
+    return _SECRET_SHAPES.sub("[redacted]", text)
+
+
+def snippet(text: str, secrets: Iterable[str] = ()) -> str:
+    """At most 500 characters of ``text`` on one line, scrubbed before it is cut."""
+    flat = " ".join(scrub(text, secrets).split())
+    return flat if len(flat) <= SNIPPET_CHARACTERS else flat[: SNIPPET_CHARACTERS - 1] + "…"

@@ -1,0 +1,300 @@
+"""Knows the reply a caller holds: one stream as text or as chunks, and the verdict at its end; knows no network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Optional, TypeVar
+
+from gemini_sync.errors import (
+    BlockedError,
+    EmptyResponseError,
+    FinishReasonError,
+    GeminiSyncError,
+    StreamInterrupted,
+)
+from gemini_sync.response import Blob, Chunk, FunctionCall, Turn, Usage, function_calls, inline_data, usage
+
+_Error = TypeVar("_Error", bound=GeminiSyncError)
+
+# What a finish reason means (REST reference, GG types.FinishReason); those in none of the sets are no error.
+_REFUSED = frozenset(
+    "SAFETY RECITATION LANGUAGE BLOCKLIST PROHIBITED_CONTENT SPII ESCALATION MODEL_ARMOR IMAGE_SAFETY "
+    "IMAGE_PROHIBITED_CONTENT IMAGE_RECITATION".split()
+)
+_FAILED = frozenset(
+    "OTHER IMAGE_OTHER NO_IMAGE MALFORMED_FUNCTION_CALL MALFORMED_RESPONSE UNEXPECTED_TOOL_CALL TOO_MANY_TOOL_CALLS "
+    "MISSING_THOUGHT_SIGNATURE".split()
+)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try on one route.
+
+    Attributes:
+        route: ``"oauth"`` or ``"api_key"``.
+        started: seconds since the epoch.
+        seconds: until its first chunk, or its failure.
+        outcome: ``"answered"``, ``"retried"``, ``"fell back"``, ``"surfaced"``, ``"interrupted"`` or ``"cancelled"``.
+        error: why it failed, or None.
+        retry_after: how long the server asked to wait, in seconds, or None.
+        trace_id: the server's name for the request, or None.
+    """
+
+    route: str
+    started: float
+    seconds: float
+    outcome: str
+    error: Optional[BaseException] = None
+    retry_after: Optional[float] = None
+    trace_id: Optional[str] = None
+
+
+@dataclass
+class Journey:
+    """What is known of the way a reply took; written by the adapter, read through the reply."""
+
+    route: Optional[str] = None
+    attempts: list[Attempt] = field(default_factory=list)
+
+
+class _State:
+    """What a reply shares with its generators: those must not name the reply, or dropping it would not end them."""
+
+    def __init__(
+        self,
+        chunks: Iterator[Chunk],
+        journey: Journey,
+        cancel: Optional[Callable[[], None]] = None,
+        require_finish: bool = True,
+        phase: str = "new",
+    ) -> None:
+        self.chunks, self.journey, self.cancel, self.require_finish = chunks, journey, cancel, require_finish
+        self.turn = Turn()
+        self.phase = phase  # new, open, complete, interrupted or closed
+
+    def __enter__(self) -> None:
+        if self.phase in ("interrupted", "closed"):
+            raise self.interrupted(f"the stream is over: it was {self.phase} before")
+        if self.phase == "new":
+            self.phase = "open"
+
+    def __exit__(self, kind: Optional[type[BaseException]], exc: Optional[BaseException], traceback: object) -> None:
+        """Where the chunks ended, whatever the way: decide what that means."""
+        if kind is GeneratorExit:
+            return  # one way of iterating was dropped; the reply may go on another
+        if exc is None:
+            if self.require_finish and self.turn.finish_reason is None and self.turn.block_reason is None:
+                self.phase = "interrupted"
+                raise self.interrupted("the connection ended without a finish reason")
+            self.phase = "complete"
+            return
+        self.phase = "interrupted"
+        if isinstance(exc, StreamInterrupted):
+            self.label(exc).partial = Reply._of(self)
+        elif isinstance(exc, GeminiSyncError) and self.turn.chunks:
+            raise self.interrupted(str(exc), exc) from exc
+
+    def interrupted(self, why: str, cause: Optional[GeminiSyncError] = None) -> StreamInterrupted:
+        error = StreamInterrupted(
+            f"The answer was interrupted after {self.turn.chunks} chunks: {why.rstrip('.')}. "
+            "What came is in .partial; nothing was sent again.",
+            partial=Reply._of(self),
+        )
+        if cause is not None:
+            for name in ("code", "status", "reason", "details", "retry_after", "link", "trace_id"):
+                setattr(error, name, getattr(cause, name))
+        return self.label(error)
+
+    def label(self, error: _Error) -> _Error:
+        error.route, error.attempts = self.journey.route, tuple(self.journey.attempts)
+        return error
+
+    def verdict(self) -> Optional[GeminiSyncError]:
+        """What is wrong with a complete answer, or None."""
+        turn, partial = self.turn, Reply._of(self)
+        if turn.block_reason is not None:
+            message = (turn.prompt_feedback or {}).get("blockReasonMessage") or "Change the prompt."
+            return BlockedError(
+                f"The prompt was refused ({turn.block_reason}): {message}", reason=turn.block_reason, partial=partial
+            )
+        reason, message = turn.finish_reason, turn.finish_message
+        if reason in _REFUSED or reason in _FAILED:
+            cls, what = (BlockedError, "refused") if reason in _REFUSED else (FinishReasonError, "not finished")
+            return cls(
+                f"The answer was {what} ({reason}): {message or 'the server gave no explanation.'} "
+                "The text that came is in .partial.",
+                reason=reason,
+                partial=partial,
+                finish_message=message,
+            )
+        if not turn.empty:
+            return None
+        why = f"The answer is empty: it ended with {reason or 'no finish reason'} and no text, call, data or code."
+        if reason == "MAX_TOKENS":
+            count = partial.usage and partial.usage.thoughts_token_count
+            why += (
+                f" Thinking used up maxOutputTokens ({count if count is not None else 'an unknown number of'} thought "
+                "tokens): raise it, or lower thinkingConfig."
+            )
+        return EmptyResponseError(why, reason=reason, partial=partial)
+
+
+def _texts(state: _State) -> Iterator[str]:
+    add = state.turn.add
+    with state:
+        for chunk in state.chunks:
+            text = add(chunk)
+            del chunk  # while this generator waits, it must not keep a large chunk alive
+            if text:
+                yield text
+    error = state.verdict()
+    if error is not None:
+        raise state.label(error)
+
+
+def _chunks(state: _State) -> Iterator[Chunk]:
+    add = state.turn.add
+    with state:
+        for chunk in state.chunks:
+            add(chunk)
+            yield chunk
+            del chunk
+
+
+class Reply(Iterator[str]):
+    """One answer: iterate it for its text as it arrives, or ``chunks()`` for everything; both share one stream.
+
+    The properties are right at any moment, while the answer arrives and after. Used by one thread, except ``cancel()``
+    and ``close()``, which any thread may call. Iterating raises, before anything came, the error of the call; later
+    ``StreamInterrupted`` (with ``partial``, what came so far). Iterating the text raises besides, at the end,
+    ``BlockedError``, ``FinishReasonError`` or ``EmptyResponseError``.
+    """
+
+    def __init__(
+        self,
+        chunks: Iterator[Chunk],
+        *,
+        journey: Optional[Journey] = None,
+        cancel: Optional[Callable[[], None]] = None,
+        require_finish: bool = True,
+    ) -> None:
+        self._state = _State(chunks, journey or Journey(), cancel, require_finish)
+        self._texts = _texts(self._state)
+
+    @classmethod
+    def _of(cls, state: _State) -> Reply:
+        """A reply that shows what ``state`` holds and has no stream any more."""
+        reply = cls.__new__(cls)
+        reply._state, reply._texts = state, iter(())
+        return reply
+
+    def __iter__(self) -> Iterator[str]:
+        return self._texts
+
+    def __next__(self) -> str:
+        return next(self._texts)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The rest of the stream as ``Chunk``s; raises only for transport and protocol failures and interruptions."""
+        return _chunks(self._state)
+
+    @property
+    def text(self) -> str:
+        """The answer text so far, without thoughts."""
+        return self._state.turn.text()
+
+    @property
+    def thoughts(self) -> str:
+        """The thought summaries so far."""
+        return self._state.turn.text(thought=True)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The model's turn so far as a Content dict, for the history: parts verbatim, adjacent text joined."""
+        return {"role": "model", "parts": self._state.turn.parts}
+
+    @property
+    def function_calls(self) -> tuple[FunctionCall, ...]:
+        return function_calls(self._state.turn.parts)
+
+    @property
+    def inline_data(self) -> tuple[Blob, ...]:
+        """The inline data so far, decoded; raises ``ProtocolError`` where that is not base64."""
+        return inline_data(self._state.turn.parts)
+
+    @property
+    def finish_reason(self) -> Optional[str]:
+        """Why the model stopped (``"STOP"``, ``"MAX_TOKENS"``, …), as the server spells it; None before that."""
+        return self._state.turn.finish_reason
+
+    @property
+    def finish_message(self) -> Optional[str]:
+        return self._state.turn.finish_message
+
+    @property
+    def usage(self) -> Optional[Usage]:
+        """The last token counts that came, or None."""
+        return usage(self._state.turn.usage_metadata)
+
+    @property
+    def model_version(self) -> Optional[str]:
+        return self._state.turn.model_version
+
+    @property
+    def response_id(self) -> Optional[str]:
+        return self._state.turn.response_id
+
+    @property
+    def route(self) -> Optional[str]:
+        """``"oauth"`` or ``"api_key"``: the route that serves this answer; None before the first chunk."""
+        return self._state.journey.route
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """What was tried for this answer, in order."""
+        return tuple(self._state.journey.attempts)
+
+    def close(self) -> None:
+        """Release the connection; an unread rest is given up. Idempotent; from another thread it cancels."""
+        try:
+            for generator in (self._texts, self._state.chunks):
+                close = getattr(generator, "close", None)
+                if close is not None:
+                    close()
+        except ValueError:  # the generator is running, in the thread that reads
+            self.cancel()
+        else:
+            if self._state.phase in ("new", "open"):
+                self._state.phase = "closed"
+
+    def cancel(self) -> None:
+        """End the stream from any thread: its reader wakes at once with ``StreamInterrupted`` (``cancelled``)."""
+        if self._state.cancel is not None:
+            self._state.cancel()
+
+    def __enter__(self) -> Reply:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> Any:
+        # A copy in another process shows what came; the stream stays here.
+        state = self._state
+        phase = state.phase if state.phase in ("complete", "interrupted") else "closed"
+        return _restored, (state.turn, state.journey, phase)
+
+    def __repr__(self) -> str:
+        state = self._state
+        return (
+            f"Reply(route={self.route!r}, state={state.phase!r}, chunks={state.turn.chunks}, "
+            f"characters={len(self.text)}, finish_reason={self.finish_reason!r})"
+        )
+
+
+def _restored(turn: Turn, journey: Journey, phase: str) -> Reply:
+    state = _State(iter(()), journey, phase=phase)
+    state.turn = turn
+    return Reply._of(state)

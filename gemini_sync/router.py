@@ -1,0 +1,340 @@
+"""Knows the way of one call: choose a route, open, retry, commit at the first chunk, fall back; knows no protocol."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import Any, Optional, TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
+from tenacity.stop import stop_base
+
+from gemini_sync.backends import Backend
+from gemini_sync.call import Call
+from gemini_sync.config import Retry, Timeouts
+from gemini_sync.errors import AuthError, ConfigError, GeminiSyncError, StreamInterrupted
+from gemini_sync.fork import renew_after_fork
+from gemini_sync.policy import ACCOUNT_SAFETY_REASONS, Decision, decide
+from gemini_sync.reply import Attempt, Journey, Reply
+from gemini_sync.request import Request
+from gemini_sync.response import Chunk
+from gemini_sync.sticky import API_KEY, OAUTH, Choice, FallbackEvent, RouteStatus, Sticky
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+Policy = Callable[[BaseException], Decision]
+
+
+def notify_stderr(event: FallbackEvent) -> None:
+    """The default ``on_fallback``: one line on stderr."""
+    if sys.stderr is not None:  # a program without a console has none
+        sys.stderr.write(f"{event}\n")
+        sys.stderr.flush()
+
+
+class _NoTimeLeft(stop_base):
+    """Stop retrying where the wait would outlast the ``total`` deadline: the other route may still make it."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        self._call.enter("total", None)
+        remaining = self._call.remaining()
+        return remaining is not None and retry_state.upcoming_sleep >= remaining
+
+
+class Router:
+    """Serves calls over one or two backends; shared by any number of threads.
+
+    Args:
+        backends: by route; with both, calls begin with OAuth.
+        retry: how often and how long one route is tried.
+        policy: what a failure leads to.
+        fallback: False keeps every call on OAuth.
+        sticky_for: seconds after which a fallback is probed; None for never.
+        on_fallback: called once per flip, by the thread that flips.
+        require_finish: False takes a clean end without a finish reason for complete.
+        clock, sleep: for tests; monotonic seconds, and a wait that replaces the cancellable one.
+    """
+
+    def __init__(
+        self,
+        backends: Mapping[str, Backend],
+        *,
+        retry: Optional[Retry] = None,
+        policy: Policy = decide,
+        fallback: bool = True,
+        sticky_for: Optional[float] = None,
+        on_fallback: Callable[[FallbackEvent], Any] = notify_stderr,
+        require_finish: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Optional[Callable[[float], Any]] = None,
+    ) -> None:
+        self._backends = dict(backends)
+        self._retry = retry or Retry()
+        self._policy: Policy = partial(decide, wait_limit=self._retry.wait_limit) if policy is decide else policy
+        self._on_fallback = on_fallback
+        self._require_finish = require_finish
+        self._clock, self._sleep = clock, sleep
+        self._falls_back = fallback and len(self._backends) > 1
+        home = OAUTH if OAUTH in self._backends else API_KEY
+        self._sticky = Sticky(home, sticky_for=sticky_for, clock=clock)
+        # The one retry policy; a copy per call carries that call's sleep and deadline.
+        self._stop = stop_after_attempt(self._retry.max_attempts)
+        self._retrying = Retrying(
+            retry=retry_if_exception(self._retryable),
+            stop=self._stop,
+            wait=self._wait,
+            before_sleep=self._log_retry,
+            reraise=True,
+        )
+        # The error after which the account must not be used for OAuth any more; one assignment, so no lock.
+        self._barred: Optional[GeminiSyncError] = None
+        self._closed = False
+        self._running: set[Call] = set()
+        self._lock = threading.Lock()  # guards _running and _closed
+        renew_after_fork(self)
+
+    def renew_after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._running = set()  # calls of the parent's other threads
+
+    # -- the operations
+
+    def stream(self, request: Request, timeouts: Timeouts) -> Reply:
+        """A reply whose first ``next()`` sends ``request``."""
+        call, journey = self._call(timeouts), Journey()
+        return Reply(
+            self._chunks(request, call, journey),
+            journey=journey,
+            cancel=call.cancel,
+            require_finish=self._require_finish,
+        )
+
+    def count_tokens(self, request: Request, timeouts: Timeouts) -> int:
+        """The number of tokens in ``request``, from whichever route serves it."""
+        call = self._call(timeouts)
+        with self._registered(call):
+            return self._serve(request, call, Journey(), lambda backend: backend.count_tokens(request, call))[0]
+
+    def _call(self, timeouts: Timeouts) -> Call:
+        if self._closed:
+            raise ConfigError("The adapter is closed. Make a new one.")
+        return Call(timeouts, clock=self._clock, sleep=self._sleep)
+
+    def _chunks(self, request: Request, call: Call, journey: Journey) -> Iterator[Chunk]:
+        with self._registered(call):
+            (first, rest), choice = self._serve(request, call, journey, lambda backend: backend.open(request, call))
+            with closing(rest):  # type: ignore[type-var]
+                try:
+                    yield first
+                    del first
+                    yield from rest
+                except GeminiSyncError as exc:
+                    self._after_commit(request.model, choice, journey, exc)
+                    raise
+
+    # -- one call
+
+    def _serve(
+        self, request: Request, call: Call, journey: Journey, operate: Callable[[Backend], _T]
+    ) -> tuple[_T, Choice]:
+        """What ``operate`` gives on the first route that answers, and the choice that led there.
+
+        Raises the error of the last route tried, from that of the one before.
+        """
+        call.start()
+        choice = self._sticky.choose(request.model)
+        try:
+            try:
+                result = self._try_route(choice.route, call, journey, operate)
+            except GeminiSyncError as error:
+                decision = self._fallback_decision(choice.route, error)
+                if decision is None:
+                    raise
+                return self._serve_other(request.model, choice, decision, error, call, journey, operate), choice
+            promoted = self._sticky.promote(choice, "a probe succeeded") if choice.probe else None
+            if promoted is not None:
+                self._notify(FallbackEvent(API_KEY, OAUTH, "a probe succeeded", None, time.time()))
+            return result, promoted or choice
+        finally:
+            if choice.probe:
+                self._sticky.release(choice)
+
+    def _fallback_decision(self, route: str, error: GeminiSyncError) -> Optional[Decision]:
+        """How to fall back after ``error``; None where it is the caller's to see."""
+        if not self._falls_back or route != OAUTH or (isinstance(error, StreamInterrupted) and error.cancelled):
+            return None
+        decision = self._policy(error)
+        if decision is Decision.RETRY:  # the tries are used up
+            decision = Decision.FALL_BACK
+        return None if decision is Decision.SURFACE else decision
+
+    def _serve_other(
+        self,
+        model: str,
+        choice: Choice,
+        decision: Decision,
+        error: GeminiSyncError,
+        call: Call,
+        journey: Journey,
+        operate: Callable[[Backend], _T],
+    ) -> _T:
+        if decision is Decision.FALL_BACK and not self._demote(choice, error):
+            if choice.probe:
+                _log.info("the probe of OAuth failed, the API key goes on serving: %s", _line(error))
+            elif self._sticky.overtaken(choice):
+                # No flip, yet this call goes another way than the caller was told: that must not be silent either.
+                _log.warning("the API key serves one call, OAuth stays preferred: %s", _line(error))
+        try:
+            result = self._try_route(API_KEY, call, journey, operate)
+        except GeminiSyncError as second:
+            raise second from error
+        if decision is Decision.FALL_BACK_MODEL:  # only an answer shows that the model is served there
+            self._demote_model(choice, model, error)
+        return result
+
+    def _demote(self, choice: Choice, error: GeminiSyncError) -> bool:
+        flips = self._sticky.demote(choice, _line(error))
+        if flips:
+            self._notify(FallbackEvent(OAUTH, API_KEY, _line(error), error, time.time(), link=error.link))
+        return flips
+
+    def _demote_model(self, choice: Choice, model: str, error: GeminiSyncError) -> None:
+        if self._sticky.demote_model(choice, model):
+            name = model.rpartition("/")[2]
+            self._notify(FallbackEvent(OAUTH, API_KEY, _line(error), error, time.time(), model=name, link=error.link))
+
+    def _try_route(self, route: str, call: Call, journey: Journey, operate: Callable[[Backend], _T]) -> _T:
+        backend = self._backends[route]
+
+        def once() -> _T:
+            started, begun = time.time(), self._clock()
+            try:
+                if route == OAUTH and self._barred is not None:
+                    raise copy.copy(self._barred) from self._barred
+                result = operate(backend)
+            except GeminiSyncError as exc:
+                cancelled = isinstance(exc, StreamInterrupted) and exc.cancelled
+                self._failed(
+                    journey,
+                    exc,
+                    Attempt(
+                        route,
+                        started,
+                        self._clock() - begun,
+                        "cancelled" if cancelled else "failed",
+                        exc,
+                        exc.retry_after,
+                        exc.trace_id,
+                    ),
+                )
+                raise
+            journey.route = route
+            trace_id = result[0].trace_id if isinstance(result, tuple) else None
+            journey.attempts.append(
+                Attempt(route, started, self._clock() - begun, "answered", trace_id=trace_id)
+            )
+            return result
+
+        retrying = self._retrying.copy(sleep=call.sleep, stop=self._stop | _NoTimeLeft(call))
+        return retrying(once)
+
+    def _failed(self, journey: Journey, exc: GeminiSyncError, attempt: Attempt) -> None:
+        journey.attempts.append(attempt)
+        exc.route, exc.attempts = attempt.route, tuple(journey.attempts)
+        if attempt.outcome != "cancelled":
+            self._sticky.record(attempt.route, _line(exc))
+        if attempt.route == OAUTH and exc.reason in ACCOUNT_SAFETY_REASONS:
+            self._barred = exc
+
+    def _after_commit(self, model: str, choice: Choice, journey: Journey, exc: GeminiSyncError) -> None:
+        """The stream broke under the caller: nothing is sent again, but the table says where the next call goes."""
+        cancelled = isinstance(exc, StreamInterrupted) and exc.cancelled
+        answered = journey.attempts.pop()
+        outcome = "cancelled" if cancelled else "interrupted"
+        attempt = Attempt(
+            answered.route, answered.started, answered.seconds, outcome, exc, exc.retry_after, answered.trace_id
+        )
+        self._failed(journey, exc, attempt)
+        # A 401 has dropped its token: the next call refreshes and is right again.
+        if attempt.route != OAUTH or not self._falls_back or cancelled or isinstance(exc, AuthError):
+            return
+        decision = self._policy(exc)
+        if decision is Decision.FALL_BACK:
+            self._demote(choice, exc)
+        elif decision is Decision.FALL_BACK_MODEL:
+            self._demote_model(choice, model, exc)
+
+    # -- the retry policy
+
+    def _retryable(self, exc: BaseException) -> bool:
+        if not isinstance(exc, GeminiSyncError) or (isinstance(exc, StreamInterrupted) and exc.cancelled):
+            return False
+        too_long = exc.retry_after is not None and exc.retry_after > self._retry.wait_limit
+        return self._policy(exc) is Decision.RETRY and not too_long
+
+    def _wait(self, state: RetryCallState) -> float:
+        exc = state.outcome.exception() if state.outcome is not None else None
+        backoff = min(self._retry.backoff_cap, self._retry.backoff_base * 2.0 ** (state.attempt_number - 1))
+        return max(backoff * random.uniform(0.5, 1.0), getattr(exc, "retry_after", None) or 0.0)
+
+    def _log_retry(self, state: RetryCallState) -> None:
+        exc = state.outcome.exception() if state.outcome is not None else None
+        _log.info("try %d failed, the next in %.2f s: %s", state.attempt_number, state.upcoming_sleep, exc)
+
+    # -- state
+
+    @property
+    def fallback_active(self) -> bool:
+        return self._sticky.fallback_active
+
+    def status(self) -> RouteStatus:
+        return self._sticky.status()
+
+    def reset(self, *, force: bool = False) -> None:
+        if force:
+            self._barred = None
+        self._sticky.reset()
+
+    def close(self) -> None:
+        """Cancel the calls that are running and refuse new ones. Idempotent."""
+        with self._lock:
+            self._closed = True
+            running = list(self._running)
+        for call in running:
+            call.cancel()
+
+    @contextmanager
+    def _registered(self, call: Call) -> Iterator[None]:
+        """Lets ``close()`` find the call while it runs."""
+        with self._lock:
+            closed = self._closed
+            self._running.add(call)
+        if closed:
+            call.cancel()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.discard(call)
+
+    def _notify(self, event: FallbackEvent) -> None:
+        _log.info("%s", event)
+        try:
+            self._on_fallback(event)
+        except Exception:
+            _log.exception("on_fallback failed; the call goes on")
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,0 +1,249 @@
+"""Knows Server-Sent Events: bytes in any segmentation to events, sseclient inside; knows nothing of what they carry."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Optional
+
+import sseclient
+
+from gemini_sync.errors import ProtocolError, snippet
+
+# At DEBUG sseclient formats a line for each event, which costs more than parsing it.
+logging.getLogger(sseclient.__name__).setLevel(logging.INFO)
+_log = logging.getLogger(__name__)
+
+Event = sseclient.Event
+
+_BOM = b"\xef\xbb\xbf"
+_LINE_END = re.compile(rb"[\r\n]")
+_FIELD = re.compile(rb"(?:data|event|id|retry)(?::|$)|:")
+_JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_LARGE_BLOCK_BYTES = 64 * 1024
+_STAND_IN = b"data:\n\n"
+
+
+class ForeignEvent(Event):
+    """Lines between the events that are no SSE but JSON: how servers report an error outside the protocol."""
+
+
+def events(chunks: Iterable[bytes], max_event_bytes: int) -> Iterator[Event]:
+    """The events in a byte stream, each as soon as the line end that completes it is there.
+
+    Follows the parsing rules of the HTML standard (section 9.2.6) with two differences: a last block without its blank
+    line is an event when its data is one JSON value (Google's servers leave that line out at times), and bare JSON
+    objects or arrays outside the fields come out as ``ForeignEvent``. An exception of ``chunks`` passes through, and
+    the unfinished block is dropped then.
+
+    Raises:
+        ProtocolError: an event is larger than ``max_event_bytes``.
+    """
+    framer = _Framer(chunks, max_event_bytes)
+    for event in sseclient.SSEClient(framer).events():  # type: ignore[arg-type]  # any iterable of bytes will do
+        if framer.instead is not None:
+            event, framer.instead = framer.instead, None
+        yield event
+        del event  # while this generator waits, it must not keep a large event alive
+
+
+class _Framer:
+    """Hands sseclient complete blocks only, one at a time, in the one form it reads without loss.
+
+    What must go round sseclient (large blocks: it copies each seven times; foreign lines) waits in ``instead``, and an
+    empty event takes its place in the order.
+    """
+
+    def __init__(self, chunks: Iterable[bytes], max_event_bytes: int) -> None:
+        self.instead: Optional[Event] = None
+        self._chunks = chunks
+        self._max_event_bytes = max_event_bytes
+        self._line: list[bytes] = []  # pieces of the line whose end has not come
+        self._block: list[bytes] = []  # lines of the block whose blank line has not come
+        self._foreign: list[bytes] = []  # lines of a JSON value outside the fields, while brackets are open
+        self._depth = 0  # how many are
+        self._complete_foreign: list[bytes] = []  # such values that wait for the block they came in
+        self._held = 0  # bytes in all of these
+        self._skip_newline = False  # the last byte was a CR: an LF that follows belongs to it
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in _without_bom(self._chunks):
+            if not (self._line or self._block or self._foreign or self._skip_newline):
+                end = _plain_end(chunk)
+                if end == len(chunk):
+                    yield chunk
+                    del chunk
+                    continue
+                if end:
+                    yield chunk[:end]
+                    chunk = chunk[end:]
+            yield from self._feed(chunk)
+            del chunk
+        yield from self._end()
+
+    def _feed(self, chunk: bytes) -> Iterator[bytes]:
+        """The blocks that ``chunk`` completes, by the rules in full."""
+        if self._skip_newline and chunk:
+            self._skip_newline = False
+            if chunk[:1] == b"\n":
+                chunk = chunk[1:]
+        if b"\n" not in chunk and b"\r" not in chunk:
+            self._hold(self._line, chunk)
+            return
+        held = b""
+        if self._line:
+            # Only what the line end completes is joined, and once: an event of many megabytes is copied no further.
+            end = _LINE_END.search(chunk).start()  # type: ignore[union-attr]
+            self._hold(self._line, chunk[:end])
+            held = b"".join(self._line)
+            self._held -= len(held)
+            self._line.clear()
+            chunk = chunk[end:]
+        lines = chunk.splitlines(True)
+        self._skip_newline = chunk.endswith(b"\r")
+        del chunk
+        if not lines[-1].endswith((b"\n", b"\r")):
+            self._hold(self._line, lines.pop())
+        if held:
+            lines[0] = held
+            del held
+        lines.reverse()
+        while lines:
+            yield from self._take(lines.pop().rstrip(b"\r\n"))
+
+    def _hold(self, where: list[bytes], data: bytes) -> None:
+        self._held += len(data)
+        if self._held > self._max_event_bytes:
+            raise ProtocolError(
+                f"An event is larger than max_event_bytes ({self._max_event_bytes} bytes). "
+                "Raise that limit if answers of this size are wanted."
+            )
+        if data:
+            where.append(data)
+
+    def _take(self, line: bytes) -> Iterator[bytes]:
+        """Sort one complete line; the blocks it completes."""
+        if _FIELD.match(line):
+            self._close_foreign()
+            if line[:1] != b":":
+                self._hold(self._block, line)
+        elif self._foreign or line.lstrip()[:1] in (b"{", b"["):
+            self._hold(self._foreign, line)
+            bare = _JSON_STRING.sub(b"", line)
+            self._depth += bare.count(b"{") + bare.count(b"[") - bare.count(b"}") - bare.count(b"]")
+            if self._depth <= 0:
+                self._close_foreign()
+        elif line:
+            # The standard ignores unknown fields; whoever looks for lost text should still find a trace.
+            _log.debug("ignored a line of %d bytes that is no field of an event stream", len(line))
+        if not line or not self._block:
+            yield from self._dispatch()
+
+    def _close_foreign(self) -> None:
+        if self._foreign:
+            self._complete_foreign.append(b"\n".join(self._foreign))
+            self._foreign, self._depth = [], 0
+
+    def _dispatch(self) -> Iterator[bytes]:
+        """The block so far and the foreign values that came in it."""
+        block, self._block = b"\n".join(self._block), []
+        foreign, self._complete_foreign = self._complete_foreign, []
+        self._held = sum(map(len, self._line)) + sum(map(len, self._foreign))
+        if len(block) > _LARGE_BLOCK_BYTES:
+            self.instead = _parse_large(block)
+            del block
+            if self.instead is not None:
+                yield _STAND_IN
+        elif block:
+            yield (block if _is_utf8(block) else block.decode("utf-8", "replace").encode()) + b"\n\n"
+        for value in foreign:
+            text = value.decode("utf-8", "replace")
+            if _is_json(text):
+                self.instead = ForeignEvent(data=text)  # type: ignore[call-arg]
+                yield _STAND_IN
+            else:
+                _log.warning("ignored text outside the events of a stream: %s", snippet(text))
+
+    def _end(self) -> Iterator[bytes]:
+        """What a clean end of the body leaves."""
+        if self._line:
+            line = b"".join(self._line)
+            self._line.clear()
+            self._held -= len(line)
+            yield from self._take(line)
+        self._close_foreign()
+        data = "\n".join(_data_lines(self._block))
+        if not data or not _is_json(data):
+            self._block = []
+        yield from self._dispatch()
+
+
+def _without_bom(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """``chunks`` without a byte order mark at the very beginning, which may come in pieces."""
+    rest = iter(chunks)
+    start = b""
+    for chunk in rest:
+        start += chunk
+        if len(start) >= len(_BOM) or not _BOM.startswith(start):
+            break
+    return chain([start[len(_BOM) :] if start.startswith(_BOM) else start], rest)
+
+
+def _plain_end(chunk: bytes) -> int:
+    """How far ``chunk`` is what servers send nearly always, blocks of one ``data`` line each: sseclient can have them.
+
+    It looks for single bytes only: those searches run at the speed of memory, all others a byte at a time.
+    """
+    crlf = b"\r" in chunk
+    line_end, separator = (b"\r", b"\r\n\r\n") if crlf else (b"\n", b"\n\n")
+    size, position = len(separator), 0
+    while chunk.startswith(b"data:", position):
+        end = chunk.find(line_end, position)
+        if chunk[end : end + size] != separator or end - position > _LARGE_BLOCK_BYTES:
+            break
+        if crlf and chunk.find(b"\n", position, end) >= 0:
+            break
+        position = end + size
+    return position if _is_utf8(chunk) else 0
+
+
+def _is_utf8(block: bytes) -> bool:
+    if block.isascii():
+        return True
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _data_lines(lines: Iterable[bytes]) -> Iterator[str]:
+    """The values of the ``data`` fields, each decoded from a view: of a large one there is no further copy."""
+    for line in lines:
+        if line == b"data" or line[:5] == b"data:":
+            yield str(memoryview(line)[6 if line[5:6] == b" " else 5 :], "utf-8", "replace")
+
+
+def _parse_large(block: bytes) -> Optional[Event]:
+    """What sseclient makes of a block (event type and data), in linear time and without its copies."""
+    lines = block.splitlines() if b"\n" in block else [block]
+    del block
+    data = list(_data_lines(lines))
+    if not data:
+        return None
+    kinds = [line[7:] if line[6:7] == b" " else line[6:] for line in lines if line[:6] == b"event:"]
+    kind = kinds[-1].decode("utf-8", "replace") if kinds else ""
+    del lines
+    value = data[0] if len(data) == 1 else "\n".join(data)
+    return Event(event=kind or "message", data=value)  # type: ignore[call-arg]  # left out of sseclient's stub

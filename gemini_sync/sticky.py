@@ -1,0 +1,231 @@
+"""Knows which route is preferred, since when and why; does no I/O and knows nothing of errors' meaning."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Optional
+
+from gemini_sync.fork import renew_after_fork
+
+OAUTH = "oauth"
+API_KEY = "api_key"
+_NAMES = {OAUTH: "OAuth", API_KEY: "the API key"}
+_FAILURES_KEPT = 20
+
+
+@dataclass(frozen=True)
+class FallbackEvent:
+    """One flip from a route to another; ``str(event)`` is the line a person sees.
+
+    Attributes:
+        from_route, to_route: ``"oauth"`` or ``"api_key"``.
+        reason: what failed, in one line.
+        error: the error behind it, or None (when a probe succeeded).
+        at: seconds since the epoch.
+        model: the model's name when only this model flips, else None.
+        link: the page Google names for mending this, or None.
+    """
+
+    from_route: str
+    to_route: str
+    reason: str
+    error: Optional[BaseException]
+    at: float
+    model: Optional[str] = None
+    link: Optional[str] = None
+
+    def __str__(self) -> str:
+        source, target = _NAMES.get(self.from_route, self.from_route), _NAMES.get(self.to_route, self.to_route)
+        if self.model is not None:
+            what = f"{source} does not serve model {self.model} ({self.reason}); {target} serves it from now on."
+        elif self.error is None:
+            what = f"{source} hands back to {target}: {self.reason}; {target} serves from now on."
+        else:
+            what = f"{source} failed ({self.reason}); {target} serves the rest of this session."
+            what += " To go back, mend this and call reset()."
+        if self.link and self.link not in what:
+            what += f" See {self.link}"
+        return "gemini-sync: " + "".join(c if c.isprintable() else " " for c in what)
+
+
+class Failure(NamedTuple):
+    """A failure that was seen: on which route, when (seconds since the epoch), and what it was."""
+
+    route: str
+    at: float
+    error: str
+
+
+@dataclass(frozen=True)
+class RouteStatus:
+    """Where calls go, for people and programs.
+
+    Attributes:
+        preferred: the route of the next call, ``"oauth"`` or ``"api_key"``.
+        fallback_active: True when that is not the route the adapter began with.
+        since: when that was decided, seconds since the epoch.
+        reason: why, or None where nothing has happened.
+        failures: the most recent failures, oldest first.
+        models: models that go another way than the rest, with their route.
+    """
+
+    preferred: str
+    fallback_active: bool
+    since: float
+    reason: Optional[str]
+    failures: tuple[Failure, ...]
+    models: Mapping[str, str]
+
+
+class Choice(NamedTuple):
+    """A decision of ``choose()``, to be handed back with the outcome; ``generation`` tells whether it is still news."""
+
+    route: str
+    generation: int
+    probe: bool = False
+
+
+class _Snapshot(NamedTuple):
+    choice: Choice
+    since: float
+    reason: Optional[str]
+    models: Mapping[str, str]
+    flipped_at: float  # monotonic, for the cool-down
+    probing: bool
+
+
+class Sticky:
+    """The only fallback state: flips at most once per generation, whichever threads report.
+
+    Args:
+        home: the route that calls begin with.
+        other: the route they fall back to.
+        sticky_for: seconds after which one call probes ``home`` again; None for never.
+        clock: monotonic seconds.
+        wall: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        home: str = OAUTH,
+        other: str = API_KEY,
+        *,
+        sticky_for: Optional[float] = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._home, self._other = home, other
+        self._sticky_for = sticky_for
+        self._clock, self._wall = clock, wall
+        self._snapshot = _Snapshot(Choice(home, 0), wall(), None, {}, 0.0, False)
+        self._failures: deque[Failure] = deque(maxlen=_FAILURES_KEPT)
+        # Guards every assignment of _snapshot, and _failures; reading the snapshot needs no lock.
+        self._lock = threading.Lock()
+        renew_after_fork(self)
+
+    def renew_after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._snapshot = self._snapshot._replace(probing=False)  # that thread is not in this process
+
+    @property
+    def fallback_active(self) -> bool:
+        return self._snapshot.choice.route != self._home
+
+    def choose(self, model: str) -> Choice:
+        """The route for a call; at most one caller at a time gets a probe after the cool-down."""
+        snapshot = self._snapshot
+        choice = snapshot.choice
+        if choice.route == self._home:
+            if snapshot.models and model in snapshot.models:
+                return Choice(snapshot.models[model], choice.generation)
+            return choice
+        if self._sticky_for is not None and self._may_probe(snapshot):
+            with self._lock:
+                snapshot = self._snapshot
+                if snapshot.choice.route != self._home and self._may_probe(snapshot):
+                    self._snapshot = snapshot._replace(probing=True)
+                    return Choice(self._home, snapshot.choice.generation, probe=True)
+        return snapshot.choice
+
+    def _may_probe(self, snapshot: _Snapshot) -> bool:
+        cool = self._sticky_for is not None and self._clock() - snapshot.flipped_at >= self._sticky_for
+        return cool and not snapshot.probing
+
+    def demote(self, choice: Choice, reason: str) -> bool:
+        """``choice`` failed for good: fall back, unless that has been decided since; True for the one that flips.
+
+        A failed probe only renews the cool-down.
+        """
+        with self._lock:
+            snapshot = self._snapshot
+            if choice.generation != snapshot.choice.generation or choice.route != self._home:
+                return False
+            now = self._clock()
+            if choice.probe:
+                self._snapshot = snapshot._replace(flipped_at=now, probing=False)
+                return False
+            self._snapshot = snapshot._replace(
+                choice=Choice(self._other, choice.generation + 1), since=self._wall(), reason=reason, flipped_at=now
+            )
+            return True
+
+    def demote_model(self, choice: Choice, model: str) -> bool:
+        """``choice`` does not serve ``model``: route this model alone the other way; True for the one that flips."""
+        with self._lock:
+            snapshot = self._snapshot
+            if choice.generation != snapshot.choice.generation or choice.route != self._home or choice.probe:
+                return False
+            if model in snapshot.models:
+                return False
+            self._snapshot = snapshot._replace(models={**snapshot.models, model: self._other})
+            return True
+
+    def promote(self, choice: Choice, reason: str) -> Optional[Choice]:
+        """The probe ``choice`` got an answer: go back to the first route; the choice now in force where that flips."""
+        with self._lock:
+            snapshot = self._snapshot
+            if not choice.probe or choice.generation != snapshot.choice.generation:
+                return None
+            self._snapshot = snapshot._replace(
+                choice=Choice(self._home, choice.generation + 1), since=self._wall(), reason=reason, probing=False
+            )
+            return self._snapshot.choice
+
+    def release(self, choice: Choice) -> None:
+        """The probe ``choice`` ended without an outcome (cancelled): another call may probe."""
+        with self._lock:
+            if choice.probe and choice.generation == self._snapshot.choice.generation:
+                self._snapshot = self._snapshot._replace(probing=False)
+
+    def overtaken(self, choice: Choice) -> bool:
+        """True when the first route was chosen anew after ``choice``: its failure says nothing about that decision."""
+        current = self._snapshot.choice
+        return current.route == self._home and current.generation > choice.generation
+
+    def record(self, route: str, error: str) -> None:
+        """Remember a failure for ``status()``."""
+        with self._lock:
+            self._failures.append(Failure(route, self._wall(), error))
+
+    def reset(self) -> None:
+        """Go back to the first route for all models; failures of calls that began before no longer count."""
+        with self._lock:
+            generation = self._snapshot.choice.generation + 1
+            self._snapshot = _Snapshot(Choice(self._home, generation), self._wall(), "reset()", {}, 0.0, False)
+            self._failures.clear()
+
+    def status(self) -> RouteStatus:
+        with self._lock:
+            snapshot, failures = self._snapshot, tuple(self._failures)
+        return RouteStatus(
+            preferred=snapshot.choice.route,
+            fallback_active=snapshot.choice.route != self._home,
+            since=snapshot.since,
+            reason=snapshot.reason,
+            failures=failures,
+            models=dict(snapshot.models),
+        )

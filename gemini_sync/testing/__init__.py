@@ -1,0 +1,5 @@
+"""What users need to test code that streams: the emulator."""
+
+from gemini_sync.testing.emulator import Emulator
+
+__all__ = ["Emulator"]

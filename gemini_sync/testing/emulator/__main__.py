@@ -1,0 +1,43 @@
+"""`python -m gemini_sync.testing.emulator`: the emulator by itself, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import threading
+from collections.abc import Sequence
+
+from gemini_sync.testing.emulator.server import Emulator
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until interrupted, after printing what to put into the environment; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="gemini-sync emulator", description="Serve both Gemini endpoints on 127.0.0.1, without Gemini."
+    )
+    parser.add_argument("--port", type=int, default=0, help="the port to listen on (default: a free one)")
+    parser.add_argument("--credentials", metavar="PATH", help="write a credentials file with good tokens there")
+    options = parser.parse_args(argv)
+    # Ctrl-C is how the user ends it
+    with contextlib.suppress(KeyboardInterrupt), Emulator(port=options.port) as emulator:
+        lines = [
+            f"# The Gemini emulator serves {emulator.url} until Ctrl-C. For another shell:",
+            f"export GEMINI_API_KEY={emulator.key}",
+            f"export GOOGLE_GEMINI_BASE_URL={emulator.url}",
+            f"export CODE_ASSIST_ENDPOINT={emulator.url}",
+            f"export GEMINI_OAUTH_CLIENT_ID={emulator.client_id}",
+            f"export GEMINI_OAUTH_CLIENT_SECRET={emulator.client_secret}",
+        ]
+        if options.credentials:
+            path = emulator.write_credentials(options.credentials)
+            lines.append(f"export GOOGLE_APPLICATION_CREDENTIALS={path.absolute()}")
+        lines.append(f"# The token endpoint is {emulator.urls['token']}")
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+        threading.Event().wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

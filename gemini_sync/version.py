@@ -1,0 +1,3 @@
+"""Knows the version of the package."""
+
+VERSION = "0.1.0"

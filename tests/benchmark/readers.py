@@ -1,0 +1,146 @@
+"""Knows the ways to read a stream that are compared; each yields the text of one canned answer and checks nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import ssl
+from collections.abc import Iterator
+from typing import Any, Callable, Optional
+from urllib.parse import urlsplit
+
+import requests
+import sseclient
+from google import genai
+
+from gemini_sync import Chunk, Endpoints, GeminiDualAdapter, stream_gemini_api_key, stream_gemini_oauth
+from tests.benchmark.payload import Answer
+
+Reader = Callable[[Answer], Iterator[str]]
+
+OURS = "gemini_sync"
+CHUNKS = "gemini_sync .chunks()"
+OAUTH = "gemini_sync OAuth"
+PLAIN = "gemini_sync plain function"
+GENAI = "google-genai"
+SSECLIENT = "sseclient alone"
+REQUESTS = "requests + iter_lines"
+HTTP_CLIENT = "http.client loop"
+FLOOR = "floor: one read, split"
+
+_KEY = "benchmark-key"
+_PROMPT = "Why is the sky blue?"
+_BODY = json.dumps({"contents": [{"role": "user", "parts": [{"text": _PROMPT}]}]}).encode()
+_HEADERS = {"x-goog-api-key": _KEY, "Content-Type": "application/json"}
+
+
+def _path(answer: Answer) -> str:
+    return f"/v1beta/models/{answer.name}:streamGenerateContent?alt=sse"
+
+
+def text_in(decoded: Any) -> str:
+    """The text of an event, as whoever writes such a loop takes it out."""
+    return decoded["candidates"][0]["content"]["parts"][0]["text"]  # type: ignore[no-any-return]
+
+
+class Readers:
+    """All readers of one server, each with the connections it keeps; ``close()`` ends them.
+
+    Args:
+        url: of the server.
+        bundle: the CA bundle that verifies it, where it speaks TLS; requests and gemini_sync take it from
+            REQUESTS_CA_BUNDLE.
+    """
+
+    def __init__(self, url: str, bundle: Optional[str] = None) -> None:
+        self._url = url
+        self._endpoints = Endpoints(gemini=url, code_assist=url, token=f"{url}/token")
+        self.adapter = GeminiDualAdapter(_KEY, endpoints=self._endpoints)
+        verify: Any = ssl.create_default_context(cafile=bundle) if bundle else True
+        options = genai.types.HttpOptions(base_url=url, client_args={"verify": verify})
+        self.client = genai.Client(api_key=_KEY, http_options=options)
+        self.session = requests.Session()
+        parts = urlsplit(url)
+        kind = http.client.HTTPConnection if bundle is None else http.client.HTTPSConnection
+        self._connection = kind(parts.hostname or "", parts.port, **({"context": verify} if bundle else {}))
+
+    def close(self) -> None:
+        self.adapter.close()
+        self.client.close()
+        self.session.close()
+        self._connection.close()
+
+    def named(self, *names: str) -> dict[str, Reader]:
+        every: dict[str, Reader] = {
+            OURS: self.ours,
+            CHUNKS: self.ours_as_chunks,
+            OAUTH: self.ours_over_oauth,
+            PLAIN: self.ours_plain,
+            GENAI: self.google_genai,
+            SSECLIENT: self.sseclient,
+            REQUESTS: self.requests,
+            HTTP_CLIENT: self.http_client,
+            FLOOR: self.floor,
+        }
+        return {name: every[name] for name in names or every}
+
+    def ours(self, answer: Answer) -> Iterator[str]:
+        return self.adapter.stream(_PROMPT, model=answer.name)
+
+    def ours_chunks(self, answer: Answer) -> Iterator[Chunk]:
+        return self.adapter.stream(_PROMPT, model=answer.name).chunks()
+
+    def ours_as_chunks(self, answer: Answer) -> Iterator[str]:
+        return (chunk.text for chunk in self.ours_chunks(answer))
+
+    def ours_over_oauth(self, answer: Answer) -> Iterator[str]:
+        return stream_gemini_oauth(_PROMPT, "benchmark-token", "a-project", answer.name, endpoints=self._endpoints)
+
+    def ours_plain(self, answer: Answer) -> Iterator[str]:
+        return stream_gemini_api_key(_PROMPT, _KEY, answer.name, endpoints=self._endpoints)
+
+    def google_genai_chunks(self, answer: Answer) -> Iterator[Any]:
+        return self.client.models.generate_content_stream(model=answer.name, contents=_PROMPT)
+
+    def google_genai(self, answer: Answer) -> Iterator[str]:
+        return (chunk.text or "" for chunk in self.google_genai_chunks(answer))
+
+    def _post(self, answer: Answer) -> requests.Response:
+        return self.session.post(self._url + _path(answer), data=_BODY, headers=_HEADERS, stream=True)
+
+    def sseclient(self, answer: Answer) -> Iterator[str]:
+        with self._post(answer) as response:
+            for event in sseclient.SSEClient(response).events():
+                yield text_in(json.loads(event.data))
+
+    def requests(self, answer: Answer) -> Iterator[str]:
+        with self._post(answer) as response:
+            for line in response.iter_lines():
+                if line.startswith(b"data:"):
+                    yield text_in(json.loads(line[5:]))
+
+    def http_client(self, answer: Answer) -> Iterator[str]:
+        self._connection.request("POST", _path(answer), _BODY, _HEADERS)
+        with self._connection.getresponse() as response:
+            loads, readline = json.loads, response.readline
+            while line := readline():
+                if line.startswith(b"data:"):
+                    yield loads(line[5:])["candidates"][0]["content"]["parts"][0]["text"]
+
+    def floor(self, answer: Answer) -> Iterator[str]:
+        self._connection.request("POST", _path(answer), _BODY, _HEADERS)
+        with self._connection.getresponse() as response:
+            loads = json.loads
+            for event in response.read().split(b"\r\n\r\n"):
+                if event:
+                    yield loads(event[5:])["candidates"][0]["content"]["parts"][0]["text"]
+
+
+@contextlib.contextmanager
+def reading(url: str, bundle: Optional[str] = None) -> Iterator[Readers]:
+    readers = Readers(url, bundle)
+    try:
+        yield readers
+    finally:
+        readers.close()

@@ -1,0 +1,97 @@
+"""Knows how figures are shown: one table with ratios, a line for each target, JSON; measures nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Optional
+
+_LIBRARIES = ("requests", "urllib3", "sseclient-py", "tenacity", "google-genai")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one reader took: ``value`` in the table's unit, and how often that of the first row fits in it."""
+
+    reader: str
+    value: float
+    ratio: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    unit: str
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A promise: ``figure`` is at most ``limit``."""
+
+    what: str
+    figure: float
+    limit: float
+
+    @property
+    def holds(self) -> bool:
+        return self.figure <= self.limit
+
+
+@dataclass
+class Result:
+    """What a case found."""
+
+    tables: list[Table] = field(default_factory=list)
+    targets: list[Target] = field(default_factory=list)
+
+
+def machine() -> str:
+    """The processor and the number of cores this process may use."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.partition(":")[2] for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = " ".join(names[0].split()) if names else model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model}, {cores} cores"
+
+
+def versions() -> dict[str, str]:
+    return {"Python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
+
+
+def environment() -> str:
+    return f"{machine()}; " + ", ".join(f"{name} {number}" for name, number in versions().items())
+
+
+def show(results: Iterable[Result]) -> None:
+    """Print the table and the targets."""
+    write = sys.stdout.write
+    results = list(results)
+    write(f"{environment()}\nClient CPU unless the unit says otherwise; medians; the ratio is to the first row.\n\n")
+    for table in (table for result in results for table in result.tables):
+        write(f"{table.title} [{table.unit}]\n")
+        for row in table.rows:
+            ratio = "" if row.ratio is None else f"{row.ratio:8.2f} x"
+            write(f"  {row.reader:<30}{row.value:>12.2f}{ratio}\n")
+    write("\n")
+    for target in (target for result in results for target in result.targets):
+        write(f"{'PASS' if target.holds else 'FAIL'}  {target.what}: {target.figure:.2f} (at most {target.limit:g})\n")
+
+
+def write_json(path: Path, results: Iterable[Result]) -> None:
+    results = list(results)
+    document: dict[str, Any] = {
+        "machine": machine(),
+        "versions": versions(),
+        "tables": [asdict(table) for result in results for table in result.tables],
+        "targets": [{**asdict(target), "holds": target.holds} for result in results for target in result.targets],
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n")

@@ -1,0 +1,56 @@
+"""Knows what every test stands on: a home of its own, an empty environment, and the fixtures all share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from gemini_sync.testing.emulator import Emulator
+from tests.support import CORPUS_MISSING, find_corpus
+
+_OURS = ("GEMINI_", "GOOGLE_", "CODE_ASSIST_", "CLOUDSDK_")
+_NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+# The same examples in each run, none kept on disk, and no clock that a busy machine could lose against.
+hypothesis.settings.register_profile("here", derandomize=True, database=None, deadline=None)
+hypothesis.settings.load_profile("here")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home directory, and an environment without anything this package reads."""
+    folder = tmp_path_factory.mktemp("home")
+    for name in list(os.environ):
+        if name.startswith(_OURS) and name != "GEMINI_SYNC_CORPUS" or name.upper() in _NETWORK:
+            monkeypatch.delenv(name)
+    for name, path in {
+        "HOME": folder,
+        "USERPROFILE": folder,
+        "XDG_CONFIG_HOME": folder / ".config",
+        "XDG_CACHE_HOME": folder / ".cache",
+        "XDG_DATA_HOME": folder / ".local" / "share",
+        "XDG_STATE_HOME": folder / ".local" / "state",
+        "CLOUDSDK_CONFIG": folder / ".config" / "gcloud",
+    }.items():
+        monkeypatch.setenv(name, str(path))
+    return folder
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    """A running emulator of the test's own."""
+    with Emulator() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The folder of shared test data; skips where there is none."""
+    found = find_corpus()
+    if found is None:
+        pytest.skip(CORPUS_MISSING)
+    return found
