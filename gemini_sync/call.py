@@ -34,7 +34,7 @@ class Call:
         self.timeouts = timeouts or Timeouts()
         self.clock = clock
         self._sleep = sleep
-        self._total_at = self.deadline_at = math.inf
+        self._total_at = self.deadline_at = self._total_seconds = math.inf
         self._phase, self._phase_seconds = "total", math.inf
         self.progressed = False
         self.fresh = True
@@ -49,7 +49,8 @@ class Call:
     def start(self) -> Call:
         """Start the ``total`` deadline: waiting for the first ``next()`` is not part of the call."""
         if self.timeouts.total is not None:
-            self._total_at = self.clock() + self.timeouts.total
+            self._total_seconds = self.timeouts.total  # timeouts may be others by the time it passes
+            self._total_at = self.clock() + self._total_seconds
         self.enter("total", None)
         return self
 
@@ -59,11 +60,7 @@ class Call:
         if at < self._total_at:
             self.deadline_at, self._phase, self._phase_seconds = at, phase, seconds or 0.0
         else:
-            self.deadline_at, self._phase, self._phase_seconds = (
-                self._total_at,
-                "total",
-                self.timeouts.total or math.inf,
-            )
+            self.deadline_at, self._phase, self._phase_seconds = self._total_at, "total", self._total_seconds
 
     def remaining(self) -> Optional[float]:
         """Seconds until the deadline in force, not below 0; None where there is none."""
@@ -111,11 +108,12 @@ class Call:
         """Wait until ``future`` is done, at most until ``total``; raises like ``check()``."""
         self.enter("total", None)
         future.add_done_callback(lambda _: self._wake.set())
-        while not future.done():
+        while True:
             self._wake.wait(self.remaining())
-            self._wake.clear()
-            if not future.done():
-                self.check()
+            self._wake.clear()  # also when future had been done before: else the next sleep() would not wait
+            if future.done():
+                return
+            self.check()
 
     # -- cancellation
 

@@ -123,9 +123,12 @@ def _parser() -> argparse.ArgumentParser:
 def _ask(options: argparse.Namespace, output: Output, error_output: Output) -> int:
     prompt = _prompt(options)
     thinking: Any = {"thinkingConfig": {"includeThoughts": True}} if options.thoughts else None
-    with GeminiDualAdapter.from_env() as adapter, adapter.stream(
-        prompt, model=options.model, system_instruction=options.system, generation_config=thinking
-    ) as reply:
+    with (
+        GeminiDualAdapter.from_env() as adapter,
+        adapter.stream(
+            prompt, model=options.model, system_instruction=options.system, generation_config=thinking
+        ) as reply,
+    ):
         if options.json:
             for chunk in reply.chunks():
                 output.write(json.dumps(chunk.raw) + "\n")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field, fields
 from typing import Optional
 from urllib.parse import urlsplit
 
 from gemini_sync.errors import ConfigError
+
+_NOT_IN_A_BASE_URL = re.compile(r"[@?#\s\x00-\x1f]")
 
 
 def check_secret(value: object, name: str) -> str:
@@ -29,19 +32,22 @@ def check_secret(value: object, name: str) -> str:
 def _check_url(name: str, url: object) -> str:
     if not isinstance(url, str):
         raise ConfigError(f"Endpoints.{name} must be a URL string, not {type(url).__name__}.")
+    url = url.strip()
+    if _NOT_IN_A_BASE_URL.search(url):  # never quoted: it may hold a credential
+        raise ConfigError(
+            f"Endpoints.{name} must be a plain base URL, without credentials, query, fragment or white space."
+        )
     try:
-        parts = urlsplit(url.strip())
+        parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as exc:
         raise ConfigError(f"Endpoints.{name} is not a URL: {exc}.") from exc
-    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        raise ConfigError(f"Endpoints.{name} must be a plain base URL, without credentials, query or fragment.")
     if not host or not (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))):
         raise ConfigError(
             f"Endpoints.{name} must be an https:// URL (http:// only on loopback), not {url!r}: "
             "credentials are not sent in the clear."
         )
-    return url.strip().rstrip("/")
+    return url.rstrip("/")
 
 
 def _is_loopback(host: str) -> bool:

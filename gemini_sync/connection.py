@@ -20,9 +20,10 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from gemini_sync.call import Call
 
-_RECEIVE_BYTES = 65536
+RECEIVE_BYTES = 120 * 1024  # fewer system calls than 64 KiB; from 128 KiB on, malloc would map each buffer anew
 # A receive may outlast the deadline by this much; setting a socket timeout for each would cost a system call each.
 _SLACK_SECONDS = 0.02
+_POOLS = 64
 # The end of one HTTP chunk and the head of the next (RFC 9112 section 7.1), without extensions.
 _CHUNK_HEAD = re.compile(rb"\r\n([0-9a-fA-F]{1,8})\r\n")
 
@@ -79,7 +80,7 @@ class _Response(http.client.HTTPResponse):
         super().__init__(sock, *args, **kwargs)
         if active.call is not None:
             self._reader = _DeadlineReader(self.fp.detach(), sock, active.call)
-            self.fp = io.BufferedReader(self._reader, _RECEIVE_BYTES)
+            self.fp = io.BufferedReader(self._reader, RECEIVE_BYTES)
 
     def read1(self, n: int = -1) -> bytes:
         """What one receive brought, over the borders of HTTP chunks.
@@ -95,18 +96,20 @@ class _Response(http.client.HTTPResponse):
             buffered = self.fp.peek()  # of what was received already: a paused reader has no more
         finally:
             self._reader.paused = False
-        pieces, position, room = [data], 0, n - len(data)
+        pieces, position, room = [memoryview(data)], 0, n - len(data)
+        received = memoryview(buffered)
         match = _CHUNK_HEAD.match(buffered)
         while match is not None:
             start = match.end()
             end = start + int(match[1], 16)
             if end == start or end > len(buffered) or end > room:
                 break  # the last chunk, or one that is not there yet: http.client's business
-            pieces.append(buffered[start:end])
+            pieces.append(received[start:end])
             position = end
             match = _CHUNK_HEAD.match(buffered, position)
-        if position:
-            self.fp.read(position)
+        if not position:
+            return data
+        self.fp.read(position)
         return b"".join(pieces)
 
 
@@ -155,7 +158,7 @@ class _GuardedMixin:
 
     def send(self, data: Any) -> None:
         # Head and body of a small request leave in one system call; two are a fifth of what a short call costs.
-        if self._unsent is not None and isinstance(data, bytes) and len(data) <= _RECEIVE_BYTES:
+        if self._unsent is not None and isinstance(data, bytes) and len(data) <= RECEIVE_BYTES:
             self._unsent.append(data)
             return
         if self._unsent:
@@ -209,6 +212,10 @@ def _tls_context(ca_path: str) -> ssl.SSLContext:
 class GuardedAdapter(HTTPAdapter):
     """The transport adapter of our own sessions: guarded connections, one shared TLS context."""
 
+    def __init__(self, **kwargs: Any) -> None:
+        self._pools: dict[Any, Any] = {}
+        super().__init__(**kwargs)
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         guard(self)
@@ -218,6 +225,22 @@ class GuardedAdapter(HTTPAdapter):
         if not proxy.lower().startswith("socks"):  # those pools bring connections of their own
             manager.pool_classes_by_scheme = self.poolmanager.pool_classes_by_scheme
         return manager
+
+    def get_connection_with_tls_context(
+        self, request: Any, verify: Any, proxies: Any = None, cert: Any = None
+    ) -> Any:
+        # Making the key under which urllib3 keeps a pool is a twentieth of what a short call costs.
+        key = (request.url, verify, cert, *(proxies or {}).items())
+        pool = self._pools.get(key)
+        if pool is None or pool.pool is None:  # urllib3 closed it to make room
+            if len(self._pools) >= _POOLS:
+                self._pools.clear()
+            pool = self._pools[key] = super().get_connection_with_tls_context(request, verify, proxies, cert)
+        return pool
+
+    def close(self) -> None:
+        self._pools.clear()
+        super().close()
 
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
         host: dict[str, Any]

@@ -83,7 +83,7 @@ class Credentials:
         if held is None or not self._is_usable(held):
             return self._flight.run(call, lambda: self._renew(call))
         if self._is_due(held):
-            return self._flight.run_if_free(lambda: self._renew_ahead(call)) or held.token
+            return self._ahead(call, held)
         return held.token
 
     def token(self) -> str:
@@ -127,8 +127,20 @@ class Credentials:
         self._refused.clear()
         return token
 
+    def _ahead(self, call: Call, held: Held) -> Token:
+        """Another token ahead of time where nobody is at it yet; a failure costs nothing but a warning."""
+        try:
+            return self._flight.run_if_free(lambda: self._renew_ahead(call)) or held.token
+        except GeminiSyncError as exc:
+            if ends_the_call(exc):
+                raise
+            left = (held.token.expires_at or 0.0) - self._clock()
+            _log.warning(
+                "The access token was not refreshed ahead of its expiry and serves for %.0f s more: %s", left, exc
+            )
+            return held.token if self._is_usable(held) else self.fetch(call)
+
     def _renew_ahead(self, call: Call) -> Token:
-        """What one thread does ahead of time; its failure costs nobody anything yet."""
         held = self._source.look(call).held
         if held is None or not self._is_usable(held):
             return self._renew(call)
@@ -137,14 +149,9 @@ class Credentials:
         try:
             return self._source.renew(call, quick=True)
         except GeminiSyncError as exc:
-            if ends_the_call(exc):
-                raise
-            self._ahead_failed_at = self._clock()
-            left = (held.token.expires_at or 0.0) - self._clock()
-            _log.warning(
-                "The access token was not refreshed ahead of its expiry and serves for %.0f s more: %s", left, exc
-            )
-            return held.token
+            if not ends_the_call(exc):
+                self._ahead_failed_at = self._clock()
+            raise
 
 
 def credentials_for(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import json
 import re
 import time
@@ -248,21 +249,17 @@ def api_error(
         secrets: credentials that were sent, removed from whatever the server echoes.
         now: seconds since the epoch, for a ``Retry-After`` that is a date.
     """
-    if isinstance(body, str):
-        body = scrub(body, secrets)
-        try:
-            decoded = json.loads(body)
-        except ValueError:
-            decoded = None
-    else:
-        decoded = json.loads(scrub(json.dumps(body), secrets))
+    secrets = tuple(secrets)
+    try:
+        decoded = _scrubbed(json.loads(body) if isinstance(body, str) else body, secrets)
+    except (ValueError, RecursionError):
+        decoded = None
     error = find_error(decoded) or {}
     code = code if code is not None else _code_in(error)
     details = tuple(d for d in _list(error.get("details")) if isinstance(d, dict))
     status, info = _text(error.get("status")), next(_of_type(details, "ErrorInfo"), {})
-    reason, message = _text(info.get("reason")), _text(error.get("message"))
-    if message is None:
-        message = snippet(body) if isinstance(body, str) else "no message"
+    quoted = body if decoded is None and isinstance(body, str) else json.dumps(decoded)
+    reason, message = _text(info.get("reason")), _text(error.get("message")) or snippet(quoted, secrets) or "no message"
     cls = _error_class(code, reason)
     link = _link(details, info)
     head = f"{code} {status or cls.__name__}" + (f" ({reason})" if reason else "")
@@ -282,7 +279,7 @@ def api_error(
 def find_error(decoded: Any) -> Optional[dict[str, Any]]:
     """The google.rpc.Status in a decoded body: ``{"error": {…}}`` or the same in an array; None where there is none."""
     if isinstance(decoded, list):
-        return next(filter(None, map(find_error, decoded[:1])), None)
+        decoded = decoded[0] if decoded else None
     error = decoded.get("error") if isinstance(decoded, dict) else None
     if isinstance(error, str):  # the shape of the OAuth token endpoint (RFC 6749 section 5.2)
         return {"status": error, "message": _text(decoded.get("error_description")) or error}
@@ -291,7 +288,7 @@ def find_error(decoded: Any) -> Optional[dict[str, Any]]:
 
 def _code_in(error: Mapping[str, Any]) -> int:
     code = error.get("code")
-    if isinstance(code, str) and code.isdigit():
+    if isinstance(code, str) and re.fullmatch("[0-9]{1,3}", code):
         code = int(code)
     if isinstance(code, int) and 0 < code < len(_RPC_CODES):
         return _RPC_CODES[code][1]
@@ -330,7 +327,8 @@ def _trace_id(headers: Mapping[str, str]) -> Optional[str]:
     return headers.get("x-cloudaicompanion-trace-id") or headers.get("x-goog-request-id")
 
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|h|m|s)")
+_DURATIONS = re.compile(rf"(?:{_DURATION.pattern})+")
 _DURATION_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _HINT_IN_TEXT = re.compile(r"\b(?:retry in|after)\s+((?:\d+(?:\.\d+)?(?:ms|h|m|s))+)(?![\w])", re.IGNORECASE)
 
@@ -340,9 +338,9 @@ def _seconds(value: Any) -> Optional[float]:
     if isinstance(value, dict):
         try:
             return max(0.0, float(value.get("seconds") or 0) + float(value.get("nanos") or 0) / 1e9)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return None
-    if not isinstance(value, str) or not value or _DURATION.sub("", value.strip()):
+    if not isinstance(value, str) or not _DURATIONS.fullmatch(value.strip()):
         return None
     return sum(float(number) * _DURATION_SECONDS[unit] for number, unit in _DURATION.findall(value))
 
@@ -355,7 +353,7 @@ def retry_after_header(value: Optional[str], now: Optional[float] = None) -> Opt
     if re.fullmatch(r"\d{1,9}(\.\d+)?", value):
         return float(value)
     try:
-        at = parsedate_to_datetime(value).timestamp()
+        at = calendar.timegm(parsedate_to_datetime(value).utctimetuple())  # a date without a zone is in UTC, too
     except (TypeError, ValueError, IndexError, OverflowError):
         return None
     return max(0.0, at - (time.time() if now is None else now))
@@ -393,10 +391,20 @@ _SECRET_SHAPES = re.compile(
 
 def scrub(text: str, secrets: Iterable[str] = ()) -> str:
     """``text`` without the given secrets and without anything shaped like a Google credential."""
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, "[redacted]")
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):  # one may be the beginning of another
+        text = text.replace(secret, "[redacted]")
     return _SECRET_SHAPES.sub("[redacted]", text)
+
+
+def _scrubbed(value: Any, secrets: Iterable[str]) -> Any:
+    """Decoded JSON, scrubbed string by string: in its encoded form escapes hide where a credential begins and ends."""
+    if isinstance(value, str):
+        return scrub(value, secrets)
+    if isinstance(value, list):
+        return [_scrubbed(item, secrets) for item in value]
+    if isinstance(value, dict):
+        return {scrub(name, secrets): _scrubbed(item, secrets) for name, item in value.items()}
+    return value
 
 
 def snippet(text: str, secrets: Iterable[str] = ()) -> str:

@@ -162,7 +162,7 @@ def _fresher(theirs: Optional[Held], ours: Optional[Held]) -> Optional[Held]:
     if theirs is None or ours is None:
         return ours or theirs
     same = theirs.token.access_token == ours.token.access_token
-    return ours if same or theirs.mandatory_at <= ours.mandatory_at else theirs
+    return ours if same or theirs.mandatory_at < ours.mandatory_at else theirs
 
 
 def _digest(secret: str) -> str:

@@ -226,7 +226,7 @@ def explain(error: BaseException, *, wait_limit: float = WAIT_LIMIT_SECONDS) -> 
         error: what a call raised, or the cause of what it raised.
         wait_limit: the longest hint that is waited for, in seconds (``Retry.wait_limit``).
     """
-    if isinstance(error, StreamInterrupted) and isinstance(error.__cause__, Exception):
+    if isinstance(error, StreamInterrupted) and not error.cancelled and isinstance(error.__cause__, Exception):
         error = error.__cause__
     rule = next(rule for rule in RULES if rule.matches(error))
     hint = getattr(error, "retry_after", None)

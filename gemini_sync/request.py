@@ -16,6 +16,8 @@ DEFAULT_MODEL = "gemini-3.5-flash"
 # Code Assist's spelling of model names, where it differs (GC config/models.ts).
 _CODE_ASSIST_MODELS = {"gemini-3.5-flash": "gemini-3-flash"}
 
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 Contents = Union[str, Part, Content, Sequence[Union[str, Part, Content]]]
 SystemInstruction = Union[str, Part, Content, Sequence[Union[str, Part]]]
 
@@ -101,7 +103,7 @@ def check_model(model: object) -> str:
 
 def _encode(value: Any) -> bytes:
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
+        return _encoder.encode(value).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as exc:
         # UnicodeEncodeError (a lone surrogate) is a ValueError.
         raise ConfigError(

@@ -95,7 +95,7 @@ class _Snapshot(NamedTuple):
     reason: Optional[str]
     models: Mapping[str, str]
     flipped_at: float  # monotonic, for the cool-down
-    probing: bool
+    probing: Optional[Choice]  # the probe under way, told from earlier ones by identity
 
 
 class Sticky:
@@ -121,7 +121,7 @@ class Sticky:
         self._home, self._other = home, other
         self._sticky_for = sticky_for
         self._clock, self._wall = clock, wall
-        self._snapshot = _Snapshot(Choice(home, 0), wall(), None, {}, 0.0, False)
+        self._snapshot = _Snapshot(Choice(home, 0), wall(), None, {}, 0.0, None)
         self._failures: deque[Failure] = deque(maxlen=_FAILURES_KEPT)
         # Guards every assignment of _snapshot, and _failures; reading the snapshot needs no lock.
         self._lock = threading.Lock()
@@ -129,7 +129,7 @@ class Sticky:
 
     def renew_after_fork(self) -> None:
         self._lock = threading.Lock()
-        self._snapshot = self._snapshot._replace(probing=False)  # that thread is not in this process
+        self._snapshot = self._snapshot._replace(probing=None)  # that thread is not in this process
 
     @property
     def fallback_active(self) -> bool:
@@ -143,17 +143,19 @@ class Sticky:
             if snapshot.models and model in snapshot.models:
                 return Choice(snapshot.models[model], choice.generation)
             return choice
-        if self._sticky_for is not None and self._may_probe(snapshot):
+        if self._may_probe(snapshot, model):
             with self._lock:
                 snapshot = self._snapshot
-                if snapshot.choice.route != self._home and self._may_probe(snapshot):
-                    self._snapshot = snapshot._replace(probing=True)
-                    return Choice(self._home, snapshot.choice.generation, probe=True)
+                if snapshot.choice.route != self._home and self._may_probe(snapshot, model):
+                    probe = Choice(self._home, snapshot.choice.generation, probe=True)
+                    self._snapshot = snapshot._replace(probing=probe)
+                    return probe
         return snapshot.choice
 
-    def _may_probe(self, snapshot: _Snapshot) -> bool:
-        cool = self._sticky_for is not None and self._clock() - snapshot.flipped_at >= self._sticky_for
-        return cool and not snapshot.probing
+    def _may_probe(self, snapshot: _Snapshot, model: str) -> bool:
+        if self._sticky_for is None or snapshot.probing is not None or model in snapshot.models:
+            return False
+        return self._clock() - snapshot.flipped_at >= self._sticky_for
 
     def demote(self, choice: Choice, reason: str) -> bool:
         """``choice`` failed for good: fall back, unless that has been decided since; True for the one that flips.
@@ -164,20 +166,33 @@ class Sticky:
             snapshot = self._snapshot
             if choice.generation != snapshot.choice.generation or choice.route != self._home:
                 return False
-            now = self._clock()
             if choice.probe:
-                self._snapshot = snapshot._replace(flipped_at=now, probing=False)
+                self._cool_down(choice)
                 return False
             self._snapshot = snapshot._replace(
-                choice=Choice(self._other, choice.generation + 1), since=self._wall(), reason=reason, flipped_at=now
+                choice=Choice(self._other, choice.generation + 1),
+                since=self._wall(),
+                reason=reason,
+                flipped_at=self._clock(),
             )
             return True
 
+    def _cool_down(self, probe: Choice) -> None:
+        """Under the lock: ``probe`` failed, the next one waits its time."""
+        if self._snapshot.probing is probe:
+            self._snapshot = self._snapshot._replace(flipped_at=self._clock(), probing=None)
+
     def demote_model(self, choice: Choice, model: str) -> bool:
-        """``choice`` does not serve ``model``: route this model alone the other way; True for the one that flips."""
+        """``choice`` does not serve ``model``: route this model alone the other way; True for the one that flips.
+
+        A probe that met this has failed: it only renews the cool-down.
+        """
         with self._lock:
             snapshot = self._snapshot
-            if choice.generation != snapshot.choice.generation or choice.route != self._home or choice.probe:
+            if choice.probe:
+                self._cool_down(choice)
+                return False
+            if choice.generation != snapshot.choice.generation or choice.route != self._home:
                 return False
             if model in snapshot.models:
                 return False
@@ -188,18 +203,18 @@ class Sticky:
         """The probe ``choice`` got an answer: go back to the first route; the choice now in force where that flips."""
         with self._lock:
             snapshot = self._snapshot
-            if not choice.probe or choice.generation != snapshot.choice.generation:
+            if snapshot.probing is not choice:
                 return None
             self._snapshot = snapshot._replace(
-                choice=Choice(self._home, choice.generation + 1), since=self._wall(), reason=reason, probing=False
+                choice=Choice(self._home, choice.generation + 1), since=self._wall(), reason=reason, probing=None
             )
             return self._snapshot.choice
 
     def release(self, choice: Choice) -> None:
         """The probe ``choice`` ended without an outcome (cancelled): another call may probe."""
         with self._lock:
-            if choice.probe and choice.generation == self._snapshot.choice.generation:
-                self._snapshot = self._snapshot._replace(probing=False)
+            if self._snapshot.probing is choice:
+                self._snapshot = self._snapshot._replace(probing=None)
 
     def overtaken(self, choice: Choice) -> bool:
         """True when the first route was chosen anew after ``choice``: its failure says nothing about that decision."""
@@ -215,7 +230,7 @@ class Sticky:
         """Go back to the first route for all models; failures of calls that began before no longer count."""
         with self._lock:
             generation = self._snapshot.choice.generation + 1
-            self._snapshot = _Snapshot(Choice(self._home, generation), self._wall(), "reset()", {}, 0.0, False)
+            self._snapshot = _Snapshot(Choice(self._home, generation), self._wall(), "reset()", {}, 0.0, None)
             self._failures.clear()
 
     def status(self) -> RouteStatus:

@@ -147,7 +147,7 @@ def _refusal(answer: Answer, decoded: Any, error: Mapping[str, Any], secrets: Co
     said = error.get("message")
     said = snippet(said if isinstance(said, str) else answer.text if answer.status != 200 else "", secrets)
     step = _NEXT_STEP.get(reason or "", "Try again later.")
-    what = " ".join(filter(None, [str(answer.status), reason, f"({said})" if said else ""]))
+    what = " ".join(filter(None, [str(answer.status), reason, f"({said})" if said not in ("", reason) else ""]))
     return RefreshError(
         f"The token endpoint did not refresh the access token: {what}. {step}",
         code=answer.status,

@@ -18,14 +18,13 @@ import urllib3.exceptions
 
 from gemini_sync.call import Call, cancelled_error
 from gemini_sync.config import Timeouts
-from gemini_sync.connection import GuardedAdapter, active, guard
+from gemini_sync.connection import RECEIVE_BYTES, GuardedAdapter, active, guard
 from gemini_sync.errors import DeadlineExceeded, GeminiSyncError, ProtocolError, TransportError, scrub
 from gemini_sync.fork import renew_after_fork
 from gemini_sync.version import VERSION
 
 SessionFactory = Callable[[], requests.Session]
 
-_READ_BYTES = 65536
 _ERROR_BODY_BYTES = 64 * 1024
 _ERROR_BODY_SECONDS = 5.0
 _IDLE_SESSIONS = 32
@@ -236,7 +235,7 @@ class Exchange:
         try:
             decompress = _decompressor(self.headers.get("Content-Encoding"))
             while True:
-                data = read(_READ_BYTES, decode_content=False)
+                data = read(RECEIVE_BYTES, decode_content=False)
                 if not data:
                     break
                 if decompress is not None:
@@ -319,7 +318,7 @@ def map_error(exc: BaseException, call: Call, url: str) -> GeminiSyncError:
             )
     if isinstance(exc, (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL)):
         return ProtocolError(f"The request to {host} could not be sent: {type(exc).__name__}.")
-    return TransportError(f"The connection to {host} failed: {scrub(_innermost(exc))}. Check the network and proxies.")
+    return TransportError(f"The connection to {host} failed: {scrub(_what_failed(exc))}. Check the network and proxies.")
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:
@@ -334,6 +333,10 @@ def _causes(exc: BaseException) -> Iterator[BaseException]:
             todo += [*current.args, getattr(current, "reason", None), current.__cause__, current.__context__]
 
 
-def _innermost(exc: BaseException) -> str:
-    last = list(_causes(exc))[-1]
-    return " ".join(f"{type(last).__name__}: {last}".split())
+def _what_failed(exc: BaseException) -> str:
+    """The operating system's words where it has any; the wrappers' own repeat the URL and more."""
+    causes = [cause for cause in _causes(exc) if isinstance(cause, OSError)]
+    system = [cause for cause in causes if not isinstance(cause, requests.RequestException)]
+    if system:
+        return " ".join(f"{type(system[-1]).__name__}: {system[-1]}".split())
+    return f"the response ended early or made no sense ({type(exc).__name__})"

@@ -25,7 +25,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     """An empty home directory, and an environment without anything this package reads."""
     folder = tmp_path_factory.mktemp("home")
     for name in list(os.environ):
-        if name.startswith(_OURS) and name != "GEMINI_SYNC_CORPUS" or name.upper() in _NETWORK:
+        if (name.startswith(_OURS) and name != "GEMINI_SYNC_CORPUS") or name.upper() in _NETWORK:
             monkeypatch.delenv(name)
     for name, path in {
         "HOME": folder,

@@ -1,14 +1,17 @@
-"""Knows what the tests of credentials and projects share: a clock to set, scripted answers, threads that start at once."""
+"""Knows what the tests of credentials share: a clock to set, scripted answers, threads that start at once."""
 
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Optional
+
+import pytest
 
 from gemini_sync.call import Call
 from gemini_sync.config import Endpoints, OAuthClient
@@ -111,6 +114,15 @@ def emulated(path: Any, emulator: Emulator, **options: Any) -> Credentials:
         **options,
     }
     return credentials_for(path, **given)
+
+
+def fetch(credentials: Credentials) -> str:
+    """An access token, for a call that sleeps in no time."""
+    return credentials.fetch(Call(sleep=Slept())).access_token
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 class Watched(Call):

@@ -319,7 +319,8 @@ def test_encoding__what_the_locale_lacks_is_replaced(emulator: Emulator) -> None
 # -- terminals
 
 HOSTILE = (
-    "plain\ttext \x1b[31mred\x1b[0m \x1b]0;title\x07\x9b2J\x9d0;title\x9c\x1b]8;;no end \x1b(0 \r\x08\x7f\x85\u202eoverride"
+    "plain\ttext \x1b[31mred\x1b[0m \x1b]0;title\x07\x9b2J\x9d0;title\x9c"
+    "\x1b]8;;no end \x1b(0 \r\x08\x7f\x85\u202eoverride"
 )
 CLEAN = "plain\ttext red ]8;;no end (0 override"
 

@@ -50,18 +50,18 @@ def test_demo__streams(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "broken", "step"),
+    ("owner", "name", "broken", "step"),
     [
-        ("reset", lambda self: None, "4"),
-        ("fallback_active", property(lambda self: False), "2"),
-        ("stream", lambda self, prompt: Reply(iter([Chunk({"candidates": [{"finishReason": "STOP", **TEXT_PARTS}]})])), "1"),
+        (demo, "default_text", lambda prompt: "another answer", "1"),
+        (GeminiDualAdapter, "fallback_active", property(lambda self: False), "2"),
+        (GeminiDualAdapter, "reset", lambda self: None, "4"),
     ],
 )
 def test_demo__notices_what_goes_wrong(
-    name: str, broken: Any, step: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    owner: Any, name: str, broken: Any, step: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "_PACE_SECONDS", None)
-    monkeypatch.setattr(GeminiDualAdapter, name, broken)
+    monkeypatch.setattr(owner, name, broken)
     assert cli.main(["demo"]) == 1
     assert f"gemini-sync: Step {step} of the demo failed: " in capsys.readouterr().err
 

@@ -1,38 +1,61 @@
-"""Knows the command line of the benchmark: ``python -m tests.benchmark``; exits with 1 where a target fails."""
+"""Knows the command line of the benchmark, ``python -m tests.benchmark``, and starts its servers; knows no case."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.benchmark import report, server
-from tests.benchmark.cases import CASES, Bench
+import certifi
+import trustme
+
+from tests.benchmark import plot, report, server
+from tests.benchmark.cases import CASES
+from tests.benchmark.measure import Bench
 from tests.benchmark.readers import reading
 
 _ROUNDS, _QUICK_ROUNDS = 21, 7
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
+@contextlib.contextmanager
+def _bench(rounds: int) -> Iterator[Bench]:
+    """Both servers running, and what reads from them."""
+    authority = trustme.CA()
+    with tempfile.TemporaryDirectory() as folder:
+        certificate, bundle = Path(folder, "server.pem"), Path(folder, "bundle.pem")
+        authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(certificate))
+        bundle.write_bytes(Path(certifi.where()).read_bytes() + b"\n" + authority.cert_pem.bytes())
+        with server.running() as url, server.running(certificate) as tls_url, reading(url) as readers:
+            yield Bench(readers, tls_url, str(bundle), rounds)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmark", description="What reading a stream costs.")
-    parser.add_argument("--only", action="append", choices=list(CASES), help="this case alone; may come again")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: noisier")
+    parser.add_argument("--only", action="append", choices=list(CASES), help="this case; may be given more than once")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: sooner done, noisier")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures")
     parser.add_argument("--svg", type=Path, metavar="PATH", help="write a plot of them")
     arguments = parser.parse_args()
     for name in _PROXIES:  # all is loopback
         os.environ.pop(name, None)
         os.environ.pop(name.upper(), None)
-    with server.running() as url, reading(url) as readers:
-        gc.freeze()  # what importing all of these libraries left is nobody's cost
-        bench = Bench(readers, _QUICK_ROUNDS if arguments.quick else _ROUNDS)
-        results = [CASES[name](bench) for name in arguments.only or CASES]
+    results = []
+    with _bench(_QUICK_ROUNDS if arguments.quick else _ROUNDS) as bench:
+        gc.freeze()  # what importing all these libraries left behind is nobody's cost
+        for name in arguments.only or CASES:
+            print(f"{name} …", file=sys.stderr, flush=True)
+            results.append(CASES[name](bench))
     report.show(results)
     if arguments.json is not None:
         report.write_json(arguments.json, results)
+    if arguments.svg is not None:
+        plot.write_svg(arguments.svg, results)
     return 0 if all(target.holds for result in results for target in result.targets) else 1
 
 

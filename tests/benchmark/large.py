@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Callable
 
 from tests.benchmark import readers as names
-from tests.benchmark.measure import MILLI, Bench, Samples, consume, median, paired, peak_bytes, ratio, read_cpu, table
+from tests.benchmark.measure import (
+    MEBI,
+    MILLI,
+    Bench,
+    Samples,
+    consume,
+    median,
+    paired,
+    peak_bytes,
+    ratio,
+    read_cpu,
+    table,
+)
 from tests.benchmark.payload import Answer, event_bytes
-from tests.benchmark.readers import Reader
 from tests.benchmark.results import Result, Row, Table
 
-_MEBI = 2**20
 _SIZES = (8, 16, 32)
 _GROWTH_SIZES = (5, 10, 20, 40)
 _GENAI_LIMIT = 0.55
-_GROWTH_LIMIT = 6.5 / 4  # of the cost of a byte: four times the size may cost 6.5 times as much (caches)
+_GROWTH_LIMIT = 6.5
 _MEMORY_LIMITS = {8: 4.0, 32: 3.5}
 _MOST_ROUNDS = 7
 
@@ -35,8 +43,63 @@ def _genai_data(bench: Bench, answer: Answer) -> Iterator[bytes]:
             yield part.inline_data.data
 
 
-def _readers(bench: Bench, kind: str) -> dict[str, Any]:
-    # requests' iter_lines and sseclient's own reader are quadratic: 8 MB take them a minute.
-    if kind == "data":
+def _readers(bench: Bench, kind: str) -> dict[str, Callable[[Answer], Iterator[Any]]]:
+    # requests' iter_lines and sseclient's own reader are quadratic: 8 MB take them half a minute.
+    if kind == "data":  # decoded, which google-genai always does
         return {names.OURS: partial(_ours_data, bench), names.GENAI: partial(_genai_data, bench)}
     return bench.readers.named(names.OURS, names.GENAI, names.HTTP_CLIENT, names.FLOOR)
+
+
+def _measure(bench: Bench, kind: str, sizes: tuple[int, ...], *wanted: str) -> dict[int, Samples]:
+    """CPU seconds of each reader by size in MiB, all sizes and readers taking turns."""
+    readers = _readers(bench, kind)
+    answers = {size: Answer(kind, 1, size * MEBI) for size in sizes}
+    tasks = {
+        f"{size} {name}": partial(read_cpu, readers[name], answer)
+        for size, answer in answers.items()
+        for name in wanted or readers
+    }
+    for task in tasks.values():
+        task()
+    samples = paired(tasks, min(bench.rounds, _MOST_ROUNDS))
+    return {size: {name: samples[f"{size} {name}"] for name in wanted or readers} for size in sizes}
+
+
+def _growth(samples: dict[int, Samples], small: int, large: int) -> float:
+    pairs = zip(samples[large][names.OURS], samples[small][names.OURS])
+    return median(more / less for more, less in pairs)
+
+
+def large(bench: Bench) -> Result:
+    """One event of 8, 16 and 32 MiB: as text, and as inline data decoded to bytes."""
+    result = Result()
+    for kind in ("text", "data"):
+        samples = _measure(bench, kind, _SIZES)
+        for size, of_size in samples.items():
+            result.tables.append(table(f"one event of {size} MiB, {kind}", "ms", of_size, MILLI))
+        for size, limit in _MEMORY_LIMITS.items():
+            answer = Answer(kind, 1, size * MEBI)
+            figure = ratio(samples[size], names.OURS, names.GENAI)
+            result.expect(f"CPU of one event of {size} MiB {kind}, gemini_sync / google-genai", figure, _GENAI_LIMIT)
+            peaks = {name: _peak(reader, answer) for name, reader in _readers(bench, kind).items()}
+            rows = [Row(name, peak, peak / peaks[names.OURS]) for name, peak in peaks.items()]
+            title = f"one event of {size} MiB, {kind}: peak memory"
+            result.tables.append(Table(title, "x the event, tracemalloc", rows))
+            result.expect(f"peak memory of one event of {size} MiB {kind} / its size", peaks[names.OURS], limit)
+        result.expect(f"CPU of one event of {kind}, 32 MiB / 8 MiB", _growth(samples, 8, 32), _GROWTH_LIMIT)
+    return result
+
+
+def _peak(reader: Callable[[Answer], Iterator[Any]], answer: Answer) -> float:
+    return peak_bytes(lambda: consume(reader(answer))) / event_bytes(answer)
+
+
+def growth(bench: Bench) -> Result:
+    """One event of inline data of 5, 10, 20 and 40 MiB: the cost of a byte stays what it is."""
+    samples = _measure(bench, "data", _GROWTH_SIZES, names.OURS)
+    per_mebi = {f"{size} MiB": [seconds / size for seconds in of_size[names.OURS]] for size, of_size in samples.items()}
+    result = Result([table("one event of inline data: growth", "ms per MiB", per_mebi, MILLI)])
+    for small, large_ in zip(_GROWTH_SIZES, _GROWTH_SIZES[1:]):
+        what = f"CPU of one event of data, {large_} MiB / {small} MiB"
+        result.expect(what, _growth(samples, small, large_), 2 * _GROWTH_LIMIT / 4)
+    return result

@@ -18,6 +18,7 @@ Samples = dict[str, list[float]]
 Task = Callable[[], float]
 
 MICRO, MILLI = 1e6, 1e3
+MEBI = 2**20
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,12 @@ class Bench:
     """What a case is given.
 
     Attributes:
-        readers: of the server at ``url``.
-        tls_url: the same server over TLS; ``bundle`` verifies it.
+        readers: of the server that speaks plain HTTP.
+        tls_url: of the one that speaks TLS; ``bundle`` is the CA bundle that verifies it.
         rounds: how many times each reader has its turn; cases whose turns are long take fewer.
     """
 
     readers: Readers
-    url: str
     tls_url: str
     bundle: str
     rounds: int

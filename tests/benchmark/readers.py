@@ -7,14 +7,14 @@ import http.client
 import json
 import ssl
 from collections.abc import Iterator
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, cast
 from urllib.parse import urlsplit
 
 import requests
 import sseclient
 from google import genai
 
-from gemini_sync import Chunk, Endpoints, GeminiDualAdapter, stream_gemini_api_key, stream_gemini_oauth
+from gemini_sync import Chunk, Endpoints, GeminiDualAdapter, Reply, stream_gemini_api_key
 from tests.benchmark.payload import Answer
 
 Reader = Callable[[Answer], Iterator[str]]
@@ -57,18 +57,22 @@ class Readers:
         self._url = url
         self._endpoints = Endpoints(gemini=url, code_assist=url, token=f"{url}/token")
         self.adapter = GeminiDualAdapter(_KEY, endpoints=self._endpoints)
+        self._oauth_adapter = GeminiDualAdapter(
+            oauth_creds_path=lambda: "benchmark-token", project="a-project", endpoints=self._endpoints
+        )
         verify: Any = ssl.create_default_context(cafile=bundle) if bundle else True
         options = genai.types.HttpOptions(base_url=url, client_args={"verify": verify})
-        self.client = genai.Client(api_key=_KEY, http_options=options)
-        self.session = requests.Session()
+        self._client = genai.Client(api_key=_KEY, http_options=options)
+        self._session = requests.Session()
         parts = urlsplit(url)
         kind = http.client.HTTPConnection if bundle is None else http.client.HTTPSConnection
         self._connection = kind(parts.hostname or "", parts.port, **({"context": verify} if bundle else {}))
 
     def close(self) -> None:
         self.adapter.close()
-        self.client.close()
-        self.session.close()
+        self._oauth_adapter.close()
+        self._client.close()
+        self._session.close()
         self._connection.close()
 
     def named(self, *names: str) -> dict[str, Reader]:
@@ -85,7 +89,7 @@ class Readers:
         }
         return {name: every[name] for name in names or every}
 
-    def ours(self, answer: Answer) -> Iterator[str]:
+    def ours(self, answer: Answer) -> Reply:
         return self.adapter.stream(_PROMPT, model=answer.name)
 
     def ours_chunks(self, answer: Answer) -> Iterator[Chunk]:
@@ -95,23 +99,23 @@ class Readers:
         return (chunk.text for chunk in self.ours_chunks(answer))
 
     def ours_over_oauth(self, answer: Answer) -> Iterator[str]:
-        return stream_gemini_oauth(_PROMPT, "benchmark-token", "a-project", answer.name, endpoints=self._endpoints)
+        return self._oauth_adapter.stream(_PROMPT, model=answer.name)
 
     def ours_plain(self, answer: Answer) -> Iterator[str]:
         return stream_gemini_api_key(_PROMPT, _KEY, answer.name, endpoints=self._endpoints)
 
     def google_genai_chunks(self, answer: Answer) -> Iterator[Any]:
-        return self.client.models.generate_content_stream(model=answer.name, contents=_PROMPT)
+        return self._client.models.generate_content_stream(model=answer.name, contents=_PROMPT)
 
     def google_genai(self, answer: Answer) -> Iterator[str]:
         return (chunk.text or "" for chunk in self.google_genai_chunks(answer))
 
     def _post(self, answer: Answer) -> requests.Response:
-        return self.session.post(self._url + _path(answer), data=_BODY, headers=_HEADERS, stream=True)
+        return self._session.post(self._url + _path(answer), data=_BODY, headers=_HEADERS, stream=True)
 
     def sseclient(self, answer: Answer) -> Iterator[str]:
         with self._post(answer) as response:
-            for event in sseclient.SSEClient(response).events():
+            for event in sseclient.SSEClient(cast("Any", response)).events():
                 yield text_in(json.loads(event.data))
 
     def requests(self, answer: Answer) -> Iterator[str]:

@@ -7,49 +7,14 @@ import os
 import platform
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
+
+from tests.benchmark.results import Result
 
 _LIBRARIES = ("requests", "urllib3", "sseclient-py", "tenacity", "google-genai")
-
-
-@dataclass(frozen=True)
-class Row:
-    """What one reader took: ``value`` in the table's unit, and how often that of the first row fits in it."""
-
-    reader: str
-    value: float
-    ratio: Optional[float] = None
-
-
-@dataclass(frozen=True)
-class Table:
-    title: str
-    unit: str
-    rows: list[Row]
-
-
-@dataclass(frozen=True)
-class Target:
-    """A promise: ``figure`` is at most ``limit``."""
-
-    what: str
-    figure: float
-    limit: float
-
-    @property
-    def holds(self) -> bool:
-        return self.figure <= self.limit
-
-
-@dataclass
-class Result:
-    """What a case found."""
-
-    tables: list[Table] = field(default_factory=list)
-    targets: list[Target] = field(default_factory=list)
 
 
 def machine() -> str:
@@ -80,7 +45,7 @@ def show(results: Iterable[Result]) -> None:
         write(f"{table.title} [{table.unit}]\n")
         for row in table.rows:
             ratio = "" if row.ratio is None else f"{row.ratio:8.2f} x"
-            write(f"  {row.reader:<30}{row.value:>12.2f}{ratio}\n")
+            write(f"  {row.name:<42}{row.value:>12.2f}{ratio}\n")
     write("\n")
     for target in (target for result in results for target in result.targets):
         write(f"{'PASS' if target.holds else 'FAIL'}  {target.what}: {target.figure:.2f} (at most {target.limit:g})\n")

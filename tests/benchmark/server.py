@@ -31,6 +31,8 @@ _HEAD = (
     b"X-Frame-Options: SAMEORIGIN\r\nX-Content-Type-Options: nosniff\r\nServer-Timing: gfet4t7; dur=400\r\n\r\n"
 )
 _END = b"0\r\n\r\n"
+_ACCOUNT = b'{"currentTier": {"id": "standard-tier"}, "cloudaicompanionProject": "a-project"}'
+_ACCOUNT_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(_ACCOUNT)
 _MODEL_IN_PATH = re.compile(rb"/models/([\w-]+):")
 _MODEL_IN_BODY = re.compile(rb'"model": ?"([\w-]+)"')
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -62,6 +64,9 @@ def _request(sock: socket.socket, received: bytes) -> tuple[bytes, bytes, bytes]
 
 
 def _answer(sock: socket.socket, head: bytes, body: bytes) -> None:
+    if b":loadCodeAssist " in head:
+        sock.sendall(_ACCOUNT_HEAD + _ACCOUNT)
+        return
     in_path = _MODEL_IN_PATH.search(head)
     found = in_path or _MODEL_IN_BODY.search(body)
     assert found is not None, head

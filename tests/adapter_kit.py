@@ -1,0 +1,147 @@
+"""Knows what the tests of the adapter share: a rig around an emulator, scripted backends; knows no test."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Union
+
+from gemini_sync.adapter import GeminiDualAdapter
+from gemini_sync.backends import Opened
+from gemini_sync.call import Call
+from gemini_sync.config import Endpoints, OAuthClient, Timeouts
+from gemini_sync.request import Request, build
+from gemini_sync.response import Chunk
+from gemini_sync.sticky import FallbackEvent
+from gemini_sync.testing.emulator import Emulator
+
+TIMEOUTS = Timeouts(connect=20, first_token=20, idle=20)
+_SECONDS = 20.0
+
+
+class Rig(contextlib.ExitStack):
+    """An emulator, a credentials file, and adapters that are closed at the end; remembers flips and waits."""
+
+    def __init__(self, emulator: Emulator, folder: Path) -> None:
+        super().__init__()
+        self.emulator, self.path = emulator, emulator.write_credentials(folder / "oauth_creds.json")
+        self.flips: list[FallbackEvent] = []
+        self.slept: list[float] = []
+
+    def settings(self, **changes: Any) -> dict[str, Any]:
+        """What an adapter on the emulator takes: both routes, no real waiting between tries."""
+        return {
+            "api_key": self.emulator.key,
+            "oauth_creds_path": self.path,
+            "oauth_client": OAuthClient(self.emulator.client_id, self.emulator.client_secret),
+            "endpoints": Endpoints(**self.emulator.urls),
+            "timeouts": TIMEOUTS,
+            "on_fallback": self.flips.append,
+            "sleep": self.slept.append,
+            **changes,
+        }
+
+    def adapter(self, **changes: Any) -> GeminiDualAdapter:
+        return self.enter_context(GeminiDualAdapter(**self.settings(**changes)))
+
+    def refuse_tokens(self) -> None:
+        """Every access token is refused from now on, new ones too; refreshing goes on."""
+        self.emulator.oauth.fail(401, times=None)
+
+    def refuse_login(self) -> None:
+        """The access token on file is over, and its refresh is refused."""
+        self.path = self.emulator.write_credentials(self.path, expires_in=-60)
+        self.emulator.revoke_all()
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many generating or counting requests came, by OAuth and by API key."""
+        return len(self.emulator.oauth.requests), len(self.emulator.api_key.requests)
+
+
+class Gate:
+    """Holds server threads (as a hook) until it is opened; tells when so many have arrived."""
+
+    def __init__(self) -> None:
+        self._arrived = threading.Semaphore(0)
+        self._opened = threading.Event()
+
+    def __call__(self, *ignored: object) -> None:
+        self._arrived.release()
+        assert self._opened.wait(_SECONDS)
+
+    def await_arrivals(self, count: int = 1) -> None:
+        for _ in range(count):
+            assert self._arrived.acquire(timeout=_SECONDS)
+
+    def open(self) -> None:
+        self._opened.set()
+
+
+def in_thread(work: Callable[[], Any]) -> Callable[[], Any]:
+    """Start ``work`` in a thread; the result waits for its end and gives what it returned, or raises what it raised."""
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome[:] = [work(), None]
+        except BaseException as exc:
+            outcome[:] = [None, exc]
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+
+    def result() -> Any:
+        thread.join(_SECONDS)
+        assert not thread.is_alive()
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
+
+    return result
+
+
+# What a scripted backend does about one request: raise the error that a callable makes, or stream texts (and errors).
+Step = Union[Callable[[], BaseException], list[Any]]
+
+
+class ScriptedBackend:
+    """A route that plays its steps, the last of them for ever; a list ends with STOP unless an error ends it."""
+
+    def __init__(self, route: str, *steps: Step) -> None:
+        self.route = route
+        self.asked: list[str] = []
+        self.steps = list(steps)
+
+    def _next(self, request: Request) -> list[Any]:
+        self.asked.append(request.model)
+        step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
+        if callable(step):
+            raise step()
+        return step
+
+    def open(self, request: Request, call: Call) -> Opened:
+        chunks = self._play(self._next(request))
+        return next(chunks), chunks
+
+    def count_tokens(self, request: Request, call: Call) -> int:
+        return len(self._next(request))
+
+    def _play(self, items: list[Any]) -> Iterator[Chunk]:
+        for position, item in enumerate(items, 1):
+            if callable(item):
+                raise item()
+            yield chunk(item, finish="STOP" if position == len(items) else None)
+
+
+def chunk(text: str, finish: Union[str, None] = None) -> Chunk:
+    candidate: dict[str, Any] = {"content": {"role": "model", "parts": [{"text": text}]}}
+    if finish is not None:
+        candidate["finishReason"] = finish
+    return Chunk({"candidates": [candidate]}, {"traceId": f"trace of {text}"})
+
+
+def ask(model: str = "some-model") -> Request:
+    return build("Hello", model=model)

@@ -1,0 +1,58 @@
+"""Knows the case of importing: CPU and memory of fresh interpreters; knows nothing of what is imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.benchmark.measure import MILLI, Bench, median, paired, ratio, table
+from tests.benchmark.results import Result, Row, Table
+
+_ROOT = Path(__file__).resolve().parents[2]
+_BASE = "import requests, sseclient, tenacity"
+_OURS = "import gemini_sync"
+_GENAI = "from google import genai"
+_ROUNDS_MORE = 2  # an import cannot be repeated within a process, so single samples are noisy
+# VmHWM, since ru_maxrss of a child begins with what its parent had.
+_CHILD = """
+import json, sys, time
+started = time.process_time()
+{statement}
+seconds = time.process_time() - started
+status = {{}}
+if sys.platform == "linux":
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(json.dumps([seconds, int(status.get("VmHWM", "0 kB").split()[0]) / 1024, "gemini_sync.cli" in sys.modules]))
+"""
+
+
+def _import(statement: str) -> tuple[float, float, bool]:
+    """CPU seconds, peak resident MiB, and whether the command line came along."""
+    command = [sys.executable, "-c", _CHILD.format(statement=statement)]
+    output = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True).stdout
+    seconds, memory, command_line = json.loads(output)
+    return seconds, memory, command_line
+
+
+def imports(bench: Bench) -> Result:
+    """Importing gemini_sync beside what it stands on, and google-genai."""
+    seen: dict[str, list[Any]] = {}
+
+    def seconds(statement: str) -> float:
+        seen.setdefault(statement, []).append(_import(statement))
+        return float(seen[statement][-1][0])
+
+    tasks = {statement: partial(seconds, statement) for statement in (_BASE, _OURS, _GENAI)}
+    for task in tasks.values():  # writes the .pyc files
+        task()
+    samples = paired(tasks, bench.rounds * _ROUNDS_MORE)
+    memory = {statement: median(peak for _, peak, _ in found) for statement, found in seen.items()}
+    rows = [Row(statement, peak, peak / memory[_BASE]) for statement, peak in memory.items()]
+    result = Result([table("import", "ms", samples, MILLI), Table("import: memory", "MiB, peak resident set", rows)])
+    result.expect(f"CPU of {_OURS} / {_BASE}", ratio(samples, _OURS, _BASE), 1.25)
+    result.expect("imports of gemini_sync that bring its command line along", sum(cli for *_, cli in seen[_OURS]), 0)
+    return result

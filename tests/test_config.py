@@ -1,0 +1,153 @@
+"""Holds the settings to what they accept, how they refuse the rest, and that no message shows a credential."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pickle
+from typing import Any
+
+import pytest
+
+from gemini_sync.config import Endpoints, OAuthClient, Retry, Timeouts, check_secret
+from gemini_sync.errors import ConfigError
+
+
+@pytest.mark.parametrize("value", ["AQ.key-1", "  AQ.key-1\n", "\tAQ.key-1 "])
+def test_check_secret__is_stripped(value: str) -> None:
+    assert check_secret(value, "api_key") == "AQ.key-1"
+
+
+@pytest.mark.parametrize("value", ["canary\nx", "canary x", "canary\x00", "canary\x7f", "cänary", "canary\u200b"])
+def test_check_secret__cannot_stand_in_a_header__is_not_quoted(value: str) -> None:
+    with pytest.raises(ConfigError, match="api_key holds white space") as caught:
+        check_secret(value, "api_key")
+    assert "nary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["", "  ", "\n"])
+def test_check_secret__empty(value: str) -> None:
+    with pytest.raises(ConfigError, match="api_key is empty"):
+        check_secret(value, "api_key")
+
+
+@pytest.mark.parametrize("value", [None, 5, b"canary", ["canary"]])
+def test_check_secret__of_another_type(value: Any) -> None:
+    with pytest.raises(ConfigError, match="api_key must be a string, not") as caught:
+        check_secret(value, "api_key")
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("https://example.com", "https://example.com"),
+        (" https://example.com/base/ ", "https://example.com/base"),
+        ("HTTPS://example.com:8443//", "HTTPS://example.com:8443"),
+        ("http://localhost:8080", "http://localhost:8080"),
+        ("http://LOCALHOST", "http://LOCALHOST"),
+        ("http://127.0.0.1:1", "http://127.0.0.1:1"),
+        ("http://127.9.9.9", "http://127.9.9.9"),
+        ("http://[::1]:8080/", "http://[::1]:8080"),
+    ],
+)
+def test_endpoints__https_or_loopback(url: str, kept: str) -> None:
+    assert Endpoints(gemini=url).gemini == kept
+    assert Endpoints(token=url).token == kept
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com", "http://127.0.0.1.example.com", "http://10.0.0.1", "http://0.0.0.0", "http://[::2]",
+        "ftp://example.com", "file:///etc/passwd", "//example.com", "example.com", "https://", "https:///path", "",
+    ],
+)  # fmt: skip
+def test_endpoints__anything_else__is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"Endpoints\.code_assist must be an https:// URL"):
+        Endpoints(code_assist=url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:canary@example.com", "https://canary@example.com", "https://example.com/?key=canary",
+        "https://example.com#canary", "http://example.com?key=canary", "https://user:canary/more@example.com",
+        "https://exam\nple.com/canary", "https://exam ple.com/canary", "https://example.com/?", "https://a\\@b/canary",
+    ],
+)  # fmt: skip
+def test_endpoints__more_than_a_base__is_not_quoted(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"Endpoints\.gemini must be a plain base URL") as caught:
+        Endpoints(gemini=url)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["https://example.com:port", "https://example.com:99999", "https://[::1"])
+def test_endpoints__no_url(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"Endpoints\.gemini is not a URL") as caught:
+        Endpoints(gemini=url)
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize("url", [None, b"https://example.com", 5])
+def test_endpoints__of_another_type(url: Any) -> None:
+    with pytest.raises(ConfigError, match="must be a URL string"):
+        Endpoints(token=url)
+
+
+def test_endpoints__defaults_are_google() -> None:
+    assert dataclasses.astuple(Endpoints()) == (
+        "https://generativelanguage.googleapis.com",
+        "https://cloudcode-pa.googleapis.com",
+        "https://oauth2.googleapis.com/token",
+    )
+
+
+def test_oauth_client__is_stripped_and_hides_its_secret() -> None:
+    client = OAuthClient(" emulator-client-id ", "emulator-canary\n")
+    assert (client.id, client.secret) == ("emulator-client-id", "emulator-canary")
+    assert "canary" not in repr(client)
+    assert "canary" not in f"{client}"
+
+
+@pytest.mark.parametrize(("arguments", "name"), [(("", "x"), "id"), (("x", ""), "secret"), ((None, "x"), "id")])
+def test_oauth_client__incomplete(arguments: Any, name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"OAuthClient\.{name}"):
+        OAuthClient(*arguments)
+
+
+@pytest.mark.parametrize("name", ["connect", "first_token", "idle", "total"])
+def test_timeouts__seconds_above_zero_or_none(name: str) -> None:
+    for good in (0.001, 5, math.inf, None):
+        assert getattr(Timeouts(**{name: good}), name) == good
+    for bad in (0, -1, math.nan, "5", True, [], 1j):
+        with pytest.raises(ConfigError, match=rf"Timeouts\.{name} must be a number above 0, not"):
+            Timeouts(**{name: bad})  # type: ignore[arg-type]
+
+
+def test_timeouts__finite_by_default() -> None:
+    assert dataclasses.astuple(Timeouts()) == (10, 120, 60, None)
+
+
+@pytest.mark.parametrize("name", ["wait_limit", "backoff_base", "backoff_cap"])
+def test_retry__seconds_of_at_least_zero(name: str) -> None:
+    for good in (0, 0.5, 10):
+        assert getattr(Retry(**{name: good}), name) == good  # type: ignore[arg-type]
+    for bad in (-0.1, math.nan, "5", None, False):
+        with pytest.raises(ConfigError, match=rf"Retry\.{name} must be a number of at least 0, not"):
+            Retry(**{name: bad})  # type: ignore[arg-type]
+
+
+def test_retry__attempts_are_whole_and_at_least_one() -> None:
+    assert Retry(max_attempts=1).max_attempts == 1
+    for bad in (0, -3, 1.5, "2", True, None):
+        with pytest.raises(ConfigError, match=r"Retry\.max_attempts must be a whole number"):
+            Retry(max_attempts=bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [Endpoints(), OAuthClient("a", "b"), Timeouts(total=5), Retry()])
+def test_settings__frozen_hashable_and_picklable(value: Any) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(value, dataclasses.fields(value)[0].name, "other")
+    assert pickle.loads(pickle.dumps(value)) == value
+    assert len({value, dataclasses.replace(value)}) == 1

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import configparser
+import importlib.metadata
+import os
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gemini_sync
+from gemini_sync.testing import Emulator
+from tests.support import ROOT, run_python
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TOP_LEVEL = {
+    *(".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "docs", "gemini_sync", "pyproject.toml"),
+    *("setup.cfg", "tests", "tox.ini"),
+}
+
+
+@pytest.fixture(scope="module")
+def setup_cfg() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    return parser
+
+
+def committable() -> Iterator[Path]:
+    """The files of the checkout that git does not ignore; what lies in a copy without git counts just so."""
+    patterns = [".git", *((ROOT / ".gitignore").read_text().replace("/", "").split())]
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = [name for name in folders if not any(fnmatch(name, pattern) for pattern in patterns)]
+        yield from (Path(folder, name) for name in files if not any(fnmatch(name, pattern) for pattern in patterns))
+
+
+def test_dependencies__are_as_promised(setup_cfg: configparser.ConfigParser) -> None:
+    stated = setup_cfg["options"]["install_requires"].split()
+    assert stated == ["requests>=2.32.3", "sseclient-py>=1.8", "tenacity>=8.2", "urllib3>=2.3"]
+
+
+def test_metadata__of_the_installed_package() -> None:
+    if not _installed():
+        pytest.skip("gemini-sync is not installed here, only importable")
+    distribution = importlib.metadata.distribution("gemini-sync")
+    assert distribution.version == gemini_sync.__version__
+    assert distribution.metadata["Requires-Python"] == ">=3.9"
+    required = [line for line in distribution.requires or () if "extra ==" not in line]
+    assert sorted(required) == ["requests>=2.32.3", "sseclient-py>=1.8", "tenacity>=8.2", "urllib3>=2.3"]
+    (script,) = (point for point in distribution.entry_points if point.group == "console_scripts")
+    assert (script.name, script.value) == ("gemini-sync", "gemini_sync.cli:main")
+
+
+def _installed() -> bool:
+    try:
+        importlib.metadata.distribution("gemini-sync")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def test_import__needs_the_declared_dependencies_only() -> None:
+    """Neither the extras nor what tests use is imported before it is needed."""
+    code = "import gemini_sync, sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
+    imported = set(done.stdout.split())
+    assert imported.isdisjoint({"google", "pytest", "responses", "hypothesis", "trustme", "argparse"})
+    assert "gemini_sync.testing" not in imported
+
+
+def test_typed__marker_is_in_the_package() -> None:
+    assert (ROOT / "gemini_sync" / "py.typed").is_file()
+
+
+def test_packages__are_all_found() -> None:
+    """Folders without ``__init__`` would be left out of the wheel."""
+    folders = {path.parent for path in (ROOT / "gemini_sync").rglob("*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
+# -- the tree
+
+
+def test_tree__holds_no_secret() -> None:
+    shapes = re.compile(rb"GOCSPX-[\w-]{6,}|AIza[0-9A-Za-z_-]{30,}|ya29\.[\w-]{30,}")
+    files = list(committable())
+    assert len(files) > 50
+    assert [path for path in files if shapes.search(path.read_bytes())] == []
+
+
+def test_tree__top_level_is_what_the_house_says() -> None:
+    names = {path.relative_to(ROOT).parts[0] for path in committable()}
+    assert names <= TOP_LEVEL
+
+
+def test_version__is_three_numbers_and_the_changelog_knows_what_is_coming() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+", gemini_sync.__version__)
+    assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+# -- what users read
+
+
+def _python_blocks(text: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def user(emulator: Emulator, home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The environment of somebody who has both credentials; everything goes to the emulator."""
+    emulator.write_credentials(home / ".gemini" / "oauth_creds.json")
+    for name, value in {
+        "GEMINI_API_KEY": emulator.key,
+        "GOOGLE_GEMINI_BASE_URL": emulator.url,
+        "CODE_ASSIST_ENDPOINT": emulator.url,
+        "GEMINI_OAUTH_CLIENT_ID": emulator.client_id,
+        "GEMINI_OAUTH_CLIENT_SECRET": emulator.client_secret,
+    }.items():
+        monkeypatch.setenv(name, value)
+    return {}
+
+
+def test_readme__first_example(user: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    exec(_python_blocks(README)[0], user)
+    out = capsys.readouterr().out
+    assert "You asked: Why is the sky blue?" in out
+    assert out.rstrip().endswith("oauth")
+    user["adapter"].close()
+
+
+def test_readme__example_of_a_test(tmp_path: Path) -> None:
+    names: dict[str, Any] = {}
+    exec(_python_blocks(README)[-1], names)
+    names["test_my_code"](tmp_path)
+
+
+def test_docs__examples_compile() -> None:
+    pages = [README, *(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))]
+    blocks = [block for page in pages for block in _python_blocks(page)]
+    assert len(blocks) >= 6
+    for block in blocks:
+        compile(block, "example", "exec")
+
+
+def test_readme__two_commands_set_everything_up() -> None:
+    commands = re.findall(r"^python3 -m venv \.venv && .*$", README, re.MULTILINE)
+    assert len(commands) == 2
+    assert commands[0].endswith("gemini-sync demo")
+    assert "pytest" in commands[1]
+
+
+def test_docs__name_every_public_name() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\.\. auto\w+:: (\w+)$", page, re.MULTILINE))
+    assert documented == set(gemini_sync.__all__)
+
+
+def test_docs__house_names_every_module() -> None:
+    page = (ROOT / "docs" / "house.md").read_text(encoding="utf-8")
+    modules = {path.stem for path in (ROOT / "gemini_sync").glob("*.py")} - {"__init__"}
+    assert [name for name in sorted(modules) if f"`{name}`" not in page] == []

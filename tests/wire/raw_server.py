@@ -1,0 +1,176 @@
+"""Knows servers of plain bytes on loopback sockets, for what the emulator cannot do; knows no Gemini."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import struct
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from typing import Callable, Optional
+
+SECONDS = 10.0
+EVENT_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+
+
+class Peer:
+    """The server's end of one connection; each receive and send is bounded."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.settimeout(SECONDS)
+        self.socket = sock
+        self._held = b""
+
+    def read_request(self) -> bytes:
+        """Head and body of the next request; empty where the client has gone."""
+        while b"\r\n\r\n" not in self._held:
+            if not self._receive():
+                return b""
+        head, _, _ = self._held.partition(b"\r\n\r\n")
+        fields = (line.partition(b":") for line in head.lower().split(b"\r\n"))
+        length = next((int(value) for name, _, value in fields if name == b"content-length"), 0)
+        size = len(head) + 4 + length
+        while len(self._held) < size:
+            if not self._receive():
+                return b""
+        request, self._held = self._held[:size], self._held[size:]
+        return request
+
+    def _receive(self) -> bytes:
+        data = self.socket.recv(65536)
+        self._held += data
+        return data
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def handshake(self, context: ssl.SSLContext) -> None:
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+
+    def wait_gone(self) -> None:
+        """Until the client has closed or reset the connection."""
+        with contextlib.suppress(ConnectionError, ssl.SSLError):  # a reset is one way of going
+            while self.socket.recv(65536):
+                continue
+
+    def pump(self, other: socket.socket) -> None:
+        """Copy bytes both ways until one side ends; then both are shut."""
+        back = threading.Thread(target=_copy, args=(other, self.socket), daemon=True)
+        back.start()
+        _copy(self.socket, other)
+        back.join(SECONDS)
+
+    def reset(self) -> None:
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # either side may have gone
+        while True:
+            data = source.recv(65536)
+            if not data:
+                break
+            target.sendall(data)
+    for sock in (source, target):
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+
+class RawServer:
+    """Runs ``script`` for each connection, in a thread of its own; what scripts raise is raised at the end.
+
+    ``peers`` are the connections so far, ``requests`` is for scripts to fill.
+    """
+
+    def __init__(
+        self, script: Callable[[Peer], object], *, tls: Optional[ssl.SSLContext] = None, family: int = socket.AF_INET
+    ) -> None:
+        self.peers: list[Peer] = []
+        self.requests: list[bytes] = []
+        self._script, self._tls = script, tls
+        self._failures: list[BaseException] = []
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server(("127.0.0.1", 0), family=family, backlog=64)
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> RawServer:
+        acceptor = threading.Thread(target=self._accept, daemon=True)
+        acceptor.start()
+        self._threads.append(acceptor)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        with contextlib.suppress(OSError):  # not supported everywhere; then the connection below wakes accept()
+            self._listener.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", self.port), SECONDS).close()
+        self._listener.close()
+        for peer in self.peers:
+            with contextlib.suppress(OSError):  # the plain method: TLS's own would pull the state from under the reader
+                socket.socket.shutdown(peer.socket, socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(SECONDS)
+        if self._failures and exc_info[1] is None:
+            raise self._failures[0]
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # the listener was closed
+            while True:
+                sock, _ = self._listener.accept()
+                peer = Peer(sock)
+                self.peers.append(peer)
+                thread = threading.Thread(target=self._serve, args=(peer,), daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def _serve(self, peer: Peer) -> None:
+        try:
+            with contextlib.suppress(ConnectionError, ssl.SSLError):  # the client went away
+                if self._tls is not None:
+                    peer.handshake(self._tls)
+                self._script(peer)
+        except BaseException as exc:
+            self._failures.append(exc)
+        finally:
+            peer.socket.close()
+
+
+@contextlib.contextmanager
+def black_hole() -> Iterator[str]:
+    """The URL of a listener whose backlog is full: a connection to it is neither made nor refused."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def forward_proxy(tls: Optional[ssl.SSLContext] = None) -> Iterator[RawServer]:
+    """A forward proxy: absolute URLs and CONNECT; ``requests`` holds what it was asked, without what went through."""
+
+    def script(peer: Peer) -> None:
+        request = peer.read_request()
+        if not request:
+            return
+        proxy.requests.append(request)
+        method, target, _ = request.split(b"\r\n", 1)[0].decode().split(" ")
+        address = urllib.parse.urlsplit(target if "://" in target else f"//{target}")
+        with socket.create_connection((address.hostname, address.port), SECONDS) as origin:
+            if method == "CONNECT":
+                peer.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            else:
+                path = f"{address.path}?{address.query}".rstrip("?")
+                origin.sendall(request.replace(target.encode(), path.encode(), 1))
+            peer.pump(origin)
+
+    with RawServer(script, tls=tls) as proxy:
+        yield proxy

@@ -1,0 +1,50 @@
+"""A recorded stream cut at every byte: whole events only, nothing lost before the cut, nothing posted again after one."""
+
+from __future__ import annotations
+
+import pytest
+
+from gemini_sync import StreamInterrupted
+from tests.support import CORPUS_MISSING, find_corpus
+from tests.wire.support import FRAMINGS, ask, drain
+
+FILE = "streams/googleai/streaming-success-basic-reply-short.txt"
+TEXTS = ("The", " capital of Wyoming", " is **Cheyenne**.\n")
+# An event is over with the CR of its blank line. Where the end of the body is the end of the connection a cut looks
+# clean, so there a last event counts that lacks its blank line alone.
+MISSING_BYTES = {"chunked": 1, "length": 1, "close": 4}
+
+pytestmark = pytest.mark.skipif(find_corpus() is None, reason=CORPUS_MISSING)
+
+
+def ends_of(body):
+    """The offset behind each event."""
+    ends = [0]
+    while ends[-1] < len(body):
+        ends.append(body.index(b"\r\n\r\n", ends[-1]) + 4)
+    return ends[1:]
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_cut__at_every_byte(emulator, corpus, framing):
+    body, script = (corpus / FILE).read_bytes(), emulator.api_key
+    complete_at = [end - MISSING_BYTES[framing] for end in ends_of(body)]
+    assert (len(body), len(complete_at)) == (882, len(TEXTS))
+    script.answer(body=body, framing=framing)
+    for offset in range(len(body)):
+        script.fail("cut", at=offset)
+        came = sum(offset >= end for end in complete_at)
+        reply = ask(emulator)
+        texts, error = drain(reply)
+        if came == 0:  # nobody has seen anything: asked again, and answered
+            assert (texts, error) == (list(TEXTS), None), offset
+            assert [attempt.outcome for attempt in reply.attempts] == ["failed", "answered"], offset
+        elif came == len(TEXTS) and framing == "close":
+            assert (texts, error) == (list(TEXTS), None), offset
+        else:
+            assert texts == list(TEXTS[:came]), offset
+            assert type(error) is StreamInterrupted, offset
+            assert error.partial.text == reply.text == "".join(texts), offset
+            assert len(error.attempts) == 1, offset
+        assert len(script.requests) == (2 if came == 0 else 1), offset
+        emulator.clear()

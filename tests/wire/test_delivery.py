@@ -1,0 +1,51 @@
+"""Each event reaches the caller before the next one is sent, whatever carries it."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from tests.wire.raw_server import SECONDS
+from tests.wire.support import FRAMINGS, ask, chunk
+
+EVENTS = 50
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_event__arrives_before_the_next_is_sent(server, route, framing):
+    received, in_time = threading.Semaphore(0), []
+
+    def wait_for_reader(index):
+        if index:
+            in_time.append(received.acquire(timeout=SECONDS))
+
+    texts = [f"piece {index} " for index in range(EVENTS)]
+    chunks = [chunk(text) for text in texts[:-1]] + [chunk(texts[-1], "STOP")]
+    getattr(server, route).answer(chunks=chunks, framing=framing, pace=wait_for_reader)
+    came = []
+    for text in ask(server, route):
+        came.append(text)
+        received.release()
+    assert came == texts
+    assert in_time == [True] * (EVENTS - 1)
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_event__arrives_with_the_line_end_that_completes_it(server, framing):
+    received, in_time = threading.Semaphore(0), []
+
+    def wait_for_reader(index):
+        # Write 3 is the rest of a line end and the second event but for its own; write 5 is the rest of that.
+        if index in (3, 5):
+            in_time.append(received.acquire(timeout=SECONDS))
+
+    writes = [b"da", b'ta: {"candidates": [{"content": {"parts": [{"text": "one"}]}}]}\r', b"\n\r"]
+    writes += [b'\ndata:{"candidates": [{"finishReason": "STOP",', b'"content": {"parts": [{"text": "two"}]}}]}\n\n', b": end\n"]
+    server.api_key.answer(body=b"".join(writes), pieces=writes, framing=framing, pace=wait_for_reader)
+    came = []
+    for text in ask(server):
+        came.append(text)
+        received.release()
+    assert came == ["one", "two"]
+    assert in_time == [True, True]
