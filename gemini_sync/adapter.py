@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Optional, Union
 
 from gemini_sync import credentials as credentials_floor
@@ -250,7 +249,8 @@ class GeminiDualAdapter:
 
     def __repr__(self) -> str:
         status = self._router.status()
-        routes = [name for name, key in ((OAUTH, "oauth_creds_path"), (API_KEY, "api_key")) if self._config[key]]
+        given = ((OAUTH, "oauth_creds_path"), (API_KEY, "api_key"))
+        routes = [route for route, name in given if self._config[name] is not None]
         return (
             f"{type(self).__name__}(routes={routes}, model={self._config['model']!r}, preferred={status.preferred!r}, "
             f"fallback_active={status.fallback_active})"
@@ -262,22 +262,38 @@ def _rebuild(cls: type[GeminiDualAdapter], config: dict[str, Any]) -> GeminiDual
 
 
 def _default_credentials() -> Optional[str]:
-    path = Path(credentials_floor.DEFAULT_CREDENTIALS_PATH).expanduser()
-    return str(path) if path.exists() else None
+    path = os.path.expanduser(credentials_floor.DEFAULT_CREDENTIALS_PATH)
+    return path if os.path.exists(path) else None
+
+
+_NONE = type(None)
+# What would fail late otherwise, or be taken for something else; the rest is checked by whoever uses it.
+_KINDS: Mapping[str, tuple[Any, ...]] = {
+    "project": (str, _NONE),
+    "oauth_client": (OAuthClient, _NONE),
+    "endpoints": (Endpoints,),
+    "timeouts": (Timeouts,),
+    "retry": (Retry,),
+    "fallback": (bool,),
+    "sticky_for": (int, float, _NONE),
+    "on_fallback": (Callable,),
+    "policy": (Callable,),
+    "require_finish": (bool,),
+    "max_event_bytes": (int,),
+    "persist_credentials": (bool,),
+    "session_factory": (Callable, _NONE),
+    "clock": (Callable, _NONE),
+    "sleep": (Callable, _NONE),
+}
 
 
 def _check_types(config: Mapping[str, Any]) -> None:
-    for name, kind in (("endpoints", Endpoints), ("timeouts", Timeouts), ("retry", Retry)):
-        if not isinstance(config[name], kind):
-            raise ConfigError(f"{name} must be a {kind.__name__}, not {type(config[name]).__name__}.")
-    if config["oauth_client"] is not None and not isinstance(config["oauth_client"], OAuthClient):
-        raise ConfigError(f"oauth_client must be an OAuthClient, not {type(config['oauth_client']).__name__}.")
-    for name in ("on_fallback", "policy"):
-        if not callable(config[name]):
-            raise ConfigError(f"{name} must be callable, not {type(config[name]).__name__}.")
-    size = config["max_event_bytes"]
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise ConfigError(f"max_event_bytes must be a positive whole number of bytes, not {size!r}.")
-    cool_down = config["sticky_for"]
-    if cool_down is not None and (not isinstance(cool_down, (int, float)) or cool_down < 0):
-        raise ConfigError(f"sticky_for must be a number of seconds or None, not {cool_down!r}.")
+    for name, kinds in _KINDS.items():
+        value = config[name]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            expected = " or ".join("None" if kind is _NONE else kind.__name__ for kind in kinds)
+            raise ConfigError(f"{name} must be {expected}, not {type(value).__name__}.")
+    if config["max_event_bytes"] < 1:
+        raise ConfigError(f"max_event_bytes must be at least 1 byte, not {config['max_event_bytes']}.")
+    if config["sticky_for"] is not None and not config["sticky_for"] >= 0:  # written so that it refuses NaN
+        raise ConfigError(f"sticky_for must be at least 0 seconds, or None for never, not {config['sticky_for']}.")

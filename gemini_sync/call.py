@@ -38,10 +38,10 @@ class Call:
         self._phase, self._phase_seconds = "total", math.inf
         self.progressed = False
         self.fresh = True
-        self._wake = threading.Event()
         self.cancelled = False
         # Guards cancelled and _socket: cancel() must never shut down a descriptor that was closed and given out again.
-        self._lock = threading.Lock()
+        # Told of what ends a wait. Reentrant: a signal handler may cancel the very call it interrupts.
+        self._changed = threading.Condition(threading.RLock())
         self._socket: Optional[socket.socket] = None
 
     # -- deadlines
@@ -61,6 +61,12 @@ class Call:
             self.deadline_at, self._phase, self._phase_seconds = at, phase, seconds or 0.0
         else:
             self.deadline_at, self._phase, self._phase_seconds = self._total_at, "total", self._total_seconds
+
+    def begin_read(self) -> None:
+        """Before each read: where the one before made a chunk, a new ``idle`` deadline starts."""
+        if self.progressed:
+            self.progressed = False
+            self.enter("idle", self.timeouts.idle)
 
     def remaining(self) -> Optional[float]:
         """Seconds until the deadline in force, not below 0; None where there is none."""
@@ -101,31 +107,35 @@ class Call:
         if self._sleep is not None:
             self._sleep(seconds)
         else:
-            self._wake.wait(seconds)
+            with self._changed:
+                self._changed.wait_for(lambda: self.cancelled, seconds)
         self.check()
 
     def wait_for(self, future: Future[Any]) -> None:
         """Wait until ``future`` is done, at most until ``total``; raises like ``check()``."""
         self.enter("total", None)
-        future.add_done_callback(lambda _: self._wake.set())
-        while True:
-            self._wake.wait(self.remaining())
-            self._wake.clear()  # also when future had been done before: else the next sleep() would not wait
-            if future.done():
-                return
-            self.check()
+        future.add_done_callback(self._tell)
+        while not future.done():
+            with self._changed:
+                self._changed.wait_for(lambda: self.cancelled or future.done(), self.remaining())
+            if not future.done():
+                self.check()
+
+    def _tell(self, _: Future[Any]) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     # -- cancellation
 
     def attach(self, sock: socket.socket) -> None:
         """Let ``cancel()`` reach ``sock``; raises ``StreamInterrupted`` when it came first."""
-        with self._lock:
+        with self._changed:
             self._socket = sock
         self.check()
 
     def detach(self) -> None:
         """Take the socket out of the reach of ``cancel()``, before it is closed or lent to another call."""
-        with self._lock:
+        with self._changed:
             self._socket = None
 
     @property
@@ -135,7 +145,7 @@ class Call:
 
     def cancel(self) -> None:
         """End the call from any thread: a blocked read, a wait or a sleep wakes at once. Idempotent."""
-        with self._lock:
+        with self._changed:
             self.cancelled = True
             if self._socket is not None:
                 try:
@@ -143,7 +153,7 @@ class Call:
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
                 except OSError:
                     self._socket = None  # already shut by the other side: nothing is blocked on it
-        self._wake.set()
+            self._changed.notify_all()
 
 
 def cancelled_error() -> StreamInterrupted:

@@ -16,6 +16,8 @@ from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import NewConnectionError
+from urllib3.util.connection import allowed_gai_family
 from urllib3.util.ssl_ import create_urllib3_context
 
 from gemini_sync.call import Call
@@ -37,6 +39,14 @@ class _ActiveCall(threading.local):
 active = _ActiveCall()
 
 
+def _time_left(call: Call) -> Optional[float]:
+    """What is left of the deadline in force, as a socket's timeout: never 0, which would be not to wait at all."""
+    left = call.remaining()
+    if left is not None and left <= 0:
+        raise socket.timeout("deadline passed")
+    return left
+
+
 class _DeadlineReader(io.RawIOBase):
     """The receiving side of a socket; every single receive keeps the deadline in force, however few bytes drip in."""
 
@@ -51,18 +61,13 @@ class _DeadlineReader(io.RawIOBase):
         if self.paused:
             return None
         call = self._call
-        if call.progressed:
-            call.progressed = False
-            call.enter("idle", call.timeouts.idle)
-        remaining = call.remaining()
-        timeout = self._sock.gettimeout()
-        if remaining is None:
+        call.begin_read()
+        left, timeout = _time_left(call), self._sock.gettimeout()
+        if left is None:
             if timeout is not None:
                 self._sock.settimeout(None)
-        elif remaining <= 0:
-            raise socket.timeout("deadline passed")
-        elif timeout is None or not remaining <= timeout <= remaining + _SLACK_SECONDS:
-            self._sock.settimeout(remaining)
+        elif timeout is None or not left <= timeout <= left + _SLACK_SECONDS:
+            self._sock.settimeout(left)
         return self._raw.readinto(buffer)
 
     def close(self) -> None:
@@ -119,6 +124,11 @@ class _GuardedMixin:
     response_class: Any = _Response
     sock: Any
     timeout: Any
+    host: str
+    port: int
+    socket_options: Any
+    source_address: Any
+    _dns_host: str
     _used = False
     _unsent: Optional[list[bytes]] = None
 
@@ -127,14 +137,34 @@ class _GuardedMixin:
         if call is None:
             return super()._new_conn()  # type: ignore[misc, no-any-return]
         call.enter("connect", call.timeouts.connect)
-        sock: socket.socket = super()._new_conn()  # type: ignore[misc]
         try:
-            call.attach(sock)
+            addresses = socket.getaddrinfo(self._dns_host, self.port, allowed_gai_family(), socket.SOCK_STREAM)
+            while True:
+                family, kind, protocol, _, address = addresses.pop(0)
+                try:
+                    return self._connected(call, socket.socket(family, kind, protocol), address, 1 + len(addresses))
+                except OSError:
+                    if not addresses:
+                        raise
+        except (OSError, UnicodeError) as exc:
+            raise NewConnectionError(self, f"Failed to establish a new connection: {exc}") from exc  # type: ignore[arg-type]
+
+    def _connected(self, call: Call, sock: socket.socket, address: Any, shares: int) -> socket.socket:
+        """``sock``, connected to one of several addresses that share what is left of the deadline."""
+        try:
+            for option in self.socket_options or ():
+                sock.setsockopt(*option)
+            if self.source_address:
+                sock.bind(self.source_address)
+            call.attach(sock)  # before it connects: cancel() ends that, too
+            left = _time_left(call)
+            sock.settimeout(left and left / shares)
+            sock.connect(address)
+            sock.settimeout(_time_left(call))  # for a proxy's answer and the TLS handshake
         except BaseException:
+            call.detach()
             sock.close()
             raise
-        # What the TCP connection left of the deadline is for the TLS handshake.
-        sock.settimeout(call.remaining())
         return sock
 
     def connect(self) -> None:
@@ -168,9 +198,9 @@ class _GuardedMixin:
         super().send(data)  # type: ignore[misc]
 
     def _start_answer(self, call: Call) -> None:
-        call.attach(self.sock)
+        call.attach(getattr(self.sock, "socket", self.sock))  # of TLS within TLS the socket underneath
         call.enter("first_token", call.timeouts.first_token)
-        self.timeout = call.remaining()
+        self.timeout = _time_left(call)
         self.sock.settimeout(self.timeout)
 
 
@@ -180,6 +210,12 @@ class _GuardedConnection(_GuardedMixin, HTTPConnection):
 
 class _GuardedTLSConnection(_GuardedMixin, HTTPSConnection):
     """A TLS connection."""
+
+    def _connect_tls_proxy(self, hostname: str, sock: socket.socket) -> Any:
+        # To requests the CA bundle is one for proxies, too; urllib3 would look for it beside the context.
+        if self.proxy_config is not None and self.proxy_config.ssl_context is None:
+            self.proxy_config = self.proxy_config._replace(ssl_context=self.ssl_context)
+        return super()._connect_tls_proxy(hostname, sock)
 
 
 class _GuardedPool(HTTPConnectionPool):
@@ -197,11 +233,24 @@ def guard(adapter: Any) -> None:
         manager.pool_classes_by_scheme = {"http": _GuardedPool, "https": _GuardedTLSPool}
 
 
+class _TLSSocket(ssl.SSLSocket):
+    def do_handshake(self, block: bool = False) -> None:
+        # Wrapping took the descriptor from the socket that the call knows.
+        try:
+            if active.call is not None:
+                active.call.attach(self)
+            super().do_handshake(block)
+        except BaseException:  # ssl itself closes it for its own errors only
+            self.close()
+            raise
+
+
 @functools.lru_cache(maxsize=8)
 def _tls_context(ca_path: str) -> ssl.SSLContext:
     """One verifying context per CA bundle: loading the bundle is most of what a new TLS connection costs."""
     context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
     context.check_hostname = True
+    context.sslsocket_class = _TLSSocket
     if os.path.isdir(ca_path):
         context.load_verify_locations(capath=ca_path)
     else:

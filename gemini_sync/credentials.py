@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 DEFAULT_CREDENTIALS_PATH = "~/.gemini/oauth_creds.json"
 _FAILURE_STANDS_SECONDS = 1.0
 _NEXT_TRY_AHEAD_SECONDS = 30.0
+_REMEMBERED_REFUSALS = 64
 
 
 class TokenSource(Protocol):
@@ -34,7 +35,7 @@ class TokenSource(Protocol):
         """An access token that is valid now; called once per request, by any thread."""
 
     def invalidate(self, token: str) -> None:
-        """The server refused ``token``: give another one from now on."""
+        """The server refused ``token``: give another one from now on; several threads may say so of the same one."""
 
 
 #: A credentials file, a callable, a TokenSource, or a google-auth ``Credentials`` object (Any: no type is shared).
@@ -96,6 +97,8 @@ class Credentials:
         Raises:
             CredentialsError: a ``TokenSource`` of the caller's failed at this.
         """
+        if len(self._refused) >= _REMEMBERED_REFUSALS:
+            self._refused.clear()
         self._refused.add(access_token)
         if self._on_invalidate is not None:
             try:

@@ -200,7 +200,7 @@ def _tier_for(loaded: Mapping[str, Any]) -> str:
     """The tier to onboard to: the default one, else the legacy one; raises for an account that gets none."""
     refused = _tiers(loaded, "ineligibleTiers")
     allowed = _tiers(loaded, "allowedTiers")
-    default = next((str(tier.get("id")) for tier in allowed if tier.get("isDefault")), None)
+    default = next((str(tier["id"]) for tier in allowed if tier.get("isDefault") and tier.get("id")), None)
     to_validate = any(tier.get("reasonCode") == "VALIDATION_REQUIRED" and tier.get("validationUrl") for tier in refused)
     not_that_one = default is not None and default in [tier.get("tierId") for tier in refused]
     error = _ineligible(loaded)

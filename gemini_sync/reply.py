@@ -151,7 +151,10 @@ def _texts(state: _State) -> Iterator[str]:
                 yield text
     error = state.verdict()
     if error is not None:
-        raise state.label(error)
+        try:
+            raise state.label(error)
+        finally:
+            del error  # or the error and this frame would keep each other alive
 
 
 def _chunks(state: _State) -> Iterator[Chunk]:
@@ -197,7 +200,7 @@ class Reply(Iterator[str]):
         return next(self._texts)
 
     def chunks(self) -> Iterator[Chunk]:
-        """The rest of the stream as ``Chunk``s; raises only for transport and protocol failures and interruptions."""
+        """The rest of the stream as ``Chunk`` objects; raises only for transport and protocol failures and interruptions."""
         return _chunks(self._state)
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +9,6 @@ from typing import Any, Optional, Union
 
 from gemini_sync.errors import ProtocolError
 
-_NO_PARTS: list[Any] = []
 _PIECES_PER_BLOCK = 1024
 
 
@@ -75,7 +73,7 @@ def candidate_of(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 def parts_of(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
     content = candidate.get("content")
     parts = content.get("parts") if isinstance(content, dict) else None
-    return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else _NO_PARTS
+    return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
 
 
 def _texts(parts: list[dict[str, Any]], *, thought: bool) -> Iterator[str]:
@@ -106,13 +104,19 @@ def inline_data(parts: list[dict[str, Any]]) -> tuple[Blob, ...]:
 def _decode(data: Any) -> bytes:
     if not isinstance(data, str):
         return b""
+    if "-" in data or "_" in data:  # proto JSON admits both alphabets of base64
+        data = data.replace("-", "+").replace("_", "/")
+    padding = len(data[-2:]) - len(data[-2:].rstrip("="))
+    missing = -len(data) % 4
     try:
-        # Proto JSON admits both alphabets of base64, with and without padding.
-        if "-" in data or "_" in data:
-            data = data.replace("-", "+").replace("_", "/")
-        return base64.b64decode(data + "=" * (-len(data) % 4), validate=True)
-    except (binascii.Error, ValueError) as exc:
-        raise ProtocolError(f"Expected base64 in inlineData, came {len(data)} characters that are not: {exc}.") from exc
+        decoded = binascii.a2b_base64(data + "=" * missing if missing else data)
+        # It skips what is no base64, as all do that need no copy of a text of many megabytes; the length tells.
+        whole = len(decoded) == (len(data) - padding) * 3 // 4 and (len(data) - padding) % 4 != 1
+    except ValueError:  # binascii.Error is one
+        whole = False
+    if not whole:
+        raise ProtocolError(f"Expected base64 in inlineData, came {len(data)} characters that are not.")
+    return decoded
 
 
 def _string(value: Any) -> Optional[str]:
@@ -287,7 +291,13 @@ class Turn:
         if "usageMetadata" in raw:
             metadata = raw["usageMetadata"]
             self.usage_metadata = metadata if isinstance(metadata, dict) else self.usage_metadata
-        if self.chunks == 1 or "finishReason" in candidate or "promptFeedback" in raw:
+        if (
+            (self.model_version is None and "modelVersion" in raw)
+            or (self.response_id is None and "responseId" in raw)
+            or (self.trace_id is None and chunk._envelope is not None)
+            or "finishReason" in candidate
+            or "promptFeedback" in raw
+        ):
             self._add_names(chunk)
         return text  # type: ignore[no-any-return]
 
@@ -322,7 +332,8 @@ class Turn:
     def parts(self) -> list[dict[str, Any]]:
         """The merged parts; those that carry more than text are the server's own dicts."""
         merged = [item.part() if isinstance(item, _TextRun) else item for item in self._merged]
-        return [part for part in merged if part != {"text": ""}]
+        # What carries nothing would be refused when it is sent back as history.
+        return [part for part in merged if part.get("text") or set(part) - {"text", "thought"}]
 
     def text(self, *, thought: bool = False) -> str:
         return "".join(_texts(self.parts, thought=thought))

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, Optional, TypeVar
 
@@ -172,9 +173,9 @@ class Router:
 
     def _fallback_decision(self, route: str, error: GeminiSyncError) -> Optional[Decision]:
         """How to fall back after ``error``; None where it is the caller's to see."""
-        if not self._falls_back or route != OAUTH or (isinstance(error, StreamInterrupted) and error.cancelled):
+        if not self._falls_back or route != OAUTH or _is_cancelled(error):
             return None
-        decision = self._policy(error)
+        decision = self._decide(error)
         if decision is Decision.RETRY:  # the tries are used up
             decision = Decision.FALL_BACK
         return None if decision is Decision.SURFACE else decision
@@ -220,56 +221,46 @@ class Router:
         def once() -> _T:
             started, begun = time.time(), self._clock()
             try:
-                if route == OAUTH and self._barred is not None:
-                    raise copy.copy(self._barred) from self._barred
+                barred = self._barred if route == OAUTH else None
+                if barred is not None:
+                    raise copy.copy(barred) from barred
                 result = operate(backend)
             except GeminiSyncError as exc:
-                cancelled = isinstance(exc, StreamInterrupted) and exc.cancelled
+                outcome = "cancelled" if _is_cancelled(exc) else "failed"
+                seconds = self._clock() - begun
                 self._failed(
-                    journey,
-                    exc,
-                    Attempt(
-                        route,
-                        started,
-                        self._clock() - begun,
-                        "cancelled" if cancelled else "failed",
-                        exc,
-                        exc.retry_after,
-                        exc.trace_id,
-                    ),
+                    journey, exc, Attempt(route, started, seconds, outcome, exc, exc.retry_after, exc.trace_id)
                 )
                 raise
             journey.route = route
             trace_id = result[0].trace_id if isinstance(result, tuple) else None
-            journey.attempts.append(
-                Attempt(route, started, self._clock() - begun, "answered", trace_id=trace_id)
-            )
+            journey.attempts.append(Attempt(route, started, self._clock() - begun, "answered", trace_id=trace_id))
             return result
 
         retrying = self._retrying.copy(sleep=call.sleep, stop=self._stop | _NoTimeLeft(call))
-        return retrying(once)
+        try:
+            return retrying(once)
+        except GeminiSyncError as exc:  # of the last try, or what ended the wait for another
+            exc.route, exc.attempts = route, tuple(journey.attempts)
+            raise
 
     def _failed(self, journey: Journey, exc: GeminiSyncError, attempt: Attempt) -> None:
         journey.attempts.append(attempt)
-        exc.route, exc.attempts = attempt.route, tuple(journey.attempts)
         if attempt.outcome != "cancelled":
             self._sticky.record(attempt.route, _line(exc))
-        if attempt.route == OAUTH and exc.reason in ACCOUNT_SAFETY_REASONS:
-            self._barred = exc
+        if attempt.route == OAUTH and exc.reason in ACCOUNT_SAFETY_REASONS and self._barred is None:
+            self._barred = copy.copy(exc)
 
     def _after_commit(self, model: str, choice: Choice, journey: Journey, exc: GeminiSyncError) -> None:
         """The stream broke under the caller: nothing is sent again, but the table says where the next call goes."""
-        cancelled = isinstance(exc, StreamInterrupted) and exc.cancelled
         answered = journey.attempts.pop()
-        outcome = "cancelled" if cancelled else "interrupted"
-        attempt = Attempt(
-            answered.route, answered.started, answered.seconds, outcome, exc, exc.retry_after, answered.trace_id
-        )
-        self._failed(journey, exc, attempt)
+        outcome = "cancelled" if _is_cancelled(exc) else "interrupted"
+        self._failed(journey, exc, replace(answered, outcome=outcome, error=exc, retry_after=exc.retry_after))
+        exc.route, exc.attempts = answered.route, tuple(journey.attempts)
         # A 401 has dropped its token: the next call refreshes and is right again.
-        if attempt.route != OAUTH or not self._falls_back or cancelled or isinstance(exc, AuthError):
+        if answered.route != OAUTH or not self._falls_back or _is_cancelled(exc) or isinstance(exc, AuthError):
             return
-        decision = self._policy(exc)
+        decision = self._decide(exc)
         if decision is Decision.FALL_BACK:
             self._demote(choice, exc)
         elif decision is Decision.FALL_BACK_MODEL:
@@ -277,15 +268,22 @@ class Router:
 
     # -- the retry policy
 
+    def _decide(self, error: GeminiSyncError) -> Decision:
+        decision = self._policy(error)
+        if not isinstance(decision, Decision):
+            raise ConfigError(f"policy must return a Decision, not {decision!r}.") from error
+        return decision
+
     def _retryable(self, exc: BaseException) -> bool:
-        if not isinstance(exc, GeminiSyncError) or (isinstance(exc, StreamInterrupted) and exc.cancelled):
+        if not isinstance(exc, GeminiSyncError) or _is_cancelled(exc):
             return False
         too_long = exc.retry_after is not None and exc.retry_after > self._retry.wait_limit
-        return self._policy(exc) is Decision.RETRY and not too_long
+        return self._decide(exc) is Decision.RETRY and not too_long
 
     def _wait(self, state: RetryCallState) -> float:
         exc = state.outcome.exception() if state.outcome is not None else None
-        backoff = min(self._retry.backoff_cap, self._retry.backoff_base * 2.0 ** (state.attempt_number - 1))
+        doublings = min(state.attempt_number - 1, 63)  # a float does not hold many more
+        backoff = min(self._retry.backoff_cap, self._retry.backoff_base * 2.0**doublings)
         return max(backoff * random.uniform(0.5, 1.0), getattr(exc, "retry_after", None) or 0.0)
 
     def _log_retry(self, state: RetryCallState) -> None:
@@ -334,6 +332,10 @@ class Router:
             self._on_fallback(event)
         except Exception:
             _log.exception("on_fallback failed; the call goes on")
+
+
+def _is_cancelled(error: GeminiSyncError) -> bool:
+    return isinstance(error, StreamInterrupted) and error.cancelled
 
 
 def _line(error: BaseException) -> str:

@@ -44,10 +44,10 @@ def events(chunks: Iterable[bytes], max_event_bytes: int) -> Iterator[Event]:
     """
     framer = _Framer(chunks, max_event_bytes)
     for event in sseclient.SSEClient(framer).events():  # type: ignore[arg-type]  # any iterable of bytes will do
-        if framer.instead is not None:
-            event, framer.instead = framer.instead, None
-        yield event
-        del event  # while this generator waits, it must not keep a large event alive
+        if framer.instead is None:
+            yield event
+        else:
+            yield framer.take()  # named nowhere here: a waiting generator must not keep a large event alive
 
 
 class _Framer:
@@ -72,7 +72,7 @@ class _Framer:
     def __iter__(self) -> Iterator[bytes]:
         for chunk in _without_bom(self._chunks):
             if not (self._line or self._block or self._foreign or self._skip_newline):
-                end = _plain_end(chunk)
+                end = _plain_end(chunk, min(_LARGE_BLOCK_BYTES, self._max_event_bytes))
                 if end == len(chunk):
                     yield chunk
                     del chunk
@@ -83,6 +83,12 @@ class _Framer:
             yield from self._feed(chunk)
             del chunk
         yield from self._end()
+
+    def take(self) -> Event:
+        """The event that waits in ``instead``."""
+        event, self.instead = self.instead, None
+        assert event is not None
+        return event
 
     def _feed(self, chunk: bytes) -> Iterator[bytes]:
         """The blocks that ``chunk`` completes, by the rules in full."""
@@ -105,14 +111,14 @@ class _Framer:
         lines = chunk.splitlines(True)
         self._skip_newline = chunk.endswith(b"\r")
         del chunk
-        if not lines[-1].endswith((b"\n", b"\r")):
-            self._hold(self._line, lines.pop())
+        unfinished = b"" if lines[-1].endswith((b"\n", b"\r")) else lines.pop()
         if held:
             lines[0] = held
             del held
         lines.reverse()
         while lines:
             yield from self._take(lines.pop().rstrip(b"\r\n"))
+        self._hold(self._line, unfinished)
 
     def _hold(self, where: list[bytes], data: bytes) -> None:
         self._held += len(data)
@@ -175,7 +181,7 @@ class _Framer:
             self._held -= len(line)
             yield from self._take(line)
         self._close_foreign()
-        data = "\n".join(_data_lines(self._block))
+        data = "\n".join(_values(self._block, b"data"))
         if not data or not _is_json(data):
             self._block = []
         yield from self._dispatch()
@@ -192,7 +198,7 @@ def _without_bom(chunks: Iterable[bytes]) -> Iterator[bytes]:
     return chain([start[len(_BOM) :] if start.startswith(_BOM) else start], rest)
 
 
-def _plain_end(chunk: bytes) -> int:
+def _plain_end(chunk: bytes, max_bytes: int) -> int:
     """How far ``chunk`` is what servers send nearly always, blocks of one ``data`` line each: sseclient can have them.
 
     It looks for single bytes only: those searches run at the speed of memory, all others a byte at a time.
@@ -202,7 +208,7 @@ def _plain_end(chunk: bytes) -> int:
     size, position = len(separator), 0
     while chunk.startswith(b"data:", position):
         end = chunk.find(line_end, position)
-        if chunk[end : end + size] != separator or end - position > _LARGE_BLOCK_BYTES:
+        if chunk[end : end + size] != separator or end - position > max_bytes:
             break
         if crlf and chunk.find(b"\n", position, end) >= 0:
             break
@@ -228,22 +234,22 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _data_lines(lines: Iterable[bytes]) -> Iterator[str]:
-    """The values of the ``data`` fields, each decoded from a view: of a large one there is no further copy."""
+def _values(lines: Iterable[bytes], field: bytes) -> Iterator[str]:
+    """The values of a field, each decoded from a view: of a large one there is no further copy."""
+    start = len(field) + 1
     for line in lines:
-        if line == b"data" or line[:5] == b"data:":
-            yield str(memoryview(line)[6 if line[5:6] == b" " else 5 :], "utf-8", "replace")
+        if line == field or line[:start] == field + b":":
+            yield str(memoryview(line)[start + (line[start : start + 1] == b" ") :], "utf-8", "replace")
 
 
 def _parse_large(block: bytes) -> Optional[Event]:
     """What sseclient makes of a block (event type and data), in linear time and without its copies."""
     lines = block.splitlines() if b"\n" in block else [block]
     del block
-    data = list(_data_lines(lines))
+    data = list(_values(lines, b"data"))
     if not data:
         return None
-    kinds = [line[7:] if line[6:7] == b" " else line[6:] for line in lines if line[:6] == b"event:"]
-    kind = kinds[-1].decode("utf-8", "replace") if kinds else ""
+    kinds = list(_values(lines, b"event"))
     del lines
     value = data[0] if len(data) == 1 else "\n".join(data)
-    return Event(event=kind or "message", data=value)  # type: ignore[call-arg]  # left out of sseclient's stub
+    return Event(event=kinds[-1] if kinds and kinds[-1] else "message", data=value)  # type: ignore[call-arg]

@@ -93,13 +93,15 @@ class CallableSource:
 
     def renew(self, call: Call, *, quick: bool = False) -> Token:
         try:
-            return Token(check_secret(self._function(), "What the token source gave"), None)
-        except ConfigError as exc:
-            raise CredentialsError(str(exc)) from exc
+            given = self._function()
         except GeminiSyncError:
             raise
         except Exception as exc:
             raise CredentialsError(f"The token source failed: {type(exc).__name__}: {snippet(str(exc))}") from exc
+        try:
+            return Token(check_secret(given, "What the token source gave"), None)
+        except ConfigError as exc:
+            raise CredentialsError(str(exc)) from exc
 
 
 class GoogleAuthSource:
@@ -116,8 +118,9 @@ class GoogleAuthSource:
         return self._snapshot
 
     def renew(self, call: Call, *, quick: bool = False) -> Token:
-        held = self._read()
-        if held is None or held == self._snapshot.held or self._clock() >= held.advisory_at:
+        held, before = self._read(), self._snapshot.held
+        theirs = held is not None and (before is None or held.token != before.token)  # refreshed by somebody else
+        if held is None or not theirs or self._clock() >= held.advisory_at:
             self._refresh(call)
             held = self._read(fresh=True)
         if held is None or self._clock() >= held.mandatory_at:
@@ -161,9 +164,10 @@ class GoogleAuthSource:
         names = ("token", "refresh_token", "client_secret")
         secrets = [str(getattr(self._credentials, name, None) or "") for name in names]
         answer = exc.args[1] if len(exc.args) > 1 and isinstance(exc.args[1], dict) else {}
-        said = snippet(str(exc.args[0]) if exc.args else "", secrets)
+        said = snippet(str(exc.args[0]) if exc.args else "no reason given", secrets).rstrip(".")
+        reason = answer.get("error_subtype") or answer.get("error")
         return RefreshError(
             f"google-auth could not refresh its credentials: {type(exc).__name__}: {said}. "
             "Log in again, or check what these credentials need.",
-            reason=answer.get("error_subtype") or answer.get("error"),
+            reason=snippet(reason, secrets) if isinstance(reason, str) else None,
         )

@@ -143,14 +143,14 @@ class Transport:
         headers: Mapping[str, str],
         body: Optional[bytes],
     ) -> requests.Response:
+        # Deadlines for transports that are no guarded connection (a caller's own adapter); ours set finer ones.
+        call.enter("first_token", call.timeouts.first_token)
         call.check()
         request, settings = self._prepare(session, method, url)
         request.headers.update(headers)
         if body is not None:
             request.body = body
             request.headers["Content-Length"] = str(len(body))
-        # Deadlines for transports that are no guarded connection (a caller's own adapter); ours set finer ones.
-        call.enter("first_token", call.timeouts.first_token)
         timeout = (call.timeouts.connect, call.remaining())
         call.fresh, active.call = True, call
         try:
@@ -235,14 +235,15 @@ class Exchange:
         try:
             decompress = _decompressor(self.headers.get("Content-Encoding"))
             while True:
+                if not call.attached:  # else the connection does it
+                    call.begin_read()
+                    call.check()
                 data = read(RECEIVE_BYTES, decode_content=False)
                 if not data:
                     break
                 if decompress is not None:
                     data = decompress(data)
                 yield data
-                if not call.attached:
-                    call.check()
             if call.cancelled:  # a socket shut down under the reader looks like a clean end
                 raise cancelled_error()
             if decompress is not None:
@@ -322,7 +323,10 @@ def map_error(exc: BaseException, call: Call, url: str) -> GeminiSyncError:
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:
-    """``exc`` and what it was made from: requests and urllib3 keep that in args, ``reason`` and the chains."""
+    """``exc`` and what it was made from, which requests and urllib3 keep in args, ``reason`` and ``__cause__``.
+
+    Not in ``__context__``: that may be an error of another call, whose handling led to this one.
+    """
     seen: set[int] = set()
     todo: list[Any] = [exc]
     while todo:
@@ -330,7 +334,7 @@ def _causes(exc: BaseException) -> Iterator[BaseException]:
         if isinstance(current, BaseException) and id(current) not in seen:
             seen.add(id(current))
             yield current
-            todo += [*current.args, getattr(current, "reason", None), current.__cause__, current.__context__]
+            todo += [*current.args, getattr(current, "reason", None), current.__cause__]
 
 
 def _what_failed(exc: BaseException) -> str:

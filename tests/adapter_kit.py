@@ -6,18 +6,28 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 from gemini_sync.adapter import GeminiDualAdapter
 from gemini_sync.backends import Opened
 from gemini_sync.call import Call
 from gemini_sync.config import Endpoints, OAuthClient, Timeouts
+from gemini_sync.errors import (
+    GeminiSyncError,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    ServerError,
+)
+from gemini_sync.reply import Reply
 from gemini_sync.request import Request, build
 from gemini_sync.response import Chunk
+from gemini_sync.router import Router
 from gemini_sync.sticky import FallbackEvent
 from gemini_sync.testing.emulator import Emulator
 
 TIMEOUTS = Timeouts(connect=20, first_token=20, idle=20)
+LINK = "https://example.com/validate"
 _SECONDS = 20.0
 
 
@@ -103,8 +113,10 @@ def in_thread(work: Callable[[], Any]) -> Callable[[], Any]:
     return result
 
 
-# What a scripted backend does about one request: raise the error that a callable makes, or stream texts (and errors).
+# What a scripted backend does about one request: raise the error that a callable makes, or stream texts; among these,
+# a callable that gives no error is a hook.
 Step = Union[Callable[[], BaseException], list[Any]]
+BY_OAUTH, BY_KEY = ["by", " OAuth"], ["by", " key"]
 
 
 class ScriptedBackend:
@@ -124,19 +136,24 @@ class ScriptedBackend:
 
     def open(self, request: Request, call: Call) -> Opened:
         chunks = self._play(self._next(request))
-        return next(chunks), chunks
+        first = next(chunks)
+        call.check()  # as the sockets do
+        return first, chunks
 
     def count_tokens(self, request: Request, call: Call) -> int:
         return len(self._next(request))
 
     def _play(self, items: list[Any]) -> Iterator[Chunk]:
         for position, item in enumerate(items, 1):
-            if callable(item):
-                raise item()
-            yield chunk(item, finish="STOP" if position == len(items) else None)
+            if not callable(item):
+                yield chunk(item, finish="STOP" if position == len(items) else None)
+                continue
+            error = item()
+            if error is not None:
+                raise error
 
 
-def chunk(text: str, finish: Union[str, None] = None) -> Chunk:
+def chunk(text: str, finish: Optional[str] = None) -> Chunk:
     candidate: dict[str, Any] = {"content": {"role": "model", "parts": [{"text": text}]}}
     if finish is not None:
         candidate["finishReason"] = finish
@@ -145,3 +162,47 @@ def chunk(text: str, finish: Union[str, None] = None) -> Chunk:
 
 def ask(model: str = "some-model") -> Request:
     return build("Hello", model=model)
+
+
+class Table:
+    """A router between two scripted routes; without ``oauth`` steps, or with ``api_key=None``, on one of them."""
+
+    def __init__(self, *oauth: Step, api_key: Optional[Step] = BY_KEY, **settings: Any) -> None:
+        self.oauth, self.api_key = ScriptedBackend("oauth", *oauth), ScriptedBackend("api_key", api_key or BY_KEY)
+        self.events: list[FallbackEvent] = []
+        self.slept: list[float] = []
+        backends = {backend.route: backend for backend, on in ((self.oauth, oauth), (self.api_key, api_key)) if on}
+        self.router = Router(backends, **{"on_fallback": self.events.append, "sleep": self.slept.append, **settings})
+
+    def stream(self, model: str = "some-model", timeouts: Optional[Timeouts] = None) -> Reply:
+        return self.router.stream(ask(model), timeouts or Timeouts())
+
+    def route(self, model: str = "some-model") -> Optional[str]:
+        """Which route serves the next call."""
+        reply = self.stream(model)
+        assert list(reply)
+        return reply.route
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        return len(self.oauth.asked), len(self.api_key.asked)
+
+
+def not_found() -> GeminiSyncError:
+    return NotFoundError("404 NOT_FOUND: no such model.", code=404)
+
+
+def unavailable() -> GeminiSyncError:
+    return ServerError("503 UNAVAILABLE.", code=503, trace_id="trace-503")
+
+
+def forbidden() -> GeminiSyncError:
+    return PermissionDeniedError("403 PERMISSION_DENIED.", code=403)
+
+
+def bad_request() -> GeminiSyncError:
+    return InvalidRequestError("400", code=400)
+
+
+def validation() -> GeminiSyncError:
+    return PermissionDeniedError("403: validate.", code=403, reason="VALIDATION_REQUIRED", link=LINK)

@@ -180,6 +180,15 @@ def test_invalidate__gives_another_token_once(path: Path, clock: Clock) -> None:
     assert len(transport.forms) == 1
 
 
+def test_invalidate__remembers_so_many(path: Path, clock: Clock) -> None:
+    credentials = scripted(path, ScriptedTransport(Counter()), clock)
+    for number in range(1000):
+        credentials.invalidate(f"older-{number}")
+    assert len(credentials._refused) <= 64
+    credentials.invalidate("file-access-token")
+    assert fetch(credentials) == "kit-access-1"
+
+
 def test_invalidate__ahead_of_expiry(path: Path, clock: Clock) -> None:
     write_file(path, left=90)
     credentials = scripted(path, ScriptedTransport(_DOWN), clock)

@@ -130,7 +130,7 @@ def test_fetch__token_that_expires_during_a_refresh_ahead(tmp_path: Path) -> Non
     credentials = scripted(path, ScriptedTransport(busy, Counter()), clock)
     assert fetch(credentials) == "kit-access-1"
     late.join(10)
-    assert outcomes == ["kit-access-1"]  # not the old token, which the refresh ahead leaves its own caller with
+    assert outcomes == ["kit-access-1"]
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt(), SystemExit(), RuntimeError()], ids=repr)

@@ -63,7 +63,8 @@ def test_delay_hints__in_their_order() -> None:
 @pytest.mark.parametrize(
     ("spelled", "seconds"),
     [
-        ("34.07s", 34.07), ("900ms", 0.9), ("0s", 0), ("53.0s", 53), ("1h2m3s", 3723), ("2m0.5s", 120.5), ("24h", 86400),
+        ("34.07s", 34.07), ("900ms", 0.9), ("0s", 0), ("53.0s", 53), ("1h2m3s", 3723), ("2m0.5s", 120.5),
+        ("24h", 86400),
         ("1h16m0.667923083s", 4560.667923083), ("7.5e3s", None), ("", None), ("  ", None), ("-5s", None), ("12", None),
         ("s", None), ("soon", None), ("5s later", None), (" 5s ", 5), ("٣s", None), (5, None), ([], None),
         (None, None), (True, None), ({"seconds": 34, "nanos": 70_000_000}, 34.07), ({"seconds": "34"}, 34),
@@ -201,7 +202,7 @@ def test_snippet__one_line_of_at_most_500_characters() -> None:
         lambda secret: {"error": {"code": 400, "message": f"line\n{secret}\nline"}},
         lambda secret: {"error": {"code": 400, "message": f'"https://x.example/?key={secret}" was refused'}},
         lambda secret: {"error": {"details": [{"@type": _RPC + "ErrorInfo", "reason": secret, secret: [secret]}]}},
-        lambda secret: {"error": {"details": [{"@type": _RPC + "Help", "links": [{"url": f"https://x/?key={secret}"}]}]}},
+        lambda secret: {"error": {"details": [{"@type": _RPC + "Help", "links": [{"url": f"https://x?key={secret}"}]}]}},
         lambda secret: [{"error": secret, "error_description": f"Bearer {secret}"}],
         lambda secret: {"unknown": f"\n{secret}"},
     ],

@@ -38,29 +38,21 @@ from gemini_sync.errors import (
 )
 from gemini_sync.reply import Attempt, Reply
 from gemini_sync.response import Chunk
+from tests.odd_json import ODD, arrays, objects
 
 TYPES = [f"type.googleapis.com/google.rpc.{name}" for name in ("ErrorInfo", "RetryInfo", "QuotaFailure", "Help")]
-LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
-ODD = LEAVES | st.sampled_from(["12.5s", "²", "9" * 400, 10**400, [], {}, [None], [[]], [{}], {"error": {}}])
-
-
-def _dicts(**fields: Any) -> Any:
-    """Dicts with some of the fields: each as it should be, or anything else."""
-    return st.fixed_dictionaries({}, optional={name: ODD | shape for name, shape in fields.items()})
-
-
 _DETAIL = st.sampled_from(TYPES).flatmap(
-    lambda kind: _dicts(
+    lambda kind: objects(
         reason=st.text(max_size=3),
-        metadata=_dicts(quotaResetDelay=ODD, validation_link=ODD),
-        retryDelay=_dicts(seconds=ODD, nanos=ODD),
-        violations=st.lists(ODD | _dicts(quotaId=ODD), max_size=2),
-        links=st.lists(ODD | _dicts(url=ODD), max_size=2),
+        metadata=objects(quotaResetDelay=st.just("12.5s"), validation_link=ODD),
+        retryDelay=st.just("12.5s") | objects(seconds=ODD, nanos=ODD),
+        violations=arrays(objects(quotaId=ODD)),
+        links=arrays(objects(url=ODD)),
     ).map(lambda fields: {"@type": kind, **fields})
 )
 # JSON that comes close to a google.rpc.Status, with anything in any place.
-NEARLY_A_STATUS = ODD | _dicts(
-    error=_dicts(code=ODD, message=ODD, status=ODD, details=st.lists(ODD | _DETAIL, max_size=3)), error_description=ODD
+NEARLY_A_STATUS = ODD | objects(
+    error=objects(code=ODD, message=ODD, status=ODD, details=arrays(_DETAIL)), error_description=ODD
 )
 
 
@@ -237,9 +229,7 @@ def test_api_error__reads_objects_arrays_and_text(wrap: Any, encode: Any) -> Non
     assert (type(error), error.code, error.status) == (QuotaError, 429, "RESOURCE_EXHAUSTED")
     assert (error.reason, error.retry_after, len(error.details)) == ("RATE_LIMIT_EXCEEDED", 34.5, 4)
     assert (error.link, quota_ids(error)) == ("https://example.com/quota", ["PerDay-A"])
-    assert str(error) == (
-        "429 RESOURCE_EXHAUSTED (RATE_LIMIT_EXCEEDED): Quota exceeded. See https://example.com/quota"
-    )
+    assert str(error) == ("429 RESOURCE_EXHAUSTED (RATE_LIMIT_EXCEEDED): Quota exceeded. See https://example.com/quota")
 
 
 @pytest.mark.parametrize("name", ["validation_link", "appeal_url"])

@@ -29,18 +29,15 @@ from gemini_sync.errors import (
     TransportError,
 )
 from gemini_sync.reply import Reply
-from gemini_sync.router import Router
-from gemini_sync.sticky import FallbackEvent
-from tests.adapter_kit import ScriptedBackend, Step, ask
+from tests.adapter_kit import BY_KEY, BY_OAUTH, Table, ask
 
-MODEL = "models/some-model"
-TRIES = 3
+TRIES = Retry().max_attempts
 QUOTA_FAILURE = "type.googleapis.com/google.rpc.QuotaFailure"
 
 
 class Row(NamedTuple):
-    """What happened; how often OAuth is tried, and who serves that call and the next, if it happens at the start;
-    where the next call goes if it happens after the first chunk. None: nobody, it surfaces. "model": this model alone."""
+    """What happened; at the start: how often OAuth is tried, and who serves this call and the next (None: it surfaces);
+    after the first chunk: where the next call goes. "model": the API key, for this model alone."""
 
     make: Callable[[], GeminiSyncError]
     tries: int
@@ -112,28 +109,9 @@ TABLE = {
 every_row = pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
 
 
-class Table:
-    """A router between two scripted routes."""
-
-    def __init__(self, *oauth: Step, api_key: Step = ["by", " key"], **settings: Any) -> None:  # noqa: B006
-        self.oauth, self.api_key = ScriptedBackend("oauth", *oauth), ScriptedBackend("api_key", api_key)
-        self.events: list[FallbackEvent] = []
-        self.slept: list[float] = []
-        given = {"retry": Retry(TRIES), "on_fallback": self.events.append, "sleep": self.slept.append, **settings}
-        backends = given.pop("backends", {"oauth": self.oauth, "api_key": self.api_key})
-        self.router = Router(backends, **given)
-
-    def stream(self, model: str = "some-model", timeouts: Optional[Timeouts] = None) -> Reply:
-        return self.router.stream(ask(model), timeouts or Timeouts())
-
-    @property
-    def counts(self) -> tuple[int, int]:
-        return len(self.oauth.asked), len(self.api_key.asked)
-
-
 @every_row
 def test_row__before_the_first_chunk(row: Row) -> None:
-    table = Table(row.make, ["by", " OAuth"])
+    table = Table(row.make, BY_OAUTH)
     table.oauth.steps[:1] *= row.tries
     if row.serves is None:
         with pytest.raises(type(row.make())) as caught:
@@ -142,24 +120,21 @@ def test_row__before_the_first_chunk(row: Row) -> None:
         assert caught.value.__cause__ is None
     else:
         reply = table.stream()
-        assert list(reply) == ["by", " key"]
+        assert list(reply) == BY_KEY
         assert reply.route == "api_key"
         assert [attempt.route for attempt in reply.attempts] == ["oauth"] * row.tries + ["api_key"]
     assert table.counts == (row.tries, row.serves is not None)
     assert len(table.slept) == row.tries - 1
     assert len(table.events) == (row.serves is not None)
     assert table.router.fallback_active == (row.serves == "api_key")
-    for model, elsewhere in (("some-model", row.serves), ("other-model", row.serves == "api_key")):
-        reply = table.stream(model)
-        assert reply.route is None
-        list(reply)
-        assert reply.route == ("api_key" if elsewhere else "oauth")
+    assert table.route() == ("api_key" if row.serves else "oauth")
+    assert table.route("other-model") == ("api_key" if row.serves == "api_key" else "oauth")
     assert len(table.events) == (row.serves is not None)
 
 
 @every_row
 def test_row__after_the_first_chunk(row: Row) -> None:
-    table = Table(["by", row.make, "never"], ["by", " OAuth"])
+    table = Table(["by", row.make, "never"], BY_OAUTH)
     reply, made = table.stream(), []
     with pytest.raises(StreamInterrupted) as caught:
         made.extend(reply)
@@ -175,23 +150,20 @@ def test_row__after_the_first_chunk(row: Row) -> None:
     assert table.slept == []
     assert len(table.events) == (row.after != "oauth")
     assert table.router.fallback_active == (row.after == "api_key")
-    for model, elsewhere in (("some-model", row.after != "oauth"), ("other-model", row.after == "api_key")):
-        reply = table.stream(model)
-        list(reply)
-        assert reply.route == ("api_key" if elsewhere else "oauth")
+    assert table.route() == ("oauth" if row.after == "oauth" else "api_key")
+    assert table.route("other-model") == ("api_key" if row.after == "api_key" else "oauth")
     assert len(table.events) == (row.after != "oauth")
 
 
 @every_row
-@pytest.mark.parametrize("settings", [{"backends": True}, {"fallback": False}], ids=["OAuth alone", "fallback=False"])
+@pytest.mark.parametrize("settings", [{"api_key": None}, {"fallback": False}], ids=["OAuth alone", "fallback=False"])
 def test_row__without_a_fallback(row: Row, settings: dict[str, Any]) -> None:
-    backend = ScriptedBackend("oauth", row.make)
-    table = Table(row.make, **({"backends": {"oauth": backend}} if "backends" in settings else settings))
+    table = Table(row.make, **settings)
     with pytest.raises(type(row.make())) as caught:
         list(table.stream())
     assert caught.value.__cause__ is None
-    assert len(caught.value.attempts) == len(backend.asked) + len(table.oauth.asked) == row.tries
-    assert table.api_key.asked == []
+    assert len(caught.value.attempts) == row.tries
+    assert table.counts == (row.tries, 0)
     assert (table.events, table.router.fallback_active) == ([], False)
 
 
@@ -206,9 +178,7 @@ def test_row__after_the_first_chunk_without_a_fallback(row: Row) -> None:
 @every_row
 def test_row__on_the_api_key_route(row: Row) -> None:
     """The same retries, no flip."""
-    table = Table(row.make, api_key=row.make)
-    table.router = Router({"api_key": table.api_key}, retry=Retry(TRIES), on_fallback=table.events.append,
-                          sleep=table.slept.append)  # fmt: skip
+    table = Table(api_key=row.make)
     with pytest.raises(type(row.make())) as caught:
         list(table.stream())
     assert {attempt.route for attempt in caught.value.attempts} == {"api_key"}
@@ -240,16 +210,16 @@ def test_row__on_both_routes(row: Row) -> None:
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit, RuntimeError])
 @pytest.mark.parametrize("step", ["before", "after"])
 def test_interrupt__never_flips(interrupt: type[BaseException], step: str) -> None:
-    table = Table(interrupt if step == "before" else ["by", interrupt], ["by", " OAuth"])
-    with pytest.raises((interrupt, StopIteration) if step == "after" else interrupt):
+    table = Table(interrupt if step == "before" else ["by", interrupt], BY_OAUTH)
+    with pytest.raises(interrupt):
         list(table.stream())
     assert (table.counts, table.events, table.slept) == ((1, 0), [], [])
-    assert list(table.stream()) == ["by", " OAuth"]
+    assert list(table.stream()) == BY_OAUTH
     assert table.router.status().failures == ()
 
 
 def test_retry__then_the_answer() -> None:
-    table = Table(server(503), server(500), ["by", " OAuth"])
+    table = Table(server(503), server(500), BY_OAUTH)
     reply = table.stream()
     assert "".join(reply) == "by OAuth"
     assert [(a.route, a.outcome == "answered", a.trace_id) for a in reply.attempts] == [

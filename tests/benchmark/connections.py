@@ -34,10 +34,8 @@ def calls(bench: Bench) -> Result:
     readers = bench.readers.named(names.OURS, names.PLAIN, names.OAUTH, names.GENAI, names.REQUESTS, names.HTTP_CLIENT)
     measure.verify(readers, _SHORT)
 
-    def each(name: str) -> float:
-        return sum(measure.read_cpu(readers[name], _SHORT) for _ in range(_CALLS)) / _CALLS
-
-    samples = paired({name: partial(each, name) for name in readers}, bench.rounds)
+    tasks = {name: partial(measure.read_cpu, reader, _SHORT, _CALLS) for name, reader in readers.items()}
+    samples = paired(tasks, bench.rounds)
     result = Result([table("a call of 3 events", "ms per call", samples, MILLI)])
     for other, limit in ((names.REQUESTS, 0.8), (names.GENAI, 0.4)):
         result.expect(f"CPU of a call of 3 events, gemini_sync / {other}", ratio(samples, names.OURS, other), limit)
@@ -106,17 +104,21 @@ def _in_threads(bench: Bench, count: int, cores: Optional[set[int]]) -> float:
     return seconds / (streams * _EACH.events)
 
 
+def _threads(count: int) -> str:
+    return f"{count} thread" + "s" * (count > 1)
+
+
 def threads(bench: Bench) -> Result:
     """The same 32 streams read by 1, 8 and 32 threads, on one core and free; a short stream beside silent ones."""
-    result = Result()
+    result, most = Result(), _threads(max(_THREADS))
     if hasattr(os, "sched_setaffinity"):
         core = {min(os.sched_getaffinity(0))}
         for where, cores, limit in (("on one core", core, 1.2), ("free", None, 1.8)):
-            tasks = {f"{count} threads": partial(_in_threads, bench, count, cores) for count in _THREADS}
-            tasks["32 threads"]()
+            tasks = {_threads(count): partial(_in_threads, bench, count, cores) for count in _THREADS}
+            tasks[most]()
             samples = paired(tasks, min(bench.rounds, _MOST_ROUNDS))
             result.tables.append(table(f"threads, {where}", "us per event", samples, MICRO))
-            result.expect(f"CPU per event {where}, 32 threads / 1", ratio(samples, "32 threads", "1 threads"), limit)
+            result.expect(f"CPU per event {where}, {most} / {_threads(1)}", ratio(samples, most, _threads(1)), limit)
     samples = _beside_silent(bench)
     result.tables.append(table("a call of 3 events, wall time", "ms", samples, MILLI))
     figure = ratio(samples, f"beside {_SILENT_STREAMS} silent streams", "alone")

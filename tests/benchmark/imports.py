@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tests.benchmark.measure import MILLI, Bench, median, paired, ratio, table
 from tests.benchmark.results import Result, Row, Table
@@ -30,26 +31,27 @@ print(json.dumps([seconds, int(status.get("VmHWM", "0 kB").split()[0]) / 1024, "
 """
 
 
-def _import(statement: str) -> tuple[float, float, bool]:
-    """CPU seconds, peak resident MiB, and whether the command line came along."""
+def _import(statement: str, cache: str) -> tuple[float, float, bool]:
+    """CPU seconds, peak resident MiB, and whether the command line came along; compiled modules are in ``cache``."""
     command = [sys.executable, "-c", _CHILD.format(statement=statement)]
-    output = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True).stdout
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": cache, "PYTHONDONTWRITEBYTECODE": ""}
+    output = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True, check=True).stdout
     seconds, memory, command_line = json.loads(output)
     return seconds, memory, command_line
 
 
 def imports(bench: Bench) -> Result:
     """Importing gemini_sync beside what it stands on, and google-genai."""
-    seen: dict[str, list[Any]] = {}
+    seen: dict[str, list[tuple[float, float, bool]]] = {statement: [] for statement in (_BASE, _OURS, _GENAI)}
 
     def seconds(statement: str) -> float:
-        seen.setdefault(statement, []).append(_import(statement))
-        return float(seen[statement][-1][0])
+        seen[statement].append(_import(statement, cache))
+        return seen[statement][-1][0]
 
-    tasks = {statement: partial(seconds, statement) for statement in (_BASE, _OURS, _GENAI)}
-    for task in tasks.values():  # writes the .pyc files
-        task()
-    samples = paired(tasks, bench.rounds * _ROUNDS_MORE)
+    with tempfile.TemporaryDirectory() as cache:
+        for statement in seen:  # fills the cache
+            _import(statement, cache)
+        samples = paired({statement: partial(seconds, statement) for statement in seen}, bench.rounds * _ROUNDS_MORE)
     memory = {statement: median(peak for _, peak, _ in found) for statement, found in seen.items()}
     rows = [Row(statement, peak, peak / memory[_BASE]) for statement, peak in memory.items()]
     result = Result([table("import", "ms", samples, MILLI), Table("import: memory", "MiB, peak resident set", rows)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import statistics
 import time
 import tracemalloc
@@ -53,18 +54,19 @@ def cpu_seconds(task: Callable[[], object]) -> float:
     return time.process_time() - started
 
 
-def read_cpu(reader: Reader, answer: Answer) -> float:
+def read_cpu(reader: Reader, answer: Answer, times: int = 1) -> float:
     """The CPU time in seconds of reading ``answer``; raises AssertionError where not all of it was found."""
     found = 0
 
     def read() -> None:
         nonlocal found
-        found = consume(reader(answer))
+        for _ in range(times):
+            found += consume(reader(answer))
 
     seconds = cpu_seconds(read)
-    if found != answer.length:
-        raise AssertionError(f"{reader} found {found} of {answer.name}, not {answer.length}")
-    return seconds
+    if found != answer.length * times:
+        raise AssertionError(f"{reader} found {found} of {answer.name}, {times} times, not {answer.length} each")
+    return seconds / times
 
 
 def peak_bytes(task: Callable[[], object]) -> int:
@@ -86,12 +88,10 @@ def verify(readers: Mapping[str, Reader], answer: Answer) -> None:
 
 
 def paired(tasks: Mapping[str, Task], rounds: int) -> Samples:
-    """The samples of each task; in each round all take their turn, in another order than in the round before."""
+    """The samples of each task; in each round all take their turn, in another order: nobody always follows the same."""
     samples: Samples = {name: [] for name in tasks}
-    names = list(tasks)
     for number in range(rounds):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
+        for name in random.Random(number).sample(list(tasks), len(tasks)):
             samples[name].append(tasks[name]())
     return samples
 

@@ -1,4 +1,4 @@
-"""Knows how figures become an SVG: a panel of bars for each table; measures nothing and needs no library."""
+"""Knows how figures become an SVG, a panel of bars for each comparison; measures nothing and needs no library."""
 
 from __future__ import annotations
 
@@ -38,10 +38,11 @@ def _panel(table: Table, top: int) -> list[str]:
 
 
 def write_svg(path: Path, results: Iterable[Result]) -> None:
-    """Draw all tables, machine and versions beneath."""
+    """Draw the tables in which google-genai stands, machine and versions beneath."""
     lines: list[str] = []
     y = _MARGIN
-    for table in (table for result in results for table in result.tables):
+    tables = (table for result in results for table in result.tables)
+    for table in (table for table in tables if any("genai" in row.name for row in table.rows)):
         lines += _panel(table, y)
         y += _TITLE + _ROW * len(table.rows) + _GAP
     for line in environment().split("; "):

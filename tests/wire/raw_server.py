@@ -18,9 +18,10 @@ EVENT_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 class Peer:
     """The server's end of one connection; each receive and send is bounded."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, stopping: threading.Event) -> None:
         sock.settimeout(SECONDS)
         self.socket = sock
+        self._stopping = stopping
         self._held = b""
 
     def read_request(self) -> bytes:
@@ -54,6 +55,10 @@ class Peer:
         with contextlib.suppress(ConnectionError, ssl.SSLError):  # a reset is one way of going
             while self.socket.recv(65536):
                 continue
+
+    def pause(self, seconds: float) -> None:
+        """Wait, at most until the server stops."""
+        self._stopping.wait(seconds)
 
     def pump(self, other: socket.socket) -> None:
         """Copy bytes both ways until one side ends; then both are shut."""
@@ -91,6 +96,7 @@ class RawServer:
         self.peers: list[Peer] = []
         self.requests: list[bytes] = []
         self._script, self._tls = script, tls
+        self._stopping = threading.Event()
         self._failures: list[BaseException] = []
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0), family=family, backlog=64)
@@ -104,6 +110,7 @@ class RawServer:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._stopping.set()
         with contextlib.suppress(OSError):  # not supported everywhere; then the connection below wakes accept()
             self._listener.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError):
@@ -121,7 +128,7 @@ class RawServer:
         with contextlib.suppress(OSError):  # the listener was closed
             while True:
                 sock, _ = self._listener.accept()
-                peer = Peer(sock)
+                peer = Peer(sock, self._stopping)
                 self.peers.append(peer)
                 thread = threading.Thread(target=self._serve, args=(peer,), daemon=True)
                 self._threads.append(thread)

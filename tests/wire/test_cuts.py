@@ -1,4 +1,4 @@
-"""A recorded stream cut at every byte: whole events only, nothing lost before the cut, nothing posted again after one."""
+"""A recorded stream cut at every byte: whole events only, none lost before the cut, nothing posted again after one."""
 
 from __future__ import annotations
 

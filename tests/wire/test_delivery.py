@@ -41,7 +41,11 @@ def test_event__arrives_with_the_line_end_that_completes_it(server, framing):
             in_time.append(received.acquire(timeout=SECONDS))
 
     writes = [b"da", b'ta: {"candidates": [{"content": {"parts": [{"text": "one"}]}}]}\r', b"\n\r"]
-    writes += [b'\ndata:{"candidates": [{"finishReason": "STOP",', b'"content": {"parts": [{"text": "two"}]}}]}\n\n', b": end\n"]
+    writes += [
+        b'\ndata:{"candidates": [{"finishReason": "STOP",',
+        b'"content": {"parts": [{"text": "two"}]}}]}\n\n',
+        b": end\n",
+    ]
     server.api_key.answer(body=b"".join(writes), pieces=writes, framing=framing, pace=wait_for_reader)
     came = []
     for text in ask(server):

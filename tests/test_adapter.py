@@ -1,0 +1,307 @@
+"""Holds what callers do with an adapter: stream, generate, count, close, drop, bring sessions of their own."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import pickle
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from gemini_sync import GeminiDualAdapter, Retry, Timeouts
+from gemini_sync.errors import (
+    BlockedError,
+    ConfigError,
+    DeadlineExceeded,
+    PermissionDeniedError,
+    ProtocolError,
+    StreamInterrupted,
+)
+from gemini_sync.testing.emulator import Emulator, default_text
+from gemini_sync.transport import default_session
+from tests.adapter_kit import Gate, Rig, in_thread
+
+
+@pytest.fixture
+def rig(emulator: Emulator, tmp_path: Path) -> Iterator[Rig]:
+    with Rig(emulator, tmp_path) as rig:
+        yield rig
+
+
+# -- stream and generate
+
+
+def test_stream__sends_nothing_before_the_first_next(rig: Rig) -> None:
+    reply = rig.adapter().stream("Hi")
+    assert rig.emulator.requests == []
+    pieces = [next(reply)]
+    assert rig.counts == (1, 0)
+    pieces += reply
+    assert "".join(pieces) == default_text("Hi") == reply.text
+    assert len(pieces) > 2
+    assert (reply.route, reply.finish_reason) == ("oauth", "STOP")
+    assert [(attempt.route, attempt.outcome) for attempt in reply.attempts] == [("oauth", "answered")]
+    assert reply.attempts[0].trace_id is not None
+
+
+@pytest.mark.parametrize("alone", ["oauth_creds_path", "api_key"])
+def test_generate__gives_the_drained_reply(rig: Rig, alone: str) -> None:
+    other = {"oauth_creds_path": "api_key", "api_key": "oauth_creds_path"}[alone]
+    reply = rig.adapter(**{other: None}).generate("Hi", system_instruction="Be brief.")
+    assert (reply.text, reply.finish_reason) == (default_text("Hi"), "STOP")
+    assert reply.usage is not None
+    assert reply.usage.total_token_count > 0
+    with pytest.raises(StopIteration):
+        next(reply)
+
+
+def test_generate__raises_what_iterating_raises(rig: Rig) -> None:
+    adapter = rig.adapter()
+    rig.emulator.oauth.answer(times=1, text="I must not", finish_reason="SAFETY")
+    with pytest.raises(BlockedError) as blocked:
+        adapter.generate("Hi")
+    assert (blocked.value.partial.text, blocked.value.reason) == ("I must not", "SAFETY")
+    rig.emulator.oauth.fail("cut", after=2)
+    with pytest.raises(StreamInterrupted) as caught:
+        adapter.generate("Hi")
+    assert caught.value.partial is not None
+    assert default_text("Hi").startswith(caught.value.partial.text)
+    assert caught.value.partial.text
+    assert rig.counts == (2, 0)
+
+
+def test_call__may_name_its_own_model_and_timeouts(rig: Rig) -> None:
+    adapter = rig.adapter(model="models/usual")
+    adapter.generate("Hi")
+    adapter.generate("Hi", model="tunedModels/special")
+    assert [request.model for request in rig.emulator.oauth.requests] == ["usual", "special"]
+    rig.emulator.oauth.fail("stall")
+    with pytest.raises(DeadlineExceeded) as caught:
+        adapter.generate("Hi", timeouts=Timeouts(total=0.05))
+    assert (caught.value.deadline, caught.value.seconds) == ("total", 0.05)
+    assert rig.counts == (3, 0)
+    assert not adapter.fallback_active
+
+
+def test_require_finish__may_be_waived(rig: Rig) -> None:
+    rig.emulator.oauth.answer(text="no end", finish_reason=None)
+    with pytest.raises(StreamInterrupted) as caught:
+        rig.adapter().generate("Hi")
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "no end"
+    assert rig.adapter(require_finish=False).generate("Hi").text == "no end"
+    assert rig.flips == []
+
+
+def test_max_event_bytes__bounds_one_event(rig: Rig) -> None:
+    adapter = rig.adapter(max_event_bytes=100_000)
+    assert adapter.generate("Hi").route == "oauth"
+    for route in (rig.emulator.oauth, rig.emulator.api_key):
+        route.answer(inline_data=("image/png", bytes(100_000)))
+    with pytest.raises(ProtocolError):
+        adapter.generate("Hi")
+    assert rig.counts == (4, 3)
+
+
+# -- count_tokens
+
+
+def test_count_tokens__on_both_routes(rig: Rig) -> None:
+    assert rig.adapter().count_tokens("12345678") == 2
+    assert rig.adapter(api_key=None).count_tokens(["1234", {"text": "5678"}]) == 2
+    assert rig.counts == (2, 0)
+    by_key = rig.adapter(oauth_creds_path=None)
+    assert by_key.count_tokens("12345678", model="x", system_instruction="Be brief.", tools=[{"googleSearch": {}}]) == 2
+    assert rig.counts == (2, 1)
+    assert rig.emulator.api_key.requests[0].model == "x"
+
+
+@pytest.mark.parametrize("fault", [403, 503, "html", "half_headers", "empty"])
+def test_count_tokens__falls_back_and_stays(rig: Rig, fault: Any) -> None:
+    adapter = rig.adapter()
+    rig.emulator.oauth.fail(fault, times=3)
+    assert adapter.count_tokens("12345678") == 2
+    assert adapter.generate("Hi").route == "api_key"
+    assert rig.counts == (1 if fault == 403 else 3, 2)
+    assert len(rig.flips) == 1
+
+
+@pytest.mark.parametrize("answer", [{}, {"totalTokens": "many"}, [], 5, None])
+def test_count_tokens__of_an_answer_without_a_number(rig: Rig, answer: Any) -> None:
+    rig.emulator.oauth.answer(body=b"null") if answer is None else rig.emulator.oauth.answer(json=answer)
+    with pytest.raises(ProtocolError, match="totalTokens"):
+        rig.adapter(api_key=None).count_tokens("Hi")
+    assert rig.counts == (3, 0)
+
+
+def test_count_tokens__reads_an_error_in_a_200(rig: Rig) -> None:
+    rig.emulator.oauth.answer(json={"error": {"code": 403, "message": "No.", "status": "PERMISSION_DENIED"}})
+    with pytest.raises(PermissionDeniedError):
+        rig.adapter(api_key=None).count_tokens("Hi")
+    assert rig.counts == (1, 0)
+
+
+# -- closing
+
+
+def test_close__cancels_what_runs_and_is_idempotent(rig: Rig) -> None:
+    gate = Gate()
+    rig.emulator.oauth.answer(text="one two three", pace=lambda index: gate() if index == 1 else None)
+    adapter = rig.adapter()
+    replies = [adapter.stream("Hi") for _ in range(3)]
+    results = [in_thread(lambda reply=reply: list(reply)) for reply in replies]
+    gate.await_arrivals(3)
+    adapter.close()
+    for result in results:
+        with pytest.raises(StreamInterrupted) as caught:
+            result()
+        assert caught.value.cancelled
+        assert caught.value.partial is not None
+        assert caught.value.partial.text == "one"
+    gate.open()
+    adapter.close()
+    assert rig.emulator.wait_closed()
+    for call in (adapter.stream, adapter.generate, adapter.count_tokens):
+        with pytest.raises(ConfigError, match="closed"):
+            call("Hi")
+    assert rig.counts == (3, 0)
+    assert (rig.flips, adapter.fallback_active) == ([], False)
+
+
+def test_close__wakes_a_wait_between_tries(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    waiting = threading.Event()
+
+    class Tells(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            waiting.set()
+
+    rig.emulator.oauth.fail(503, times=None)
+    adapter = rig.adapter(sleep=None, retry=Retry(backoff_base=1000, backoff_cap=1000))
+    logger = logging.getLogger("gemini_sync.router")
+    caplog.set_level(logging.INFO, logger=logger.name)
+    logger.addHandler(handler := Tells())
+    try:
+        result = in_thread(lambda: adapter.generate("Hi"))
+        assert waiting.wait(20)
+    finally:
+        logger.removeHandler(handler)
+    adapter.close()
+    with pytest.raises(StreamInterrupted) as caught:
+        result()
+    assert caught.value.cancelled
+    assert rig.counts == (1, 0)
+
+
+def test_close__after_which_a_reply_begins(rig: Rig) -> None:
+    adapter = rig.adapter()
+    reply = adapter.stream("Hi")
+    adapter.close()
+    with pytest.raises(StreamInterrupted) as caught:
+        next(reply)
+    assert caught.value.cancelled
+    assert rig.emulator.requests == []
+
+
+def test_context_manager__closes(rig: Rig) -> None:
+    with rig.adapter() as adapter:
+        reply = adapter.stream("Hi")
+        next(reply)
+    with pytest.raises(StreamInterrupted):
+        list(reply)
+    assert rig.emulator.wait_closed()
+
+
+def test_reply__keeps_what_it_needs_alive(rig: Rig) -> None:
+    gate = Gate()
+    rig.emulator.oauth.answer(text="one two three four", pace=lambda index: gate() if index == 1 else None)
+    adapter = GeminiDualAdapter(**rig.settings())
+    dropped = weakref.ref(adapter)
+    reply = adapter.stream("Hi")
+    pieces = [next(reply)]
+    gate.await_arrivals()
+    del adapter
+    gc.collect()
+    assert dropped() is None
+    gate.open()
+    pieces += reply
+    assert "".join(pieces) == "one two three four"
+    del reply
+    gc.collect()
+    assert rig.emulator.wait_closed()
+
+
+def test_adapter__in_no_with_block_leaks_no_connection(rig: Rig) -> None:
+    for text in ("one", "two"):
+        assert GeminiDualAdapter(**rig.settings()).stream(text).__next__()
+        gc.collect()
+    assert rig.emulator.wait_closed()
+
+
+# -- sessions of the caller's
+
+
+class Sessions:
+    """A factory that remembers its sessions and which of them were closed."""
+
+    def __init__(self) -> None:
+        self.made: list[requests.Session] = []
+        self.closed: list[requests.Session] = []
+
+    def __call__(self) -> requests.Session:
+        session = requests.Session()
+        close = session.close
+        session.close = lambda: (self.closed.append(session), close())  # type: ignore[method-assign, assignment]
+        session.headers["X-Of-The-Caller"] = "yes"
+        self.made.append(session)
+        return session
+
+
+def test_session_factory__makes_all_sessions_and_only_close_closes_them(rig: Rig) -> None:
+    sessions = Sessions()
+    adapter = rig.adapter(session_factory=sessions)
+    assert sessions.made == []
+    for _ in range(3):
+        adapter.generate("Hi")
+    assert len(sessions.made) == 1
+    held = [adapter.stream("Hi") for _ in range(3)]
+    assert all(map(next, held))
+    assert len(sessions.made) == 3
+    for reply in held:
+        assert list(reply)
+    assert sessions.closed == []
+    assert rig.emulator.connections_total == 3
+    adapter.close()
+    assert set(sessions.closed) == set(sessions.made)
+
+
+def test_session_factory__of_a_plain_session_is_as_safe(rig: Rig) -> None:
+    """Its connections keep the deadlines, too, and a session with a broken answer is not used again."""
+    sessions = Sessions()
+    adapter = rig.adapter(session_factory=sessions, timeouts=Timeouts(idle=0.05))
+    rig.emulator.oauth.fail("drip", after=1, interval=0.005)
+    with pytest.raises(StreamInterrupted) as caught:
+        adapter.generate("Hi")
+    assert isinstance(caught.value.__cause__, DeadlineExceeded)
+    assert caught.value.__cause__.deadline == "idle"
+    assert sessions.closed == sessions.made
+    assert adapter.generate("Hi").route == "oauth"
+
+
+def test_session_factory__that_fails_is_not_hidden(rig: Rig) -> None:
+    def broken() -> requests.Session:
+        raise RuntimeError("no session today")
+
+    with pytest.raises(RuntimeError, match="no session today"):
+        rig.adapter(session_factory=broken).generate("Hi")
+
+
+def test_session_factory__is_pickled_along(rig: Rig) -> None:
+    settings = {**rig.settings(), "on_fallback": print, "sleep": None, "session_factory": default_session}
+    with GeminiDualAdapter(**settings) as adapter, pickle.loads(pickle.dumps(adapter)) as copy:
+        assert copy.generate("Hi").text == default_text("Hi")

@@ -1,0 +1,67 @@
+"""Holds what lives in a forked child to locks of its own, and what is gone to being forgotten."""
+
+from __future__ import annotations
+
+import gc
+import os
+import runpy
+import weakref
+
+import pytest
+
+from gemini_sync import fork
+from tests.support import run_python
+
+
+class Renewed:
+    def __init__(self) -> None:
+        self.times = 0
+        fork.renew_after_fork(self)
+
+    def renew_after_fork(self) -> None:
+        self.times += 1
+
+
+def test_renew__each_living_object_once() -> None:
+    first, second = Renewed(), Renewed()
+    fork.renew_after_fork(first)
+    fork._renew()
+    assert (first.times, second.times) == (1, 1)
+
+
+def test_renew__keeps_nothing_alive() -> None:
+    gc.disable()
+    try:
+        gone = weakref.ref(Renewed())
+        assert gone() is None
+    finally:
+        gc.enable()
+    fork._renew()
+
+
+def test_without_fork__the_module_works_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "register_at_fork", raising=False)
+    names = runpy.run_path(str(fork.__file__))
+    renewed = Renewed()
+    names["renew_after_fork"](renewed)
+    names["_renew"]()
+    assert renewed.times == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_forked_child__does_not_wait_for_locks_of_the_parent() -> None:
+    program = """
+import os, sys
+from gemini_sync.sticky import Sticky
+
+state = Sticky()
+state._lock.acquire()  # as if another thread held it; that thread is not in the child
+child = os.fork()
+if child == 0:
+    flips = state.demote(state.choose("m"), "401")
+    os._exit(7 if flips and state.fallback_active else 1)
+_, status = os.waitpid(child, 0)
+sys.exit(os.WEXITSTATUS(status) if not state.fallback_active else 2)
+"""
+    ended = run_python("-c", program)
+    assert (ended.returncode, ended.stderr) == (7, "")

@@ -1,0 +1,207 @@
+"""Holds what the router says and remembers: flips of models and accounts, events, status, policies of one's own."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from typing import Any
+
+import pytest
+
+from gemini_sync.config import Retry
+from gemini_sync.errors import (
+    ConfigError,
+    GeminiSyncError,
+    NotFoundError,
+    PermissionDeniedError,
+    QuotaError,
+    ServerError,
+    StreamInterrupted,
+)
+from gemini_sync.policy import Decision
+from gemini_sync.router import notify_stderr
+from gemini_sync.sticky import FallbackEvent
+from tests.adapter_kit import (
+    BY_OAUTH,
+    LINK,
+    Table,
+    forbidden,
+    not_found,
+    unavailable,
+    validation,
+)
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    cause = error.__cause__
+    return [] if cause is None else [cause, *causes(cause)]
+
+
+# -- one model
+
+
+def test_unknown_model__is_said_once_when_its_answer_begins() -> None:
+    table = Table(not_found, BY_OAUTH)
+    reply = table.stream("models/new-model")
+    assert table.events == []
+    assert next(reply) == "by"
+    (event,) = table.events
+    assert (event.model, event.from_route, event.to_route) == ("new-model", "oauth", "api_key")
+    assert "OAuth does not serve model new-model" in str(event)
+    assert "the API key serves it from now on" in str(event)
+    assert table.router.status().models == {"models/new-model": "api_key"}
+    assert (table.router.fallback_active, table.router.status().preferred) == (False, "oauth")
+    assert [table.route("new-model"), table.route("old-model")] == ["api_key", "oauth"]
+    assert table.counts == (2, 2)
+    assert len(table.events) == 1
+    table.router.reset()
+    assert table.route("new-model") == "oauth"
+
+
+def test_unknown_model__that_the_key_cannot_serve_either_changes_nothing() -> None:
+    table = Table(not_found, BY_OAUTH, api_key=unavailable)
+    with pytest.raises(ServerError) as caught:
+        list(table.stream())
+    assert isinstance(caught.value.__cause__, NotFoundError)
+    assert (table.events, table.router.status().models) == ([], {})
+    assert table.route() == "oauth"
+
+
+# -- account safety
+
+
+@pytest.mark.parametrize("mid_stream", [False, True])
+def test_account_safety__stops_all_oauth_even_after_reset(mid_stream: bool) -> None:
+    table = Table(["by", validation] if mid_stream else validation, BY_OAUTH)
+    if mid_stream:
+        with pytest.raises(StreamInterrupted) as caught:
+            list(table.stream())
+        assert caught.value.link == LINK
+    else:
+        assert table.route() == "api_key"
+    for flips in (2, 3, 4):
+        table.router.reset()
+        assert not table.router.fallback_active
+        assert table.route() == "api_key"
+        assert len(table.events) == flips
+    assert len(table.oauth.asked) == 1
+    assert all(event.link == LINK and LINK in str(event) for event in table.events)
+    table.router.reset(force=True)
+    assert table.route() == "oauth"
+
+
+def test_account_safety__with_oauth_alone_gives_each_call_an_error_of_its_own() -> None:
+    table = Table(validation, api_key=None)
+    errors = []
+    for _ in range(5):
+        with pytest.raises(PermissionDeniedError) as caught:
+            list(table.stream())
+        errors.append(caught.value)
+    assert len(table.oauth.asked) == 1
+    assert len(set(map(id, errors))) == 5
+    assert all((error.link, len(error.attempts), error.route) == (LINK, 1, "oauth") for error in errors)
+    # The refusal that began it is the cause, however many calls follow.
+    assert [len(causes(error)) for error in errors] == [0, 1, 1, 1, 1]
+    assert isinstance(pickle.loads(pickle.dumps(errors[-1])), PermissionDeniedError)
+
+
+# -- what a person sees
+
+
+def test_on_fallback__that_raises_is_logged_and_hurts_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    def explode(event: FallbackEvent) -> None:
+        raise RuntimeError("no terminal")
+
+    table = Table(forbidden, on_fallback=explode)
+    with caplog.at_level(logging.ERROR):
+        assert "".join(table.stream()) == "by key"
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert "no terminal" in str(record.exc_info[1])
+    assert table.router.fallback_active
+
+
+def test_on_fallback__may_use_the_router() -> None:
+    seen: list[Any] = []
+
+    def use(event: FallbackEvent) -> None:
+        seen.append((table.router.fallback_active, table.route(), table.router.status().reason))
+        table.router.reset()
+
+    table = Table(forbidden, BY_OAUTH, on_fallback=use)
+    assert "".join(table.stream()) == "by key"
+    assert seen == [(True, "api_key", "PermissionDeniedError: 403 PERMISSION_DENIED.")]
+    assert table.route() == "oauth"
+
+
+def test_notify_stderr__needs_a_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    event = FallbackEvent("oauth", "api_key", "it failed", forbidden(), 0.0)
+    notify_stderr(event)
+    assert capsys.readouterr().err == f"{event}\n"
+    monkeypatch.setattr("sys.stderr", None)
+    notify_stderr(event)  # a program without a console
+
+
+def test_status__tells_the_story() -> None:
+    table = Table(unavailable, unavailable, unavailable, BY_OAUTH)
+    assert table.router.status().reason is None
+    table.route()
+    status = table.router.status()
+    assert (status.preferred, status.fallback_active, status.reason) == (
+        "api_key",
+        True,
+        "ServerError: 503 UNAVAILABLE.",
+    )
+    assert [(failure.route, failure.error) for failure in status.failures] == [("oauth", status.reason)] * 3
+    assert table.events[0].at >= status.failures[-1].at
+    table.router.reset()
+    assert (table.router.status().reason, table.router.status().failures) == ("reset()", ())
+
+
+# -- a policy of one's own
+
+
+@pytest.mark.parametrize(
+    ("decision", "tries", "serves", "flips"),
+    [
+        (Decision.RETRY, 3, True, True),
+        (Decision.FALL_BACK, 1, True, True),
+        (Decision.FALL_BACK_MODEL, 1, True, False),
+        (Decision.SURFACE, 1, False, False),
+    ],
+)
+def test_policy__of_ones_own(decision: Decision, tries: int, serves: bool, flips: bool) -> None:
+    asked: list[BaseException] = []
+
+    def policy(error: BaseException) -> Decision:
+        asked.append(error)
+        return decision
+
+    table = Table(unavailable, policy=policy)
+    if serves:
+        assert table.route() == "api_key"
+    else:
+        with pytest.raises(ServerError):
+            table.route()
+    assert table.counts == (tries, serves)
+    assert table.router.fallback_active == flips
+    assert {type(error) for error in asked} == {ServerError}
+
+
+def test_policy__keeps_the_wait_limit_of_the_caller() -> None:
+    table = Table(lambda: QuotaError("429", code=429, retry_after=30.0), retry=Retry(wait_limit=60))
+    assert table.route() == "api_key"
+    assert table.slept == [30.0, 30.0]
+
+
+@pytest.mark.parametrize("answer", ["fall back", None, True])
+@pytest.mark.parametrize("mid_stream", [False, True])
+def test_policy__that_gives_no_decision_is_an_error(answer: Any, mid_stream: bool) -> None:
+    table = Table(["by", forbidden] if mid_stream else forbidden, policy=lambda error: answer)
+    with pytest.raises(GeminiSyncError) as caught:
+        table.route()
+    told = caught.value.__cause__ if mid_stream else caught.value
+    assert isinstance(told, ConfigError)
+    assert "policy must return a Decision" in str(told)
+    assert any(isinstance(cause, PermissionDeniedError) for cause in causes(told))
+    assert table.counts == (1, 0)
