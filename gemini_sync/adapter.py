@@ -79,9 +79,10 @@ class GeminiDualAdapter:
         _check_types(self._config)
         if api_key is None and oauth_creds_path is None:
             raise ConfigError(
-                "No credentials: give api_key, or oauth_creds_path, or both. With from_env(): set GEMINI_API_KEY, or "
-                "have a credentials file at ~/.gemini/oauth_creds.json (or name one in "
-                "GOOGLE_APPLICATION_CREDENTIALS). `gemini-sync demo` needs none."
+                "No credentials: give api_key, or oauth_creds_path, or both. In the environment: set GEMINI_API_KEY, "
+                "or have a credentials file at ~/.gemini/oauth_creds.json (or name one in "
+                "GOOGLE_APPLICATION_CREDENTIALS) and set GEMINI_OAUTH_CLIENT_ID and GEMINI_OAUTH_CLIENT_SECRET. "
+                "`gemini-sync demo` needs none of it."
             )
         self._model = check_model(model)
         self._timeouts = timeouts

@@ -103,7 +103,9 @@ class CodeAssistBackend:
             url = self._base + "streamGenerateContent?alt=sse"
             body = self._wrap(request, project)
             exchange = self._transport.send(call, "POST", url, _bearer(token), body)
-            return _first(self._watched(_chunks(exchange, self._max_event_bytes, _unwrapped, token.access_token), token))
+            return _first(
+                self._watched(_chunks(exchange, self._max_event_bytes, _unwrapped, token.access_token), token)
+            )
 
         return self._with_token(call, stream)
 
@@ -122,7 +124,7 @@ class CodeAssistBackend:
 
     def _wrap(self, request: Request, project: str) -> bytes:
         head = {"model": request.code_assist_model, "project": project, "user_prompt_id": os.urandom(16).hex()}
-        return b"%s,\"request\":%s,\"session_id\":\"%s\"}}" % (
+        return b'%s,"request":%s,"session_id":"%s"}}' % (
             json.dumps(head).encode()[:-1],
             request.body[:-1],
             self._session_id.encode(),

@@ -275,9 +275,7 @@ class GuardedAdapter(HTTPAdapter):
             manager.pool_classes_by_scheme = self.poolmanager.pool_classes_by_scheme
         return manager
 
-    def get_connection_with_tls_context(
-        self, request: Any, verify: Any, proxies: Any = None, cert: Any = None
-    ) -> Any:
+    def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
         # Making the key under which urllib3 keeps a pool is a twentieth of what a short call costs.
         key = (request.url, verify, cert, *(proxies or {}).items())
         pool = self._pools.get(key)

@@ -8,8 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Optional, Protocol, Union
+from typing import Any, NamedTuple, Optional, Protocol, Union
 
 from gemini_sync.call import Call, Clock
 from gemini_sync.config import Endpoints, OAuthClient
@@ -42,8 +41,7 @@ class TokenSource(Protocol):
 CredentialsLike = Union[str, "os.PathLike[str]", "Callable[[], str]", TokenSource, Any]
 
 
-@dataclass(frozen=True)
-class _Failure:
+class _Failure(NamedTuple):
     at: float
     version: object
     error: GeminiSyncError

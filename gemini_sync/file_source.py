@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from dataclasses import dataclass, field, replace
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from gemini_sync import token_file
 from gemini_sync.call import Call, Clock
@@ -21,8 +20,7 @@ from gemini_sync.transport import Transport
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _FileSnapshot:
+class _FileSnapshot(NamedTuple):
     """What is in use, and the file it came from.
 
     Attributes:
@@ -33,8 +31,11 @@ class _FileSnapshot:
 
     signature: Optional[Signature]
     on_file: Login
-    refresh_token: Optional[str] = field(repr=False)
+    refresh_token: Optional[str]
     held: Optional[Held]
+
+    def __repr__(self) -> str:
+        return object.__repr__(self)  # tells no secret
 
     @property
     def version(self) -> Login:
@@ -79,7 +80,7 @@ class FileSource:
         with self._lock:
             ours = self._snapshot
             if ours is not None and ours.on_file == login:
-                taken = replace(ours, signature=signature)
+                taken = ours._replace(signature=signature)
             else:
                 held = _held(login)
                 if ours is not None and login.refresh_token is not None and login.refresh_token == ours.refresh_token:
@@ -120,7 +121,7 @@ class FileSource:
         refresh_token = answer.refresh_token or ours.refresh_token
         token = Token(answer.access_token, self._clock() + answer.lifetime, _digest(refresh_token))
         with self._lock:
-            self._snapshot = replace(ours, refresh_token=refresh_token, held=hold(token, answer.lifetime))
+            self._snapshot = ours._replace(refresh_token=refresh_token, held=hold(token, answer.lifetime))
         return self._save(call, ours.on_file, refresh_token, token, answer)
 
     def _save(self, call: Call, on_file: Login, refresh_token: str, token: Token, answer: Refreshed) -> Token:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gemini_sync.errors import (
     ApiError,
@@ -49,8 +49,7 @@ class Decision(enum.Enum):
         return self.value
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """One row of the table: the first rule whose ``matches`` says yes decides.
 
     Attributes:
@@ -67,8 +66,7 @@ class Rule:
     why: str
 
 
-@dataclass(frozen=True)
-class Explanation:
+class Explanation(NamedTuple):
     """Which rule an error met; ``str()`` of it is a sentence."""
 
     decision: Decision

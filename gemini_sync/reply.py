@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Optional, TypeVar
 
 from gemini_sync.errors import (
@@ -51,12 +51,12 @@ class Attempt:
     trace_id: Optional[str] = None
 
 
-@dataclass
 class Journey:
     """What is known of the way a reply took; written by the adapter, read through the reply."""
 
-    route: Optional[str] = None
-    attempts: list[Attempt] = field(default_factory=list)
+    def __init__(self, route: Optional[str] = None, attempts: Iterable[Attempt] = ()) -> None:
+        self.route = route
+        self.attempts = list(attempts)
 
 
 class _State:
@@ -200,7 +200,7 @@ class Reply(Iterator[str]):
         return next(self._texts)
 
     def chunks(self) -> Iterator[Chunk]:
-        """The rest of the stream as ``Chunk`` objects; raises only for transport and protocol failures and interruptions."""
+        """The rest of the stream as ``Chunk`` objects; raises for failures and interruptions only, not for verdicts."""
         return _chunks(self._state)
 
     @property

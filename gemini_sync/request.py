@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 from urllib.parse import quote
 
 from gemini_sync.errors import ConfigError
@@ -22,8 +21,7 @@ Contents = Union[str, Part, Content, Sequence[Union[str, Part, Content]]]
 SystemInstruction = Union[str, Part, Content, Sequence[Union[str, Part]]]
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """One request, checked and encoded once; both routes send the same bytes.
 
     Attributes:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 from urllib.parse import quote_plus, urlencode
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
@@ -50,14 +49,16 @@ _NEXT_STEP = {
 LOGIN_ENDED = ("invalid_grant", "invalid_rapt")
 
 
-@dataclass(frozen=True)
-class Refreshed:
+class Refreshed(NamedTuple):
     """What the token endpoint gave: ``lifetime`` in seconds, ``fields`` as they belong into a credentials file."""
 
-    access_token: str = field(repr=False)
+    access_token: str
     lifetime: float
-    refresh_token: Optional[str] = field(repr=False)
-    fields: Mapping[str, str] = field(repr=False)
+    refresh_token: Optional[str]
+    fields: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return object.__repr__(self)  # tells no secret
 
 
 def refresh(

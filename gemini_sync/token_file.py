@@ -10,8 +10,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from gemini_sync.call import Call
 from gemini_sync.config import OAuthClient, check_secret
@@ -31,19 +30,20 @@ _LOG_IN = "Log in with the Gemini CLI or with 'gcloud auth application-default l
 Signature = tuple[int, int, int]
 
 
-@dataclass(frozen=True)
-class Login:
+class Login(NamedTuple):
     """What a file says; ``expires_at`` in seconds since the epoch, ``writable`` where it is ours to update."""
 
-    access_token: Optional[str] = field(repr=False)
+    access_token: Optional[str]
     expires_at: Optional[float]
-    refresh_token: Optional[str] = field(repr=False)
+    refresh_token: Optional[str]
     client: Optional[OAuthClient]
     writable: bool
 
+    def __repr__(self) -> str:
+        return object.__repr__(self)  # tells no secret
 
-@dataclass(frozen=True)
-class Stored:
+
+class Stored(NamedTuple):
     """A file as it was at one moment.
 
     Attributes:
@@ -52,10 +52,13 @@ class Stored:
     """
 
     login: Login
-    document: Mapping[str, Any] = field(repr=False)
+    document: Mapping[str, Any]
     signature: Signature
     settled: bool
     exposed: bool
+
+    def __repr__(self) -> str:
+        return object.__repr__(self)  # tells no secret
 
 
 def signature(path: str) -> Signature:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
-from typing import Any, Optional, Protocol
+from typing import Any, NamedTuple, Optional, Protocol
 
 from gemini_sync.call import Call, Clock
 from gemini_sync.config import check_secret
@@ -37,8 +37,7 @@ class Token:
     identity: str = ""
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(NamedTuple):
     """A token at hand, and from when on (seconds since the epoch) it should be, and must be, replaced."""
 
     token: Token
@@ -74,8 +73,7 @@ class Source(Protocol):
         """Another token than the one at hand; ``quick`` where the caller could also do without."""
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """The plain ``Seen``."""
 
     held: Optional[Held]

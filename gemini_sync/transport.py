@@ -31,11 +31,8 @@ _IDLE_SESSIONS = 32
 _TEMPLATES = 64
 _FOREIGN = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError, zlib.error)
 # What requests reads of the environment for each request; a template prepared under other values is prepared again.
-_ENVIRONMENT = tuple(
-    name
-    for lower in ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-    for name in (lower, lower.upper())
-) + ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+_ENVIRONMENT = (*_PROXIES, *map(str.upper, _PROXIES), "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _HEADERS = {
     "User-Agent": f"gemini-sync/{VERSION}",
     "Accept": "*/*",
@@ -319,7 +316,9 @@ def map_error(exc: BaseException, call: Call, url: str) -> GeminiSyncError:
             )
     if isinstance(exc, (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL)):
         return ProtocolError(f"The request to {host} could not be sent: {type(exc).__name__}.")
-    return TransportError(f"The connection to {host} failed: {scrub(_what_failed(exc))}. Check the network and proxies.")
+    return TransportError(
+        f"The connection to {host} failed: {scrub(_what_failed(exc))}. Check the network and proxies."
+    )
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from gemini_sync import sse
 from gemini_sync.sse import ForeignEvent, events
 
 MAX_EVENT_BYTES = 2**20
+# The two ways through the module, by what to set its limit of small blocks to: usual, and large blocks of any size.
+LANES = {"small": sse._LARGE_BLOCK_BYTES, "large": 0}
 
 
 class Seen(NamedTuple):
@@ -110,6 +114,16 @@ def cut(stream: bytes, at: Iterable[int]) -> list[bytes]:
     """``stream`` in the pieces that begin at the given offsets."""
     offsets = [0, *sorted(at), len(stream)]
     return [stream[start:end] for start, end in zip(offsets, offsets[1:])]
+
+
+def segmentations(stream: bytes, seed: str) -> Iterator[list[bytes]]:
+    """``stream`` whole, by single bytes, by two, and in 20 random divisions."""
+    yield [stream]
+    yield [stream[i : i + 1] for i in range(len(stream))]
+    yield [stream[i : i + 2] for i in range(0, len(stream), 2)]
+    chance = random.Random(seed)
+    for _ in range(20):
+        yield cut(stream, [chance.randint(0, len(stream)) for _ in range(chance.randint(0, 8))])
 
 
 def read(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTES) -> list[Known]:

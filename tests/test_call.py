@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 import pytest
 
-from gemini_sync.call import Call, cancelled_error
+from gemini_sync.call import Call
 from gemini_sync.config import Timeouts
 from gemini_sync.errors import DeadlineExceeded, StreamInterrupted
 
@@ -77,6 +77,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def test_no_deadline__before_the_start_and_without_any() -> None:
     clock = Clock()
+    assert Call().timeouts == Timeouts()
     call = Call(Timeouts(total=5), clock=clock)
     clock.now += 100
     call.check()
@@ -85,10 +86,6 @@ def test_no_deadline__before_the_start_and_without_any() -> None:
     clock.now += 1e9
     call.check()
     assert call.remaining() is None
-
-
-def test_default_timeouts() -> None:
-    assert Call().timeouts == Timeouts()
 
 
 @pytest.mark.parametrize(
@@ -236,9 +233,11 @@ def test_sleep__cancelled_in_it() -> None:
 
 def test_wait_for__what_is_done_already() -> None:
     call, _ = call_with(total=None)
-    for end in (lambda f: f.set_result(1), lambda f: f.set_exception(KeyError()), lambda f: f.cancel()):
-        future: Future[int] = Future()
-        end(future)
+    answered, failed, cancelled = Future[int](), Future[int](), Future[int]()
+    answered.set_result(1)
+    failed.set_exception(KeyError())
+    cancelled.cancel()
+    for future in (answered, failed, cancelled):
         call.wait_for(future)
 
 
@@ -346,8 +345,3 @@ def test_cancel__wins_over_a_deadline() -> None:
     call.cancel()
     with pytest.raises(StreamInterrupted):
         call.check()
-
-
-def test_cancelled_error() -> None:
-    error = cancelled_error()
-    assert (str(error), error.cancelled, error.partial) == ("The call was cancelled.", True, None)

@@ -120,9 +120,10 @@ def test_oauth_client__incomplete(arguments: Any, name: str) -> None:
 def test_timeouts__seconds_above_zero_or_none(name: str) -> None:
     for good in (0.001, 5, math.inf, None):
         assert getattr(Timeouts(**{name: good}), name) == good
-    for bad in (0, -1, math.nan, "5", True, [], 1j):
+    wrong: list[Any] = [0, -1, math.nan, "5", True, [], 1j]
+    for bad in wrong:
         with pytest.raises(ConfigError, match=rf"Timeouts\.{name} must be a number above 0, not"):
-            Timeouts(**{name: bad})  # type: ignore[arg-type]
+            Timeouts(**{name: bad})
 
 
 def test_timeouts__finite_by_default() -> None:
@@ -140,9 +141,10 @@ def test_retry__seconds_of_at_least_zero(name: str) -> None:
 
 def test_retry__attempts_are_whole_and_at_least_one() -> None:
     assert Retry(max_attempts=1).max_attempts == 1
-    for bad in (0, -3, 1.5, "2", True, None):
+    wrong: list[Any] = [0, -3, 1.5, "2", True, None]
+    for bad in wrong:
         with pytest.raises(ConfigError, match=r"Retry\.max_attempts must be a whole number"):
-            Retry(max_attempts=bad)  # type: ignore[arg-type]
+            Retry(max_attempts=bad)
 
 
 @pytest.mark.parametrize("value", [Endpoints(), OAuthClient("a", "b"), Timeouts(total=5), Retry()])

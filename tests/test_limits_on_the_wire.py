@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -95,11 +96,11 @@ def test_first_token__flips_without_another_try(rig: Rig, fault: str, arguments:
     adapter = rig.adapter()
     adapter.generate("Hi")
     rig.emulator.oauth.fail(fault, times=None, **arguments)
-    reply = adapter.generate("Hi", timeouts=Timeouts(first_token=0.5))
+    reply = adapter.generate("Hi", timeouts=Timeouts(first_token=1.0))
     assert (reply.text, reply.route) == (default_text("Hi"), "api_key")
     failed = reply.attempts[0].error
     assert isinstance(failed, DeadlineExceeded)
-    assert (failed.deadline, failed.seconds) == ("first_token", 0.5)
+    assert (failed.deadline, failed.seconds) == ("first_token", 1.0)
     assert rig.counts == (2, 1)
     assert adapter.generate("Hi").route == "api_key"
     assert len(rig.flips) == 1
@@ -126,10 +127,11 @@ def test_first_token__outlasts_no_drip(rig: Rig, fault: str, arguments: dict[str
 
 @pytest.mark.parametrize("data", [b":\n", b"d"], ids=["pings", "an event that never ends"])
 def test_idle__outlasts_no_drip(rig: Rig, data: bytes) -> None:
-    clock = Clock(0.0)
-    rig.emulator.oauth.answer(text="one two", pace=lambda index: clock.advance(19.0 if index < 2 else 21.0))
+    """The clock ticks whenever it is read, so with each byte that drips in."""
+    ticks = itertools.count()
+    rig.emulator.oauth.answer(text="one two")
     rig.emulator.oauth.fail("drip", after=2, interval=0.001, data=data)
-    adapter = rig.adapter(clock=clock)
+    adapter = rig.adapter(clock=lambda: float(next(ticks)), timeouts=Timeouts(None, None, idle=100.0))
     with pytest.raises(StreamInterrupted) as caught:
         adapter.generate("Hi")
     assert caught.value.partial is not None
@@ -142,15 +144,16 @@ def test_idle__outlasts_no_drip(rig: Rig, data: bytes) -> None:
 
 @pytest.mark.parametrize("where", ["token", "load_code_assist", "oauth", "api_key"])
 def test_total__surfaces_wherever_it_passes(rig: Rig, where: str) -> None:
-    """A stalled server holds no call longer, and nobody else is asked after it."""
+    """Nobody else is asked after it."""
     rig.path = rig.emulator.write_credentials(rig.path, expires_in=-60)
     if where == "api_key":
         rig.path.unlink()
-    getattr(rig.emulator, where).fail("stall", times=None)
-    adapter = rig.adapter(timeouts=Timeouts(total=0.5))
+    getattr(rig.emulator, where).fail("drip_headers", times=None, interval=0.001)
+    ticks = itertools.count()
+    adapter = rig.adapter(clock=lambda: next(ticks) / 100, timeouts=Timeouts(total=3.0))
     with pytest.raises(DeadlineExceeded) as caught:
         adapter.generate("Hi")
-    assert (caught.value.deadline, caught.value.seconds) == ("total", 0.5)
+    assert (caught.value.deadline, caught.value.seconds) == ("total", 3.0)
     assert rig.emulator.requests[-1].route == where
     assert adapter.fallback_active == (where == "api_key")
     assert [attempt.route for attempt in caught.value.attempts] == (
@@ -159,11 +162,14 @@ def test_total__surfaces_wherever_it_passes(rig: Rig, where: str) -> None:
 
 
 def test_total__in_the_middle_of_an_answer(rig: Rig) -> None:
-    clock = Clock(0.0)
-    rig.emulator.oauth.answer(text="one two three", pace=lambda index: clock.advance(4.0))
-    adapter = rig.adapter(clock=clock, timeouts=Timeouts(total=10.0))
+    ticks = itertools.count()
+    rig.emulator.oauth.answer(text="one two")
+    rig.emulator.oauth.fail("drip", after=1, interval=0.001)
+    adapter = rig.adapter(clock=lambda: float(next(ticks)), timeouts=Timeouts(None, None, None, total=200.0))
     with pytest.raises(StreamInterrupted) as caught:
         adapter.generate("Hi")
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "one"
     assert isinstance(caught.value.__cause__, DeadlineExceeded)
     assert caught.value.__cause__.deadline == "total"
     assert rig.counts == (1, 0)

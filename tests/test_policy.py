@@ -1,4 +1,4 @@
-"""Holds the decision table to DESIGN section 3 and WIRE section 4, row by row, and to having an answer for everything."""
+"""Holds the decision table to the rows of the design and the errors of the wire, and to an answer for everything."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ TABLE: list[tuple[str, BaseException, Decision, str]] = [
     ("429 long header", answered(429, retry_after="11"), FALL_BACK, "long-hint"),
     ("429 long text", answered(429, message="Please retry in 1h2m3s."), FALL_BACK, "long-hint"),
     ("429 used up", answered(429, "QUOTA_EXHAUSTED", retry_delay="2s"), FALL_BACK, "quota-used-up"),
-    ("429 per day", answered(429, quota_id="RequestsPerDayPerProject-FreeTier", retry_delay="2s"), FALL_BACK, "quota-used-up"),
+    ("429 per day", answered(429, quota_id="RequestsPerDay-FreeTier", retry_delay="2s"), FALL_BACK, "quota-used-up"),
     ("429 daily", answered(429, quota_id="DailyRequests"), FALL_BACK, "quota-used-up"),
     ("429 per minute", answered(429, quota_id="RequestsPerMinutePerProject"), RETRY, "rate"),
     ("429 limit: 0", answered(429, message="Quota exceeded, limit: 0, model: x."), FALL_BACK, "quota-used-up"),

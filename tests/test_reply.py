@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 import inspect
-import json
-import pickle
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Optional
 
 import pytest
@@ -21,14 +17,11 @@ from gemini_sync.errors import (
     BlockedError,
     EmptyResponseError,
     FinishReasonError,
-    GeminiSyncError,
     ProtocolError,
-    ServerError,
     StreamInterrupted,
 )
 from gemini_sync.reply import Attempt, Journey, Reply
 from gemini_sync.response import Blob, Chunk, FunctionCall, Usage
-from gemini_sync.sse import ForeignEvent, events
 from tests.odd_json import RESPONSES
 
 
@@ -46,7 +39,7 @@ class Source:
         self._chunks = chunks
         self.closed = False
 
-    def open(self) -> Iterator[Chunk]:
+    def open(self) -> Generator[Chunk, None, None]:
         try:
             yield from self._chunks
         finally:
@@ -157,13 +150,13 @@ def test_inline_data__no_base64__raises_where_it_is_asked_for() -> None:
 @settings(max_examples=100, deadline=None)
 def test_wrong_shapes__end_in_a_verdict_or_in_none(responses: list[Any]) -> None:
     reply = reply_of(*map(Chunk, responses))
-    texts = []
+    partial: Optional[Reply] = reply
     try:
-        texts.extend(reply)
+        list(reply)
     except (StreamInterrupted, FinishReasonError, EmptyResponseError) as exc:
-        assert exc.partial is not None
-        assert exc.partial.text == reply.text
-    assert reply.text == "".join(Chunk(raw).text for raw in responses)
+        partial = exc.partial
+    assert partial is not None
+    assert partial.text == reply.text == "".join(Chunk(raw).text for raw in responses)
     assert isinstance(repr(reply), str)
 
 
@@ -273,6 +266,35 @@ def test_close__from_another_thread__cancels(way: Callable[[Reply], Iterator[Any
     assert "state='interrupted'" in repr(reply)
 
 
+class _Raw(dict):  # type: ignore[type-arg]
+    """A dict that can be referred to weakly."""
+
+
+def test_chunk__is_let_go_of_while_the_next_one_is_awaited(no_gc: None) -> None:
+    seen: list[weakref.ref[_Raw]] = []
+    alive: list[bool] = []
+
+    def source() -> Iterator[Chunk]:
+        for number in range(4):
+            alive.extend(one() is not None for one in seen)
+            raw = _Raw(chunk(str(number)).raw)
+            seen.append(weakref.ref(raw))
+            made = Chunk(raw)
+            del raw
+            yield made
+            del made
+        alive.extend(one() is not None for one in seen)
+
+    reply = Reply(source(), require_finish=False)
+    assert (next(reply), next(reply.chunks()).text) == ("0", "1")
+    for one in reply.chunks():
+        assert one.text == "2"
+        del one
+        break
+    assert list(reply) == ["3"]
+    assert alive == [False] * 10
+
+
 def test_verdict__is_freed_without_gc(no_gc: None) -> None:
     reply = reply_of(chunk("a", finishReason="SAFETY"))
     try:
@@ -280,77 +302,3 @@ def test_verdict__is_freed_without_gc(no_gc: None) -> None:
     except BlockedError as exc:
         gone = weakref.ref(exc)
     assert gone() is None
-
-
-# -- copies and repr
-
-
-def test_pickle__shows_what_came(no_gc: None) -> None:
-    journey = Journey(
-        "api_key", [Attempt("oauth", 1.0, 0.5, "failed", ServerError("503")), Attempt("api_key", 2.0, 0.1, "answered")]
-    )
-    reply = reply_of(
-        chunk("a", {"text": "x", "thoughtSignature": "s"}, usage={"totalTokenCount": 1}), STOP, journey=journey
-    )
-    assert next(reply) == "ax"
-    twin = pickle.loads(pickle.dumps(reply))
-    assert (twin.text, twin.content, twin.usage, twin.route) == (reply.text, reply.content, reply.usage, "api_key")
-    assert [attempt.outcome for attempt in twin.attempts] == ["failed", "answered"]
-    assert "state='closed'" in repr(twin)
-    assert list(twin) == []
-    with pytest.raises(StreamInterrupted):
-        next(twin.chunks())
-    twin.close()
-    assert next(reply) == "b"  # the original goes on
-    assert repr(pickle.loads(pickle.dumps(reply))) == repr(reply).replace("'open'", "'closed'")
-
-
-@pytest.mark.parametrize("duplicate", [lambda one: pickle.loads(pickle.dumps(one)), copy.deepcopy])
-@pytest.mark.parametrize(
-    ("last", "error"), [(chunk("b", finishReason="OTHER"), FinishReasonError), (chunk("b"), StreamInterrupted)]
-)
-def test_pickle__of_a_partial(last: Chunk, error: type[GeminiSyncError], duplicate: Callable[[Any], Any]) -> None:
-    journey = Journey("oauth")
-    reply = reply_of(chunk("a"), last, journey=journey)
-    with pytest.raises(error) as caught:
-        list(reply)
-    journey.attempts.append(
-        Attempt("oauth", 1.0, 1.0, "interrupted", caught.value)
-    )  # an attempt names the error itself
-    twin = duplicate(caught.value)
-    assert (type(twin), str(twin), twin.partial.text) == (error, str(caught.value), "ab")
-    assert repr(twin.partial) == repr(caught.value.partial)  # type: ignore[attr-defined]
-    assert twin.partial.attempts[0].outcome == "interrupted"
-
-
-def test_repr__route_state_and_counts() -> None:
-    reply = reply_of(chunk("abc"), STOP, journey=Journey("oauth"))
-    seen = [repr(reply)]
-    for _ in reply:
-        seen.append(repr(reply))
-    assert [*seen, repr(reply)] == [
-        "Reply(route='oauth', state='new', chunks=0, characters=0, finish_reason=None)",
-        "Reply(route='oauth', state='open', chunks=1, characters=3, finish_reason=None)",
-        "Reply(route='oauth', state='open', chunks=2, characters=4, finish_reason='STOP')",
-        "Reply(route='oauth', state='complete', chunks=2, characters=4, finish_reason='STOP')",
-    ]
-
-
-# -- recordings
-
-
-def test_recorded_streams(corpus: Path) -> None:
-    for expected in json.loads((corpus / "streams" / "expected.json").read_text("utf-8")):
-        body = (corpus / "streams" / expected["file"]).read_bytes()
-        if expected["error_body"]:
-            continue
-        reply = Reply(Chunk(json.loads(e.data)) for e in events([body], 2**20) if not isinstance(e, ForeignEvent))
-        error: Optional[GeminiSyncError] = None
-        try:
-            texts = "".join(reply)
-        except (StreamInterrupted, FinishReasonError, EmptyResponseError) as exc:
-            error, texts = exc, reply.text
-        assert texts == expected["concatenated_text"], expected["file"]
-        assert isinstance(error, StreamInterrupted) is not expected["ends_normally"], expected["file"]
-        refused = expected["block_reason"] or expected["finish_reason"] in ("SAFETY", "RECITATION")
-        assert isinstance(error, BlockedError) is bool(refused), expected["file"]

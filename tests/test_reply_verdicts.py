@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Optional
 
 import pytest
@@ -19,6 +21,7 @@ from gemini_sync.errors import (
 )
 from gemini_sync.reply import Attempt, Journey, Reply
 from gemini_sync.response import Chunk
+from gemini_sync.sse import ForeignEvent, events
 
 _COMPLETE = "STOP MAX_TOKENS FINISH_REASON_UNSPECIFIED SOMETHING_NEW stop".split()
 _REFUSED = (
@@ -78,9 +81,8 @@ def test_finish_reason__complete_or_unknown__is_no_error(reason: str) -> None:
 def test_finish_reason__refused_or_failed__raises_after_the_text(reason: str, text: str) -> None:
     journey = Journey("oauth", [Attempt("oauth", 1.0, 0.5, "answered")])
     reply = reply_of(chunk("a"), chunk(text, finishReason=reason, finishMessage="It is so."), journey=journey)
-    pieces = []
     with pytest.raises(FinishReasonError) as caught:
-        pieces.extend(piece for piece in reply)
+        list(reply)
     error = caught.value
     assert type(error) is (BlockedError if reason in _REFUSED else FinishReasonError)
     assert (error.reason, error.finish_message, error.partial.text) == (reason, "It is so.", "a" + text)
@@ -319,3 +321,23 @@ def test_partial__is_over() -> None:
     with error.partial as partial:
         partial.cancel()
     assert partial.text == "a"
+
+
+# -- recordings
+
+
+def test_recorded_streams(corpus: Path) -> None:
+    for expected in json.loads((corpus / "streams" / "expected.json").read_text("utf-8")):
+        body = (corpus / "streams" / expected["file"]).read_bytes()
+        if expected["error_body"]:
+            continue
+        reply = Reply(Chunk(json.loads(e.data)) for e in events([body], 2**20) if not isinstance(e, ForeignEvent))
+        error: Optional[GeminiSyncError] = None
+        try:
+            texts = "".join(reply)
+        except (StreamInterrupted, FinishReasonError, EmptyResponseError) as exc:
+            error, texts = exc, reply.text
+        assert texts == expected["concatenated_text"], expected["file"]
+        assert isinstance(error, StreamInterrupted) is not expected["ends_normally"], expected["file"]
+        refused = expected["block_reason"] or expected["finish_reason"] in ("SAFETY", "RECITATION")
+        assert isinstance(error, BlockedError) is bool(refused), expected["file"]

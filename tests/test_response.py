@@ -1,4 +1,4 @@
-"""Holds the chunk to what it shows of a response: every kind of part, every wrong shape, nothing that can be changed."""
+"""Holds the chunk to what it shows of a response: every kind of part, every wrong shape, and nothing to change."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_inline_data__wrong_types(given_blob: Any, blob: Blob) -> None:
 
 
 @given(st.lists(st.tuples(RESPONSES, st.booleans()), min_size=1, max_size=4))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_wrong_shapes__never_raise(responses: list[tuple[Any, bool]]) -> None:
     turn, texts, thoughts = Turn(), "", ""
     for raw, wrapped in responses:

@@ -1,14 +1,11 @@
-"""Holds the event stream to the standard in every segmentation, and to what it does beyond it: errors, bounds, memory."""
+"""Holds the event stream to the standard in every segmentation, and to the project's policies beyond it."""
 
 from __future__ import annotations
 
 import base64
-import gc
 import json
 import logging
 import random
-import tracemalloc
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,27 +15,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gemini_sync import sse
-from gemini_sync.errors import ProtocolError
 from gemini_sync.sse import Event, ForeignEvent, events
-from tests.sse_kit import Known, Seen, cut, expected_from, read, read_by_the_standard
-
-_LANES = {"small": sse._LARGE_BLOCK_BYTES, "large": 0}
+from tests.sse_kit import LANES, Seen, cut, expected_from, read, read_by_the_standard, segmentations
 
 
-@pytest.fixture(params=_LANES)
+@pytest.fixture(params=LANES)
 def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways through the module: the usual one, and the one of large blocks for blocks of any size."""
-    monkeypatch.setattr(sse, "_LARGE_BLOCK_BYTES", _LANES[request.param])
+    monkeypatch.setattr(sse, "_LARGE_BLOCK_BYTES", LANES[request.param])
     return str(request.param)
-
-
-def _segmentations(stream: bytes, seed: str) -> Iterator[list[bytes]]:
-    yield [stream]
-    yield [stream[i : i + 1] for i in range(len(stream))]
-    yield [stream[i : i + 2] for i in range(0, len(stream), 2)]
-    chance = random.Random(seed)
-    for _ in range(20):
-        yield cut(stream, [chance.randint(0, len(stream)) for _ in range(chance.randint(0, 8))])
 
 
 def seen(stream: bytes) -> list[Seen]:
@@ -57,7 +42,7 @@ def test_cases_of_other_projects__in_any_segmentation(corpus: Path) -> None:
         stream = base64.b64decode(case["input_b64"])
         expected = [Seen(event["event"], event["data"]) for event in case["expected"]]
         assert [known.seen for known in read_by_the_standard(stream)] == expected, "the reference parser"
-        for pieces in _segmentations(stream, case["name"]):
+        for pieces in segmentations(stream, case["name"]):
             if [known.seen for known in read(pieces)] != expected:
                 wrong.add(case["name"])
     assert wrong == set()
@@ -69,7 +54,7 @@ def test_recorded_streams__in_any_segmentation(corpus: Path) -> None:
         stream = path.read_bytes()
         expected = [known.seen for known in read_by_the_standard(stream)]
         chance = random.Random(path.name)
-        for size in (len(stream), 1, 2, 1000):
+        for size in (len(stream), 1, 1000):
             assert [known.seen for known in read(cut(stream, range(0, len(stream), size)))] == expected, path.name
         for _ in range(5):
             pieces = cut(stream, [chance.randint(0, len(stream)) for _ in range(8)])
@@ -77,7 +62,10 @@ def test_recorded_streams__in_any_segmentation(corpus: Path) -> None:
 
 
 _VALUE = st.sampled_from(
-    [b"", b" ", b"  x", b"x", b"\xff", b"\xc3", b"\xe2\x80", "é…😀\u2028\x85".encode(), b"\x00", b"a:b", b'{"a":1}', b"[", b"12"]
+    [
+        b"", b" ", b"  x", b"x", b"\xff", b"\xc3", b"\xe2\x80", "é…😀\u2028\x85".encode(), b"\x00", b"a:b", b'{"a":1}',
+        b"[", b"12",
+    ]
 )  # fmt: skip
 _FIELD_LINE = st.builds(
     lambda name, colon, value: name + (colon + value if colon else b""),
@@ -93,8 +81,8 @@ _OTHER_LINE = st.sampled_from(
 )  # fmt: skip
 _FOREIGN_LINE = st.sampled_from(
     [
-        b'{"error": {"code": 503}}', b'[{"error": 1}]', b"{", b"}", b"[", b"]", b'"a": "}{",', b'"a": "\\"{"', b'"b": 1',
-        b",", b"  [1,", b"{}", b"{}{}", b"[1]]", b'{"a": "\xff"}', b'{"a": "b', b"{bad}", b'\t{"t": 1}',
+        b'{"error": {"code": 503}}', b'[{"error": 1}]', b"{", b"}", b"[", b"]", b'"a": "}{",', b'"a": "\\"{"',
+        b'"b": 1', b",", b"  [1,", b"{}", b"{}{}", b"[1]]", b'{"a": "\xff"}', b'{"a": "b', b"{bad}", b'\t{"t": 1}',
     ]
 )  # fmt: skip
 _PRETTY = st.sampled_from(
@@ -119,13 +107,13 @@ _SPANS = st.tuples(
 ).map(lambda parts: [parts[0], *parts[1], parts[2]])
 
 
-@pytest.mark.parametrize("lane_bytes", _LANES.values(), ids=_LANES)
+@pytest.mark.parametrize("lane_bytes", LANES.values(), ids=LANES)
 @given(_SPANS, st.data())
 @example([b"event: x\n", b"event\n", b"data: y\n\n"], None)
 @example([b"data: x\n", b'{"error": 1}\n', b"data: y\n\n"], None)
 @example([b"data: \xff\xc3\n", b"\n"], None)
 @example([b"", b"data: x\nevent: y\r\n\r\n", b"data: x\r\n\r\n"], None)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_stream__in_any_segmentation(lane_bytes: int, spans: list[bytes], data: Any) -> None:
     stream = b"".join(spans)
     segmentations = [spans, [stream], [stream[i : i + 1] for i in range(len(stream))]]
@@ -173,22 +161,23 @@ def test_event__the_next_piece_is_not_taken_before_it_is_asked_for() -> None:
     [
         (b'{"error": {"code": 503}}', [Seen("message", '{"error": {"code": 503}}', True)]),
         (b'[{"error": 1}]\n', [Seen("message", '[{"error": 1}]', True)]),
-        (b'{\r\n  "error": {\r\n    "code": 1\r\n  }\r\n}\r\n', [Seen("message", '{\n  "error": {\n    "code": 1\n  }\n}', True)]),
-        (b'data: 1\n\n{"a": 1}\ndata: 2\n\n', [Seen("message", "1"), Seen("message", '{"a": 1}', True), Seen("message", "2")]),
+        (b'{\r\n  "a": {\r\n    "b": 1\r\n  }\r\n}\r\n', [Seen("message", '{\n  "a": {\n    "b": 1\n  }\n}', True)]),
+        (b'data: 1\n\n[5]\ndata: 2\n\n', [Seen("message", "1"), Seen("message", "[5]", True), Seen("message", "2")]),
         (b'data: 1\n{"a": 1}\ndata: 2\n\n', [Seen("message", "1\n2"), Seen("message", '{"a": 1}', True)]),
         (b'{"a": 1}\n{"b": 2}\n', [Seen("message", '{"a": 1}', True), Seen("message", '{"b": 2}', True)]),
-        (b'data: 1\n{"a": 1}\n{"b": 2}', [Seen("message", "1"), Seen("message", '{"a": 1}', True), Seen("message", '{"b": 2}', True)]),
+        (b'data: 1\n[5]\n[6]', [Seen("message", "1"), Seen("message", "[5]", True), Seen("message", "[6]", True)]),
         (b'{"a": "} ] \\" }"}\n\ndata: 1\n\n', [Seen("message", '{"a": "} ] \\" }"}', True), Seen("message", "1")]),
         (b'{\n\n"a": 1}\n', [Seen("message", '{\n"a": 1}', True)]),
         (b'{"a": "\xff"}\n', [Seen("message", '{"a": "\ufffd"}', True)]),
         (b'5\n"text"\nnull\ntrue\n', []),
         (b'{"a": 1}data: 1\n\n', []),
+        (b'[1]]\n{"a": 1}\n', [Seen("message", '{"a": 1}', True)]),
         (b'{"open": \n: comment\n}\ndata: 1\n\n', [Seen("message", "1")]),
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("lane")
 def test_foreign_json__comes_in_its_place(stream: bytes, expected: list[Seen]) -> None:
-    for pieces in _segmentations(stream, "foreign"):
+    for pieces in segmentations(stream, "foreign"):
         assert [known.seen for known in read(pieces)] == expected
 
 
@@ -256,127 +245,3 @@ def test_feed_fails__passes_through_and_drops_the_unfinished() -> None:
 def test_empty_streams() -> None:
     for pieces in ([], [b""], [b"", b""], [b"\xef\xbb\xbf"], [b"\xef", b"\xbb"], [b"\n"], [b"\r", b"\n", b"\r"]):
         assert read(pieces) == []
-
-
-# -- bounds
-
-
-@pytest.mark.parametrize(
-    ("block", "size"),
-    [(b"data: 0123456789", 16), (b"data: 01234\ndata: 56789", 22), (b"event: long name\ndata", 20), (b'{"a":\n[1234567890]}', 18)],
-)  # fmt: skip
-@pytest.mark.usefixtures("lane")
-def test_max_event_bytes__the_bound_is_exact_in_any_segmentation(block: bytes, size: int) -> None:
-    wrong = []
-    for before in (b"", b"data: 1\n\n"):
-        for pieces in [*_segmentations(before + block + b"\n\n", "bound"), [before, block + b"\n\n"]]:
-            assert len(read(pieces, size)) == (2 if before else 1)
-            try:
-                read(pieces, size - 1)
-                wrong.append(pieces)
-            except ProtocolError as exc:
-                assert f"max_event_bytes ({size - 1} bytes)" in str(exc)
-    assert wrong == []
-
-
-@pytest.mark.usefixtures("lane")
-def test_max_event_bytes__holds_for_endless_lines_and_foreign_text() -> None:
-    def endless(piece: bytes) -> Iterator[bytes]:
-        while True:
-            yield piece
-
-    for piece in (b"x", b"data: ", b"data: x\n", b"{\n", b"[1,\n", b":", b"id: 1\r\n"):
-        with pytest.raises(ProtocolError, match="max_event_bytes"):
-            read(endless(piece), 1000)
-
-
-@pytest.mark.usefixtures("lane")
-def test_max_event_bytes__is_of_one_event() -> None:
-    stream = b"data: 0123456789\n\n: ping\n\n" * 50 + b"[1]\n" * 50
-    for pieces in _segmentations(stream, "many"):
-        assert len(read(pieces, 16)) == 100
-
-
-# -- memory
-
-
-@pytest.mark.parametrize("end", [b"\n\n", b"\n", b""])
-def test_large_event__is_let_go_of(end: bytes) -> None:
-    size, left = 4 * 2**20, []
-
-    def feed() -> Iterator[bytes]:
-        yield b"data: 1\n\n"
-        yield b'data: "'
-        for _ in range(size // 65536):
-            yield b"x" * 65536
-        yield b'"' + end
-        if end == b"\n\n":
-            left.append(tracemalloc.get_traced_memory()[0] - before)
-            yield b"data: 2\n\n"
-
-    gc.disable()
-    tracemalloc.start()
-    try:
-        stream = events(feed(), 2 * size)
-        assert next(stream).data == "1"
-        before = tracemalloc.get_traced_memory()[0]
-        event = next(stream)
-        assert len(event.data) == size + 2
-        gone = weakref.ref(event)
-        del event
-        assert len(list(stream)) == len(left)
-        left.append(tracemalloc.get_traced_memory()[0] - before)
-        assert gone() is None
-        assert max(left) < size // 8  # neither while it waits for the next bytes nor at the end
-    finally:
-        tracemalloc.stop()
-        gc.enable()
-
-
-@pytest.mark.usefixtures("lane")
-def test_endless_small_events__constant_memory() -> None:
-    def feed() -> Iterator[bytes]:
-        while True:
-            yield b": ping\r\n\r\ndata: " + b"x" * 500 + b'\r\n\r\ndata: y\r\n{"a": 1}\r\n\r\n'
-
-    stream, sizes = events(feed(), 10_000), []
-    tracemalloc.start()
-    try:
-        for _ in range(3):
-            for _ in range(300):
-                next(stream)
-            sizes.append(tracemalloc.get_traced_memory()[0])
-    finally:
-        tracemalloc.stop()
-    assert max(sizes) - sizes[0] < 10_000
-
-
-def test_dropped_generator__closes_the_feed_at_once() -> None:
-    closed = []
-
-    def feed() -> Iterator[bytes]:
-        try:
-            yield b"data: 1\n\ndata: 2\n\n"
-        finally:
-            closed.append(True)
-
-    gc.disable()
-    try:
-        for drop in (True, False):
-            stream = events(feed(), 100)
-            next(stream)
-            if drop:
-                del stream
-            else:
-                stream.close()  # type: ignore[attr-defined]
-            assert closed.pop()
-    finally:
-        gc.enable()
-
-
-def test_known__orders_by_time() -> None:
-    assert read([b"data: 1\n", b"\ndata: 2\n\n", b"[]"]) == [
-        Known(Seen("message", "1"), 18),
-        Known(Seen("message", "2"), 18),
-        Known(Seen("message", "[]", True), 21),
-    ]

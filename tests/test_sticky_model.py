@@ -125,5 +125,5 @@ class InterleavingsWithProbes(Interleavings):
 @pytest.mark.parametrize("machine", [Interleavings, InterleavingsWithProbes])
 def test_any_interleaving(machine: Any) -> None:
     case = machine.TestCase
-    case.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+    case.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
     case("runTest").runTest()

@@ -60,7 +60,7 @@ def turn_of(*chunks: Chunk) -> Turn:
         ),
         ([{"text": ""}], []),
         ([{"text": "a"}, {"text": ""}, {"text": "b"}], [{"text": "ab"}]),
-        ([{"text": "", "thought": True, "thoughtSignature": "s"}], [{"text": "", "thought": True, "thoughtSignature": "s"}]),
+        ([{"text": "", "thought": True, "unknown": "s"}], [{"text": "", "thought": True, "unknown": "s"}]),
     ],
 )  # fmt: skip
 def test_merging(parts: list[Any], merged: list[Any]) -> None:
@@ -113,8 +113,8 @@ def test_merging__is_the_same_in_any_division_into_chunks(texts: list[tuple[str,
     ],
 )
 def test_turn__can_be_sent_back(parts: list[Any]) -> None:
-    turn = turn_of(chunk(*parts))
-    assert build([{"role": "model", "parts": turn.parts}, "go on"]).body
+    history: list[Any] = [{"role": "model", "parts": turn_of(chunk(*parts)).parts}, "go on"]
+    assert build(history).body
 
 
 # -- what else a turn keeps
@@ -136,25 +136,48 @@ def test_turn__finish_and_usage_are_the_last_that_came() -> None:
 @pytest.mark.parametrize(
     ("feedback", "reason"),
     [
-        ({"blockReason": "SAFETY"}, "SAFETY"), ({"blockReason": "NEW"}, "NEW"), ({"blockReasonMessage": "no"}, "BLOCKED"),
-        ({"blockReason": 5, "blockReasonMessage": "no"}, "BLOCKED"), ({"safetyRatings": []}, None), ({}, None), (None, None),
+        ({"blockReason": "SAFETY"}, "SAFETY"),
+        ({"blockReason": "NEW"}, "NEW"),
+        ({"blockReasonMessage": "no"}, "BLOCKED"),
+        ({"blockReason": 5, "blockReasonMessage": "no"}, "BLOCKED"),
+        ({"safetyRatings": []}, None),
+        ({}, None),
+        (None, None),
     ],
-)  # fmt: skip
+)
 def test_turn__block_reason(feedback: Any, reason: Any) -> None:
     assert turn_of(chunk({"text": "a"}), Chunk({"promptFeedback": feedback}), chunk()).block_reason == reason
 
 
 @pytest.mark.parametrize(
-    ("parts", "empty"),
+    "parts",
     [
-        ([], True), ([{"text": ""}], True), ([{"text": "a", "thought": True}], True), ([{"thoughtSignature": "s"}], True),
-        ([{"text": "", "thoughtSignature": "s"}], True), ([{}], True), ([{"text": " "}], False), ([{"text": "a"}], False),
-        ([{"functionCall": {}}], False), ([{"inlineData": {}}], False), ([{"executableCode": {}}], False),
-        ([{"somethingNew": 1}], False), ([{"text": "a", "thought": True}, {"text": "b"}], False),
+        [],
+        [{}],
+        [{"text": ""}],
+        [{"thoughtSignature": "s"}],
+        [{"text": "", "thoughtSignature": "s"}],
+        [{"text": "a", "thought": True}],
     ],
-)  # fmt: skip
-def test_turn__empty(parts: list[Any], empty: bool) -> None:
-    assert turn_of(chunk(*parts)).empty is empty
+)
+def test_turn__empty(parts: list[Any]) -> None:
+    assert turn_of(chunk(*parts)).empty
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"text": " "},
+        {"functionCall": {}},
+        {"inlineData": {}},
+        {"executableCode": {}},
+        {"codeExecutionResult": {}},
+        {"new": 1},
+    ],
+)
+def test_turn__not_empty(part: Any) -> None:
+    assert not turn_of(chunk(part)).empty
+    assert not turn_of(chunk({"text": "a", "thought": True}, part)).empty
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 from tests.benchmark.connections import calls, threads, tls
 from tests.benchmark.imports import imports

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Callable
+from typing import Any
 
 from tests.benchmark import measure
 from tests.benchmark import readers as names

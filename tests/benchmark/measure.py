@@ -7,9 +7,8 @@ import random
 import statistics
 import time
 import tracemalloc
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass
-from typing import Callable
 
 from tests.benchmark.payload import Answer, text_of
 from tests.benchmark.readers import Reader, Readers

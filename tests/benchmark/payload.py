@@ -25,7 +25,7 @@ class Answer:
 
     Attributes:
         kind: ``"text"``, or ``"data"`` for base64 in inlineData.
-        events: how many, the last with a finish reason.
+        events: how many, the last with a finish reason; above 10,000 whole thousands.
         size: of the text in each, in characters, or of the base64.
         pace: ``"burst"`` (all at once), ``"paced"`` (an event each millisecond) or ``"silent"`` (one event, then none).
     """

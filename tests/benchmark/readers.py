@@ -6,8 +6,8 @@ import contextlib
 import http.client
 import json
 import ssl
-from collections.abc import Iterator
-from typing import Any, Callable, Optional, cast
+from collections.abc import Callable, Iterator
+from typing import Any, Optional, cast
 from urllib.parse import urlsplit
 
 import requests

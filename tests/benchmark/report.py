@@ -48,7 +48,9 @@ def show(results: Iterable[Result]) -> None:
             write(f"  {row.name:<42}{row.value:>12.2f}{ratio}\n")
     write("\n")
     for target in (target for result in results for target in result.targets):
-        write(f"{'PASS' if target.holds else 'FAIL'}  {target.what}: {target.figure:.2f} (at most {target.limit:g})\n")
+        write(
+            f"{'PASS' if target.holds else 'FAIL'}  {target.what}: {target.figure:.3g} (at most {target.limit:.3g})\n"
+        )
 
 
 def write_json(path: Path, results: Iterable[Result]) -> None:

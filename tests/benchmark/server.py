@@ -123,8 +123,10 @@ def main(certificate: Optional[str] = None) -> None:
 def running(certificate: Optional[Path] = None) -> Iterator[str]:
     """A server in a process of its own; its base URL."""
     command = [sys.executable, "-m", "tests.benchmark.server", *([str(certificate)] if certificate else [])]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=_ROOT, text=True, **pipes) as process:  # type: ignore[call-overload]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=_ROOT, text=True, stdin=pipe, stdout=pipe) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
         try:
             port = int(process.stdout.readline())
             yield f"http://127.0.0.1:{port}" if certificate is None else f"https://localhost:{port}"

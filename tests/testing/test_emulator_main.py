@@ -11,6 +11,8 @@ import urllib.parse
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
 from gemini_sync.testing.emulator import __main__
 
 COUNT = "/v1beta/models/m:countTokens"
@@ -47,3 +49,11 @@ def test_main__as_a_program():
         assert any(line.startswith("# The token endpoint") for line in lines)
         program.send_signal(signal.SIGINT)
         assert program.wait(TIMEOUT) == 0
+
+
+@pytest.mark.parametrize("port", ["65536", "-1", "http"])
+def test_main__no_port(port, capsys):
+    with pytest.raises(SystemExit) as caught:
+        __main__.main(["--port", port])
+    assert caught.value.code == 2
+    assert "--port" in capsys.readouterr().err

@@ -1,17 +1,28 @@
-"""Knows how the tests on real sockets call the package, and the recordings they serve; knows no expectations."""
+"""Knows what the tests on real sockets share: calls, recordings, events and signals; knows no expectations."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable
-from typing import Any, Optional, Union
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any, Callable, Optional, Union
 
-from gemini_sync import Endpoints, GeminiSyncError, Reply, Retry, stream_gemini_api_key, stream_gemini_oauth
+import pytest
+
+from gemini_sync import Endpoints, GeminiSyncError, Reply, Retry, Timeouts, stream_gemini_api_key, stream_gemini_oauth
 from gemini_sync.testing.emulator import Emulator
 from tests.support import find_corpus
 
 AT_ONCE = Retry(backoff_base=0)
 ONCE = Retry(max_attempts=1)
+#: Longer than any test may take: what waits that long waits for ever.
+NEVER = 600.0
+PATIENT: dict[str, Any] = {
+    "timeouts": Timeouts(connect=NEVER, first_token=NEVER, idle=NEVER),
+    "retry": Retry(backoff_base=NEVER, backoff_cap=NEVER),
+}
 FRAMINGS = ("chunked", "close", "length")
 
 
@@ -54,3 +65,46 @@ def chunk(text: str, finish: Optional[str] = None) -> dict[str, Any]:
 def event(text: str, finish: Optional[str] = None) -> bytes:
     """The same as a server-sent event."""
     return b"data: " + json.dumps(chunk(text, finish)).encode() + b"\r\n\r\n"
+
+
+def telling(reply: Iterable[str], got_text: threading.Event) -> Iterator[str]:
+    """The texts of ``reply``; sets ``got_text`` with each."""
+    for text in reply:
+        got_text.set()
+        yield text
+
+
+def tell_when_entered(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> threading.Event:
+    """An event that is set as ``owner.name`` is called."""
+    entered, original = threading.Event(), getattr(owner, name)
+
+    def wrapper(*args: Any, **named: Any) -> Any:
+        entered.set()
+        return original(*args, **named)
+
+    monkeypatch.setattr(owner, name, wrapper)
+    return entered
+
+
+@contextlib.contextmanager
+def on_signal(number: int, handle: Callable[[], object]) -> Iterator[Callable[[], None]]:
+    """Gives a function that sends this thread a signal, for which ``handle`` is called once."""
+    handled, receiver = threading.Event(), threading.get_ident()
+
+    def handler(*_: object) -> None:
+        if not handled.is_set():
+            handled.set()
+            handle()
+
+    def send() -> None:
+        # More than once: one that comes while a thread is about to block, but does not yet, wakes nobody.
+        for _ in range(200):
+            signal.pthread_kill(receiver, number)
+            if handled.wait(0.05):
+                break
+
+    before = signal.signal(number, handler)
+    try:
+        yield send
+    finally:
+        signal.signal(number, before)

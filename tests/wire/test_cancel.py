@@ -1,4 +1,4 @@
-"""cancel(), closing and Ctrl-C end a call at once, wherever it waits, and what comes after works."""
+"""Cancelling and closing end a call at once, wherever it waits, and what comes after works."""
 
 from __future__ import annotations
 
@@ -8,18 +8,11 @@ import threading
 
 import pytest
 
-from gemini_sync import Retry, StreamInterrupted, Timeouts
+from gemini_sync import StreamInterrupted
 from gemini_sync.call import Call
 from tests.adapter_kit import Rig
 from tests.wire.raw_server import SECONDS, RawServer, black_hole
-from tests.wire.support import FRAMINGS, ask, drain, event
-
-#: No deadline and no wait between tries ends within a test's time: only cancelling does.
-NEVER = 600.0
-PATIENT = {
-    "timeouts": Timeouts(connect=NEVER, first_token=NEVER, idle=NEVER),
-    "retry": Retry(backoff_base=NEVER, backoff_cap=NEVER),
-}
+from tests.wire.support import FRAMINGS, PATIENT, ask, drain, event, on_signal, tell_when_entered, telling
 
 
 class Reader(threading.Thread):
@@ -31,12 +24,7 @@ class Reader(threading.Thread):
         self.start()
 
     def run(self):
-        self.outcome = drain(self._texts())
-
-    def _texts(self):
-        for text in self.reply:
-            self.got_text.set()
-            yield text
+        self.outcome = drain(telling(self.reply, self.got_text))
 
     def finish(self):
         """The texts and the error; fails where the reader is still blocked."""
@@ -49,18 +37,6 @@ def assert_cancelled(error, partial=""):
     assert type(error) is StreamInterrupted
     assert (error.cancelled, error.partial.text) == (True, partial)
     assert [attempt.outcome for attempt in error.attempts][-1:] == ["cancelled"]
-
-
-def tell_when_entered(monkeypatch, owner, name):
-    """An event that is set as ``owner.name`` is called."""
-    entered, original = threading.Event(), getattr(owner, name)
-
-    def wrapper(*args, **named):
-        entered.set()
-        return original(*args, **named)
-
-    monkeypatch.setattr(owner, name, wrapper)
-    return entered
 
 
 # --- where a call may wait
@@ -190,8 +166,7 @@ def test_cancel__never_flips(emulator, tmp_path):
 
 
 def test_cancel__by_the_reader_itself_ends_at_the_next_piece(emulator):
-    emulator.api_key.answer(text="one two three four five")
-    emulator.api_key.fail("stall", after=2)
+    emulator.api_key.answer(body=event("one") + event(" two", "STOP"), pieces=[event("one") + event(" two", "STOP")])
     reply = ask(emulator, **PATIENT)
     assert next(reply) == "one"
     reply.cancel()
@@ -202,13 +177,9 @@ def test_cancel__by_the_reader_itself_ends_at_the_next_piece(emulator):
 
 def test_cancel__by_a_signal_handler(emulator):
     reply = ask(emulator, **PATIENT)
-    reader = threading.get_ident()
-    emulator.api_key.fail("stall", before=lambda: signal.pthread_kill(reader, signal.SIGUSR1))
-    before = signal.signal(signal.SIGUSR1, lambda *_: reply.cancel())
-    try:
+    with on_signal(signal.SIGUSR1, reply.cancel) as send:
+        emulator.api_key.fail("stall", before=send)
         _, error = drain(reply)
-    finally:
-        signal.signal(signal.SIGUSR1, before)
     assert_cancelled(error)
 
 
@@ -257,58 +228,3 @@ def test_close__of_the_adapter_cancels_its_calls(emulator, tmp_path):
         assert [reader.finish()[1].cancelled for reader in readers] == [True, True]
     assert rig.flips == []
     assert emulator.wait_closed()
-
-
-# --- Ctrl-C
-
-
-@pytest.fixture
-def interrupt():
-    """Presses Ctrl-C. A test run in the background ignores it otherwise."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-    signal.signal(signal.SIGINT, before)
-
-
-def test_ctrl_c__while_waiting_for_headers(server, route, interrupt):
-    script = getattr(server, route)
-    script.fail("stall", before=interrupt)
-    reply = ask(server, route, **PATIENT)
-    with pytest.raises(KeyboardInterrupt):
-        list(reply)
-    assert server.wait_closed()
-    assert len(script.requests) == 1
-    assert list(ask(server, route))
-
-
-@pytest.mark.parametrize("framing", FRAMINGS)
-def test_ctrl_c__in_the_body(server, framing, interrupt):
-    server.api_key.answer(text="one two three", framing=framing, pace=lambda index: index and interrupt())
-    server.api_key.fail("stall", after=1)
-    reply = ask(server, **PATIENT)
-    with pytest.raises(KeyboardInterrupt):
-        list(reply)
-    assert server.wait_closed()
-    assert (len(server.api_key.requests), reply.text) == (1, "one")
-    server.api_key.reset()
-    assert list(ask(server))
-
-
-def test_ctrl_c__in_the_sleep_between_retries(emulator, tmp_path, monkeypatch, interrupt):
-    asleep = tell_when_entered(monkeypatch, Call, "sleep")
-    emulator.oauth.fail(503)
-
-    def interrupt_sleeper():
-        assert asleep.wait(SECONDS)
-        interrupt()
-
-    with Rig(emulator, tmp_path) as rig:
-        adapter = rig.adapter(sleep=None, **PATIENT)
-        helper = threading.Thread(target=interrupt_sleeper)
-        helper.start()
-        with pytest.raises(KeyboardInterrupt):
-            adapter.generate("Why?")
-        helper.join()
-        assert len(emulator.oauth.requests) == 1
-        assert adapter.generate("Why?").route == "oauth"
-    assert (rig.flips, emulator.api_key.requests) == ([], [])

@@ -11,11 +11,9 @@ from gemini_sync import DeadlineExceeded, Retry, ServerError, StreamInterrupted,
 from gemini_sync.transport import Exchange
 from tests.adapter_kit import Rig
 from tests.wire.raw_server import SECONDS, RawServer, black_hole
-from tests.wire.support import FRAMINGS, ONCE, ask, drain, event
+from tests.wire.support import FRAMINGS, NEVER, ONCE, ask, drain, event
 
 SHORT = 0.2
-#: Longer than any test may take: what ends by this deadline ends by the wrong one.
-NEVER = 600.0
 
 
 def limits(**short):

@@ -11,12 +11,19 @@ from collections.abc import Sequence
 from gemini_sync.testing.emulator.server import Emulator
 
 
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not {port}")
+    return port
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until interrupted, after printing what to put into the environment; the exit status."""
     parser = argparse.ArgumentParser(
         prog="gemini-sync emulator", description="Serve both Gemini endpoints on 127.0.0.1, without Gemini."
     )
-    parser.add_argument("--port", type=int, default=0, help="the port to listen on (default: a free one)")
+    parser.add_argument("--port", type=_port, default=0, help="the port to listen on (default: a free one)")
     parser.add_argument("--credentials", metavar="PATH", help="write a credentials file with good tokens there")
     options = parser.parse_args(argv)
     # Ctrl-C is how the user ends it
