@@ -234,7 +234,7 @@ def _error_of(answer: Answer, expected: str, secret: str) -> Union[ApiError, Pro
     if answer.status >= 400:
         return api_error(answer.status, answer.text, headers=answer.headers, secrets=(secret,))
     try:
-        decoded = json.loads(answer.text)
+        decoded = answer.json()
     except ValueError:
         decoded = None
     if find_error(decoded) is not None:
@@ -250,7 +250,7 @@ def _error_of(answer: Answer, expected: str, secret: str) -> Union[ApiError, Pro
 def _total(answer: Answer, secret: str) -> int:
     refuse_redirect(answer.status, answer.headers)
     try:
-        total: Optional[Any] = json.loads(answer.text)["totalTokens"] if answer.status == 200 else None
+        total: Optional[Any] = answer.json()["totalTokens"] if answer.status == 200 else None
     except (ValueError, KeyError, TypeError):
         total = None
     if isinstance(total, int):

@@ -286,6 +286,9 @@ class GuardedAdapter(HTTPAdapter):
         return pool
 
     def close(self) -> None:
+        # urllib3 closes a pool when nothing names it any more; the traceback of a kept error may go on naming it.
+        for pool in self._pools.values():
+            pool.close()
         self._pools.clear()
         super().close()
 

@@ -182,7 +182,10 @@ class Answer:
 
     def json(self) -> Any:
         """The decoded body; raises ValueError where it is no JSON."""
-        return json.loads(self.text)
+        try:
+            return json.loads(self.text)
+        except RecursionError as exc:
+            raise ValueError("nested too deeply") from exc
 
 
 class Exchange:

@@ -124,6 +124,8 @@ def test_timeouts__seconds_above_zero_or_none(name: str) -> None:
     for bad in wrong:
         with pytest.raises(ConfigError, match=rf"Timeouts\.{name} must be a number above 0, not"):
             Timeouts(**{name: bad})
+    with pytest.raises(ConfigError, match="at most 1e"):  # no socket takes that
+        Timeouts(**{name: 1e12})
 
 
 def test_timeouts__finite_by_default() -> None:

@@ -18,7 +18,7 @@ NOW = 1_700_000_000.0
 _RPC = "type.googleapis.com/google.rpc."
 # None of them is anybody's.
 CANARIES = {
-    "api key": "AIzaSyEXAMPLE-canary_000000000000000000",
+    "api key": "AIzaSyEXAMPLE-canary_00",
     "other api key": "AIzvEXAMPLEcanary00000",
     "new api key": "AQ.Ab8EXAMPLE_canary-0000000",
     "access token": "ya29.a0EXAMPLE_canary-000.more",

@@ -1,0 +1,277 @@
+"""Holds one adapter to any number of threads: one refresh, one flip, one message, one probe, each answer exact."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gemini_sync import GeminiDualAdapter, Reply, StreamInterrupted
+from gemini_sync.call import Call
+from gemini_sync.router import notify_stderr
+from gemini_sync.testing.emulator import Emulator, default_text
+from tests.adapter_kit import Gate, Rig, in_thread
+from tests.credentials_kit import Clock, await_all, together
+
+MANY = 50
+SECONDS = 20.0
+
+
+@pytest.fixture
+def rig(emulator: Emulator, tmp_path: Path) -> Iterator[Rig]:
+    with Rig(emulator, tmp_path) as rig:
+        yield rig
+
+
+class Asker:
+    """Asks a question of its own each time, checks the answer and gives the route; called by any thread."""
+
+    def __init__(self, adapter: GeminiDualAdapter) -> None:
+        self._adapter, self._numbers = adapter, itertools.count()
+
+    def __call__(self) -> Any:
+        question = f"Question {next(self._numbers)}"
+        reply = self._adapter.generate(question)
+        assert reply.text == default_text(question)
+        return reply.route
+
+
+def asked(rig: Rig) -> list[str]:
+    """The questions that the API-key route got."""
+    return [request.json["contents"][0]["parts"][0]["text"] for request in rig.emulator.api_key.requests]
+
+
+# -- one refresh, one flip, one message
+
+
+def test_401__met_by_many_at_once(rig: Rig, capfd: pytest.CaptureFixture[str]) -> None:
+    barrier = threading.Barrier(MANY)
+    rig.emulator.oauth.fail(401, times=MANY, before=lambda: barrier.wait(SECONDS))
+    rig.emulator.oauth.fail(401, times=None)
+    adapter = rig.adapter(on_fallback=notify_stderr)
+    assert together(MANY, Asker(adapter)) == ["api_key"] * MANY
+    assert len(rig.emulator.token.requests) == 1
+    assert rig.counts == (2 * MANY, MANY)
+    assert len(set(asked(rig))) == MANY
+    assert capfd.readouterr().err.count("\n") == 1
+    assert Asker(adapter)() == "api_key"
+    assert rig.counts == (2 * MANY, MANY + 1)
+
+
+def test_401__met_by_many_and_mended_by_one_refresh(rig: Rig) -> None:
+    barrier = threading.Barrier(MANY)
+    rig.emulator.oauth.fail(401, times=MANY, before=lambda: barrier.wait(SECONDS))
+    assert together(MANY, Asker(rig.adapter())) == ["oauth"] * MANY
+    assert len(rig.emulator.token.requests) == 1
+    assert (rig.counts, rig.flips) == ((2 * MANY, 0), [])
+
+
+@pytest.mark.parametrize("outcome", ["refreshed", "refused"])
+def test_refresh__that_many_wait_for(rig: Rig, monkeypatch: pytest.MonkeyPatch, outcome: str) -> None:
+    """The token endpoint answers once all the others wait."""
+    rig.path = rig.emulator.write_credentials(rig.path, expires_in=-60)
+    waiting = threading.Semaphore(0)
+    wait_for = Call.wait_for
+    monkeypatch.setattr(Call, "wait_for", lambda call, future: (waiting.release(), wait_for(call, future)))
+    rig.emulator.token.before = lambda: await_all(waiting, MANY - 1)
+    if outcome == "refused":
+        rig.emulator.token.fail(400, error="invalid_grant", times=None)
+    route = "oauth" if outcome == "refreshed" else "api_key"
+    assert together(MANY, Asker(rig.adapter())) == [route] * MANY
+    assert len(rig.emulator.token.requests) == 1
+    assert len(rig.emulator.load_code_assist.requests) == (outcome == "refreshed")
+    assert len(rig.flips) == (outcome == "refused")
+
+
+def test_503__met_by_many_at_once(rig: Rig) -> None:
+    """Each keeps to its own number of tries; together they flip once, and the late ones do not say it again."""
+    rig.emulator.oauth.fail(503, times=None)
+    barrier = threading.Barrier(MANY)
+    passed = itertools.count()
+    rig.emulator.oauth.before = lambda: next(passed) < MANY and barrier.wait(SECONDS)
+    assert together(MANY, Asker(rig.adapter())) == ["api_key"] * MANY
+    assert rig.counts == (3 * MANY, MANY)
+    assert len(rig.flips) == 1
+
+
+# -- who comes late
+
+
+def test_late_failure__does_not_undo_a_reset(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    gate = Gate()
+    rig.emulator.oauth.fail(403, before=gate)
+    adapter = rig.adapter()
+    slow = in_thread(Asker(adapter))
+    gate.await_arrivals()
+    rig.emulator.oauth.fail(403)
+    assert Asker(adapter)() == "api_key"
+    adapter.reset()
+    assert Asker(adapter)() == "oauth"
+    with caplog.at_level(logging.WARNING):
+        gate.open()
+        assert slow() == "api_key"
+    assert "the API key serves one call, OAuth stays preferred" in caplog.text
+    assert not adapter.fallback_active
+    assert Asker(adapter)() == "oauth"
+    assert len(rig.flips) == 1
+
+
+def test_late_failure__after_a_flip_says_nothing_again(rig: Rig) -> None:
+    gate = Gate()
+    rig.emulator.oauth.fail(403, before=gate)
+    adapter = rig.adapter()
+    slow = in_thread(Asker(adapter))
+    gate.await_arrivals()
+    rig.emulator.oauth.fail(403)
+    assert Asker(adapter)() == "api_key"
+    gate.open()
+    assert slow() == "api_key"
+    assert len(rig.flips) == 1
+    assert adapter.fallback_active
+
+
+def test_late_success__does_not_undo_a_flip(rig: Rig) -> None:
+    """Streams on their way over OAuth go on to their end, and decide nothing."""
+    gate = Gate()
+    rig.emulator.oauth.answer(times=4, pace=lambda index: gate() if index == 1 else None)
+    adapter = rig.adapter()
+    slow = [in_thread(Asker(adapter)) for _ in range(4)]
+    gate.await_arrivals(4)
+    rig.emulator.oauth.fail(403)
+    assert Asker(adapter)() == "api_key"
+    gate.open()
+    assert [result() for result in slow] == ["oauth"] * 4
+    assert Asker(adapter)() == "api_key"
+    assert (rig.counts, len(rig.flips)) == ((5, 2), 1)
+
+
+# -- many streams
+
+
+def test_many_streams__are_each_exact_over_connections_used_again(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    ask = Asker(rig.adapter())
+    with caplog.at_level(logging.DEBUG):
+        assert together(32, lambda: {ask() for _ in range(20)}) == [{"oauth"}] * 32
+    assert rig.counts == (640, 0)
+    assert len({request.json["user_prompt_id"] for request in rig.emulator.oauth.requests}) == 640
+    assert rig.emulator.connections_total <= 32
+    assert not [record for record in caplog.records if "pool is full" in record.getMessage()]
+
+
+def test_status__is_whole_under_threads(rig: Rig) -> None:
+    adapter = rig.adapter()
+    rig.emulator.oauth.fail(403, times=None)
+    ask, stop, seen = Asker(adapter), threading.Event(), []
+
+    def watch() -> None:
+        while not stop.is_set():
+            status = adapter.route_status()
+            assert status.fallback_active == (status.preferred == "api_key")
+            assert (status.reason in (None, "reset()")) == (not status.fallback_active)
+            seen.append(status)
+
+    watcher = in_thread(watch)
+
+    def play() -> None:
+        for _ in range(10):
+            assert ask() == "api_key"
+            adapter.reset()
+
+    assert together(8, play) == [None] * 8
+    stop.set()
+    watcher()
+    assert seen
+    assert len(rig.flips) >= 10
+
+
+def test_choosing__takes_no_lock(rig: Rig) -> None:
+    """Where the fallback state is locked, for as long as it likes, calls go on."""
+    adapter = rig.adapter()
+    with adapter._router._sticky._lock:
+        assert in_thread(Asker(adapter))() == "oauth"
+    rig.emulator.oauth.fail(403)
+    assert Asker(adapter)() == "api_key"
+    with adapter._router._sticky._lock:
+        assert in_thread(Asker(adapter))() == "api_key"
+        assert adapter.fallback_active
+
+
+# -- probes
+
+
+class Probing:
+    """An adapter that has fallen back, its cool-down of a minute over, and a gate for what asks OAuth next."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig, self.clock, self.gate = rig, Clock(0.0), Gate()
+        self.adapter = rig.adapter(sticky_for=60.0, clock=self.clock)
+        self.ask = Asker(self.adapter)
+        rig.emulator.oauth.fail(403)
+        assert self.ask() == "api_key"
+        self.clock.advance(60.0)
+
+    def probe_beside_others(self) -> Any:
+        """The result of a probe that is on its way while all others are served by the key."""
+        probe = in_thread(self.ask)
+        self.gate.await_arrivals()
+        assert together(8, self.ask) == ["api_key"] * 8
+        assert self.rig.counts == (2, 9)
+        self.gate.open()
+        return probe()
+
+
+def test_probe__is_one_threads_and_success_flips_back(rig: Rig) -> None:
+    probing = Probing(rig)
+    rig.emulator.oauth.answer(times=1, before=probing.gate)
+    assert probing.probe_beside_others() == "oauth"
+    assert not probing.adapter.fallback_active
+    assert together(8, probing.ask) == ["oauth"] * 8
+    assert [(event.from_route, event.to_route) for event in rig.flips] == [("oauth", "api_key"), ("api_key", "oauth")]
+    assert "OAuth serves from now on" in str(rig.flips[-1])
+
+
+def test_probe__is_one_threads_and_failure_renews_the_cool_down(rig: Rig) -> None:
+    probing = Probing(rig)
+    rig.emulator.oauth.fail(403, before=probing.gate)
+    assert probing.probe_beside_others() == "api_key"
+    probing.clock.advance(59.0)
+    assert together(8, probing.ask) == ["api_key"] * 8
+    assert (rig.counts, len(rig.flips)) == ((2, 18), 1)
+    probing.clock.advance(1.0)
+    assert probing.ask() == "oauth"
+
+
+def test_probe__that_is_cancelled_frees_the_slot(rig: Rig) -> None:
+    probing = Probing(rig)
+    rig.emulator.oauth.fail("stall", before=probing.gate)
+    reply: Reply = probing.adapter.stream("Hi")
+    probe = in_thread(lambda: list(reply))
+    probing.gate.await_arrivals()
+    assert probing.ask() == "api_key"
+    reply.cancel()
+    with pytest.raises(StreamInterrupted) as caught:
+        probe()
+    assert caught.value.cancelled
+    probing.gate.open()
+    assert probing.adapter.fallback_active
+    assert probing.ask() == "oauth"
+    assert len(rig.flips) == 2
+
+
+def test_probe__that_a_reset_overtakes_decides_nothing(rig: Rig) -> None:
+    probing = Probing(rig)
+    rig.emulator.oauth.answer(times=1, before=probing.gate)
+    probe = in_thread(probing.ask)
+    probing.gate.await_arrivals()
+    probing.adapter.reset()
+    rig.emulator.oauth.fail(403)
+    assert probing.ask() == "api_key"
+    probing.gate.open()
+    assert probe() == "oauth"
+    assert probing.adapter.fallback_active
+    assert [event.to_route for event in rig.flips] == ["api_key", "api_key"]
