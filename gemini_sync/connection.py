@@ -17,6 +17,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NewConnectionError
+from urllib3.poolmanager import pool_classes_by_scheme
 from urllib3.util.connection import allowed_gai_family
 from urllib3.util.ssl_ import create_urllib3_context
 
@@ -227,10 +228,17 @@ class _GuardedTLSPool(HTTPSConnectionPool):
 
 
 def guard(adapter: Any) -> None:
-    """Make ``adapter``'s future connections keep deadlines and be cancellable, where it is a plain ``HTTPAdapter``."""
-    manager = getattr(adapter, "poolmanager", None)
-    if manager is not None:
+    """Have the future connections of an ``HTTPAdapter`` keep deadlines and be cancellable. Idempotent."""
+    if isinstance(adapter, HTTPAdapter) and "proxy_manager_for" not in vars(adapter):
+        _guarded(adapter.poolmanager)
+        manager_for = adapter.proxy_manager_for
+        adapter.proxy_manager_for = lambda *args, **kwargs: _guarded(manager_for(*args, **kwargs))  # type: ignore[method-assign]
+
+
+def _guarded(manager: Any) -> Any:
+    if manager.pool_classes_by_scheme is pool_classes_by_scheme:  # SOCKS and other adapters bring classes of their own
         manager.pool_classes_by_scheme = {"http": _GuardedPool, "https": _GuardedTLSPool}
+    return manager
 
 
 class _TLSSocket(ssl.SSLSocket):
@@ -251,29 +259,19 @@ def _tls_context(ca_path: str) -> ssl.SSLContext:
     context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
     context.check_hostname = True
     context.sslsocket_class = _TLSSocket
-    if os.path.isdir(ca_path):
-        context.load_verify_locations(capath=ca_path)
-    else:
-        context.load_verify_locations(cafile=ca_path)
+    try:
+        context.load_verify_locations(**{"capath" if os.path.isdir(ca_path) else "cafile": ca_path})
+    except OSError as exc:
+        raise OSError(f"the CA bundle {ca_path} cannot be loaded ({exc})") from None  # whose own words name no file
     return context
 
 
 class GuardedAdapter(HTTPAdapter):
-    """The transport adapter of our own sessions: guarded connections, one shared TLS context."""
+    """The transport adapter of our own sessions, to be guarded, too: one TLS context for all, and pools found fast."""
 
     def __init__(self, **kwargs: Any) -> None:
         self._pools: dict[Any, Any] = {}
         super().__init__(**kwargs)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        guard(self)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        if not proxy.lower().startswith("socks"):  # those pools bring connections of their own
-            manager.pool_classes_by_scheme = self.poolmanager.pool_classes_by_scheme
-        return manager
 
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
         # Making the key under which urllib3 keeps a pool is a twentieth of what a short call costs.

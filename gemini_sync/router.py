@@ -6,7 +6,6 @@ import copy
 import logging
 import random
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -101,12 +100,12 @@ class Router:
         # The error after which the account must not be used for OAuth any more; one assignment, so no lock.
         self._barred: Optional[GeminiSyncError] = None
         self._closed = False
+        # Its methods are atomic, so there is no lock, which a signal handler that closes the adapter, or the end of a
+        # dropped reply whenever garbage is collected, could ask for in the very thread that holds it.
         self._running: set[Call] = set()
-        self._lock = threading.Lock()  # guards _running and _closed
         renew_after_fork(self)
 
     def renew_after_fork(self) -> None:
-        self._lock = threading.Lock()
         self._running = set()  # calls of the parent's other threads
 
     # -- the operations
@@ -306,25 +305,20 @@ class Router:
 
     def close(self) -> None:
         """Cancel the calls that are running and refuse new ones. Idempotent."""
-        with self._lock:
-            self._closed = True
-            running = list(self._running)
-        for call in running:
+        self._closed = True
+        for call in self._running.copy():
             call.cancel()
 
     @contextmanager
     def _registered(self, call: Call) -> Iterator[None]:
         """Lets ``close()`` find the call while it runs."""
-        with self._lock:
-            closed = self._closed
-            self._running.add(call)
-        if closed:
-            call.cancel()
+        self._running.add(call)
         try:
+            if self._closed:  # looked at last: close() looks at the calls last
+                call.cancel()
             yield
         finally:
-            with self._lock:
-                self._running.discard(call)
+            self._running.discard(call)
 
     def _notify(self, event: FallbackEvent) -> None:
         _log.info("%s", event)

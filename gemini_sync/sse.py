@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import logging
 import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Optional
+from typing import Any, Optional, Union
 
 import sseclient
 
@@ -21,6 +22,7 @@ Event = sseclient.Event
 
 _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"[\r\n]")
+_BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n")
 _FIELD = re.compile(rb"(?:data|event|id|retry)(?::|$)|:")
 _JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _LARGE_BLOCK_BYTES = 64 * 1024
@@ -62,27 +64,37 @@ class _Framer:
         self._chunks = chunks
         self._max_event_bytes = max_event_bytes
         self._line: list[bytes] = []  # pieces of the line whose end has not come
-        self._block: list[bytes] = []  # lines of the block whose blank line has not come
+        # Lines of the block whose blank line has not come; of a large data line, its value, decoded already.
+        self._block: list[Union[bytes, str]] = []
         self._foreign: list[bytes] = []  # lines of a JSON value outside the fields, while brackets are open
         self._depth = 0  # how many are
+        self._foreign_bytes = 0
         self._complete_foreign: list[bytes] = []  # such values that wait for the block they came in
         self._held = 0  # bytes in all of these
         self._skip_newline = False  # the last byte was a CR: an LF that follows belongs to it
 
     def __iter__(self) -> Iterator[bytes]:
+        max_bytes = min(_LARGE_BLOCK_BYTES, self._max_event_bytes)
         for chunk in _without_bom(self._chunks):
-            if not (self._line or self._block or self._foreign or self._skip_newline):
-                end = _plain_end(chunk, min(_LARGE_BLOCK_BYTES, self._max_event_bytes))
-                if end == len(chunk):
-                    yield chunk
-                    del chunk
-                    continue
+            if self._is_within():
+                # Only up to the next blank line: a burst must not go on in this lane because one read ended in it.
+                blank = _BLANK_LINE.search(chunk) if b"\n" in chunk else None
+                end = blank.end() if blank else len(chunk)
+                yield from self._feed(chunk[:end])
+                chunk = chunk[end:]
+            if not self._is_within():
+                end = _plain_end(chunk, max_bytes)
                 if end:
                     yield chunk[:end]
                     chunk = chunk[end:]
-            yield from self._feed(chunk)
+            if chunk:
+                yield from self._feed(chunk)
             del chunk
         yield from self._end()
+
+    def _is_within(self) -> bool:
+        """True while something has begun whose end has not come."""
+        return bool(self._line or self._block or self._foreign or self._skip_newline)
 
     def take(self) -> Event:
         """The event that waits in ``instead``."""
@@ -99,28 +111,39 @@ class _Framer:
         if b"\n" not in chunk and b"\r" not in chunk:
             self._hold(self._line, chunk)
             return
-        held = b""
-        if self._line:
-            # Only what the line end completes is joined, and once: an event of many megabytes is copied no further.
-            end = _LINE_END.search(chunk).start()  # type: ignore[union-attr]
-            self._hold(self._line, chunk[:end])
-            held = b"".join(self._line)
-            self._held -= len(held)
-            self._line.clear()
-            chunk = chunk[end:]
-        lines = chunk.splitlines(True)
+        line = self._end_line(chunk) if self._line else None
+        if line is not None:
+            chunk = chunk[_LINE_END.search(chunk).start() :]  # type: ignore[union-attr]
+        lines: list[bytes] = chunk.splitlines(True)
         self._skip_newline = chunk.endswith(b"\r")
         del chunk
         unfinished = b"" if lines[-1].endswith((b"\n", b"\r")) else lines.pop()
-        if held:
-            lines[0] = held
-            del held
         lines.reverse()
+        if line is not None:
+            lines.pop()  # the line end itself
+            if isinstance(line, bytes):
+                lines.append(line)
+            del line
         while lines:
             yield from self._take(lines.pop().rstrip(b"\r\n"))
         self._hold(self._line, unfinished)
 
-    def _hold(self, where: list[bytes], data: bytes) -> None:
+    def _end_line(self, chunk: bytes) -> Union[bytes, str]:
+        """The line that ``chunk`` ends; a large ``data`` line goes into the block right away.
+
+        Joined once, decoded piece by piece: an event of many megabytes is nowhere copied as a whole.
+        """
+        self._hold(self._line, chunk[: _LINE_END.search(chunk).start()])  # type: ignore[union-attr]
+        pieces, self._line = self._line, []
+        size = sum(map(len, pieces))
+        if size > _LARGE_BLOCK_BYTES and pieces[0].startswith(b"data:"):
+            self._close_foreign()
+            self._block.append(_decode_value(pieces))
+            return self._block[-1]
+        self._held -= size
+        return b"".join(pieces)
+
+    def _hold(self, where: list[Any], data: bytes) -> None:
         self._held += len(data)
         if self._held > self._max_event_bytes:
             raise ProtocolError(
@@ -138,6 +161,7 @@ class _Framer:
                 self._hold(self._block, line)
         elif self._foreign or line.lstrip()[:1] in (b"{", b"["):
             self._hold(self._foreign, line)
+            self._foreign_bytes += len(line)
             bare = _JSON_STRING.sub(b"", line)
             self._depth += bare.count(b"{") + bare.count(b"[") - bare.count(b"}") - bare.count(b"]")
             if self._depth <= 0:
@@ -145,25 +169,26 @@ class _Framer:
         elif line:
             # The standard ignores unknown fields; whoever looks for lost text should still find a trace.
             _log.debug("ignored a line of %d bytes that is no field of an event stream", len(line))
-        if not line or not self._block:
+        if not line or not (self._block or self._foreign):
             yield from self._dispatch()
 
     def _close_foreign(self) -> None:
         if self._foreign:
             self._complete_foreign.append(b"\n".join(self._foreign))
-            self._foreign, self._depth = [], 0
+            self._foreign, self._depth, self._foreign_bytes = [], 0, 0
 
     def _dispatch(self) -> Iterator[bytes]:
         """The block so far and the foreign values that came in it."""
-        block, self._block = b"\n".join(self._block), []
+        lines, self._block = self._block, []
         foreign, self._complete_foreign = self._complete_foreign, []
-        self._held = sum(map(len, self._line)) + sum(map(len, self._foreign))
-        if len(block) > _LARGE_BLOCK_BYTES:
-            self.instead = _parse_large(block)
-            del block
+        self._held = self._foreign_bytes
+        if str in map(type, lines) or sum(map(len, lines)) > _LARGE_BLOCK_BYTES:
+            self.instead = _parse_large(lines)
+            del lines
             if self.instead is not None:
                 yield _STAND_IN
-        elif block:
+        elif lines:
+            block = b"\n".join(lines)  # type: ignore[arg-type]
             yield (block if _is_utf8(block) else block.decode("utf-8", "replace").encode()) + b"\n\n"
         for value in foreign:
             text = value.decode("utf-8", "replace")
@@ -234,22 +259,36 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _values(lines: Iterable[bytes], field: bytes) -> Iterator[str]:
+def _decode_value(pieces: list[bytes]) -> str:
+    """The value of a ``data`` line; empties the list piece by piece, so that never both are there whole."""
+    if len(pieces[0]) == len(b"data:"):
+        pieces[:2] = [b"".join(pieces[:2])]
+    pieces[0] = pieces[0][6 if pieces[0][5:6] == b" " else 5 :]
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    pieces.reverse()
+    texts = []
+    while pieces:
+        texts.append(decode(pieces.pop(), not pieces))
+    return "".join(texts)
+
+
+def _values(lines: Iterable[Union[bytes, str]], field: bytes) -> Iterator[str]:
     """The values of a field, each decoded from a view: of a large one there is no further copy."""
     start = len(field) + 1
     for line in lines:
-        if line == field or line[:start] == field + b":":
+        if isinstance(line, str):
+            if field == b"data":
+                yield line
+        elif line == field or line[:start] == field + b":":
             yield str(memoryview(line)[start + (line[start : start + 1] == b" ") :], "utf-8", "replace")
 
 
-def _parse_large(block: bytes) -> Optional[Event]:
+def _parse_large(lines: list[Union[bytes, str]]) -> Optional[Event]:
     """What sseclient makes of a block (event type and data), in linear time and without its copies."""
-    lines = block.splitlines() if b"\n" in block else [block]
-    del block
     data = list(_values(lines, b"data"))
     if not data:
         return None
     kinds = list(_values(lines, b"event"))
-    del lines
+    lines.clear()
     value = data[0] if len(data) == 1 else "\n".join(data)
     return Event(event=kinds[-1] if kinds and kinds[-1] else "message", data=value)  # type: ignore[call-arg]

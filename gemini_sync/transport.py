@@ -306,7 +306,7 @@ def map_error(exc: BaseException, call: Call, url: str) -> GeminiSyncError:
     if call.cancelled:
         return cancelled_error()
     remaining = call.remaining()
-    timed_out = any(isinstance(cause, (socket.timeout, urllib3.exceptions.TimeoutError)) for cause in _causes(exc))
+    timed_out = any(map(_is_timeout, _causes(exc)))
     if (remaining is not None and remaining <= 0) or (timed_out and call.deadline_at != float("inf")):
         return call.deadline_error()
     host = urlsplit(url).netloc
@@ -322,6 +322,11 @@ def map_error(exc: BaseException, call: Call, url: str) -> GeminiSyncError:
     return TransportError(
         f"The connection to {host} failed: {scrub(_what_failed(exc))}. Check the network and proxies."
     )
+
+
+def _is_timeout(exc: BaseException) -> bool:
+    # Not urllib3's own: it counts a refused connection among its timeouts. The system's has a number.
+    return isinstance(exc, requests.Timeout) or (isinstance(exc, socket.timeout) and exc.errno is None)
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:

@@ -71,6 +71,21 @@ def test_401__met_by_many_and_mended_by_one_refresh(rig: Rig) -> None:
     assert (rig.counts, rig.flips) == ((2 * MANY, 0), [])
 
 
+def test_401__told_late_is_mended_by_the_refresh_of_another_thread(rig: Rig) -> None:
+    """Also where the new token was refused as well: the late thread tries it, and asks for no third one."""
+    gate = Gate()
+    rig.emulator.oauth.fail(401, before=gate)
+    rig.emulator.oauth.fail(401, times=None)
+    ask = Asker(rig.adapter())
+    late = in_thread(ask)
+    gate.await_arrivals()
+    assert ask() == "api_key"
+    gate.open()
+    assert late() == "api_key"
+    assert (rig.counts, len(rig.flips)) == ((4, 2), 1)
+    assert len(rig.emulator.token.requests) == 1
+
+
 @pytest.mark.parametrize("outcome", ["refreshed", "refused"])
 def test_refresh__that_many_wait_for(rig: Rig, monkeypatch: pytest.MonkeyPatch, outcome: str) -> None:
     """The token endpoint answers once all the others wait."""
@@ -186,7 +201,7 @@ def test_status__is_whole_under_threads(rig: Rig) -> None:
     stop.set()
     watcher()
     assert seen
-    assert len(rig.flips) >= 10
+    assert 1 <= len(rig.flips) <= 80  # a reset overtakes the failures of the calls before it
 
 
 def test_choosing__takes_no_lock(rig: Rig) -> None:

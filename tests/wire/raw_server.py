@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 import struct
@@ -61,27 +62,20 @@ class Peer:
         self._stopping.wait(seconds)
 
     def pump(self, other: socket.socket) -> None:
-        """Copy bytes both ways until one side ends; then both are shut."""
-        back = threading.Thread(target=_copy, args=(other, self.socket), daemon=True)
-        back.start()
-        _copy(self.socket, other)
-        back.join(SECONDS)
+        """Copy bytes both ways until one side ends; in one thread, for a TLS socket stands no two."""
+        target = {self.socket: other, other: self.socket}
+        while True:
+            pending = isinstance(self.socket, ssl.SSLSocket) and self.socket.pending()
+            ready = [self.socket] if pending else select.select(list(target), [], [], SECONDS)[0]
+            for source in ready:
+                data = source.recv(65536)
+                if not data:
+                    return
+                target[source].sendall(data)
 
     def reset(self) -> None:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
-
-
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # either side may have gone
-        while True:
-            data = source.recv(65536)
-            if not data:
-                break
-            target.sendall(data)
-    for sock in (source, target):
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
 
 
 class RawServer:

@@ -122,7 +122,7 @@ def test_failed__leave_nothing_open(server, tmp_path, fault, arguments):
     with Rig(server, tmp_path) as rig:
         adapter = rig.adapter(oauth_creds_path=None, retry=AT_ONCE)
         before, kept = descriptors(), []
-        for _ in range(10):
+        for _ in range(5):
             with pytest.raises(GeminiSyncError) as caught:
                 adapter.generate("Why?")
             kept.append(caught.value)

@@ -1,0 +1,67 @@
+"""Forks between calls: with idle connections, a stream on its way and every lock of the adapter held by a thread."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+from gemini_sync.testing.emulator import Emulator, default_text
+from tests.adapter_kit import Rig
+
+_LOCK = type(threading.Lock())
+
+
+def locks_in(thing: Any, seen: set[int]) -> list[Any]:
+    """Every lock that ``thing`` and the objects of this package in it hold."""
+    found: list[Any] = []
+    for value in vars(thing).values():
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, _LOCK):
+            found.append(value)
+        elif isinstance(value, dict):
+            found += [lock for item in value.values() if _is_ours(item) for lock in locks_in(item, seen)]
+        elif _is_ours(value):
+            found += locks_in(value, seen)
+    return found
+
+
+def _is_ours(value: Any) -> bool:
+    return type(value).__module__.startswith("gemini_sync.") and hasattr(value, "__dict__")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, Emulator() as emulator, Rig(emulator, Path(folder)) as rig:
+        adapter = rig.adapter()
+        replies = [adapter.stream(f"Parent {number}") for number in range(2)]
+        begun = [next(reply) for reply in replies]
+        rest = "".join(replies.pop())  # leaves an idle connection
+        assert begun.pop() + rest == default_text("Parent 1")
+        locks = locks_in(adapter, set())
+        assert len(locks) >= 4
+        with contextlib.ExitStack() as held:
+            for lock in locks:
+                held.enter_context(lock)
+            child = os.fork()
+            if child == 0:
+                reply = adapter.generate("Child")
+                told = f"child: {reply.route}, {'' if adapter.fallback_active else 'not '}fallen back\n"
+                os.write(1, told.encode() if reply.text == default_text("Child") else b"child: wrong text\n")
+                os._exit(0)
+            _, status = os.waitpid(child, 0)
+        exact = begun.pop() + "".join(replies.pop()) == default_text("Parent 0")
+        exact = exact and adapter.generate("Parent 2").text == default_text("Parent 2")
+        sys.stdout.write(f"parent: {'both streams exact' if exact else 'wrong text'}\n")
+        sys.stdout.write(f"connections: {emulator.connections_total}\n")
+        sys.stdout.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

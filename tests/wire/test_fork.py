@@ -1,0 +1,130 @@
+"""A child process gets connections and locks of its own: no answer meant for the other side, and no waiting for a thread
+that stayed in the parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from gemini_sync.testing.emulator import default_text
+from tests.adapter_kit import Rig
+from tests.wire.raw_server import SECONDS
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here"),
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
+
+
+def in_child(work):
+    """What ``work()`` returns, a str, in a forked child that is killed after 20 seconds."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)
+        try:
+            os.write(writing, work().encode())
+        except BaseException as exc:
+            os.write(writing, repr(exc).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+
+    def result():
+        with open(reading, "rb") as answer:
+            said = answer.read().decode()
+        _, status = os.waitpid(child, 0)
+        assert os.WIFEXITED(status), f"the child was killed: it hung, after {said!r}"
+        return said
+
+    return result
+
+
+def test_fork__with_an_idle_connection(server, tmp_path):
+    with Rig(server, tmp_path) as rig:
+        adapter = rig.adapter()
+        adapter.generate("Before")
+        result = in_child(lambda: "|".join(adapter.generate(f"Child {n}").text for n in range(20)))
+        ours = [adapter.generate(f"Parent {n}").text for n in range(20)]
+        assert result() == "|".join(default_text(f"Child {n}") for n in range(20))
+        assert ours == [default_text(f"Parent {n}") for n in range(20)]
+    connections = {}
+    for request in server.oauth.requests:
+        connections.setdefault(request.connection, set()).add("Child" in request.body.decode())
+    assert sorted(connections.values(), key=str) == [{False}, {True}]
+
+
+def test_fork__with_a_stream_half_read(server, tmp_path):
+    """The child drops its copy; the parent reads on."""
+    gate = threading.Event()
+    server.oauth.answer(text="one two three", pace=lambda index: index and gate.wait(SECONDS))
+    with Rig(server, tmp_path) as rig:
+        adapter = rig.adapter()
+        reply = adapter.stream("Why?")
+        texts = [next(reply)]
+
+        def close_and_ask():
+            reply.close()
+            server_answer = adapter.generate("Child", model="other")
+            return server_answer.text
+
+        server.oauth.answer(text="for the child", model="other")
+        assert in_child(close_and_ask)() == "for the child"
+        gate.set()
+        texts += reply
+    assert "".join(texts) == "one two three"
+
+
+def test_fork__while_a_thread_refreshes_the_token(server, tmp_path):
+    """The single flight is held by a thread that does not exist in the child."""
+    arrived, release = threading.Event(), threading.Event()
+    with Rig(server, tmp_path) as rig:
+        server.write_credentials(rig.path, expires_in=-10)
+        adapter = rig.adapter()
+
+        def hold():
+            server.token.before = None
+            arrived.set()
+            release.wait(SECONDS)
+
+        server.token.before = hold
+        texts = []
+        thread = threading.Thread(target=lambda: texts.append(adapter.generate("Parent").text))
+        thread.start()
+        assert arrived.wait(SECONDS)
+        assert in_child(lambda: adapter.generate("Child").text)() == default_text("Child")
+        release.set()
+        thread.join()
+    assert texts == [default_text("Parent")]
+    assert len(server.token.requests) == 2
+    assert rig.flips == []
+
+
+def test_fork__while_threads_are_calling(server, tmp_path):
+    stop = threading.Event()
+    with Rig(server, tmp_path) as rig:
+        adapter = rig.adapter()
+        wrong = []
+
+        def call():
+            number = 0
+            while not stop.is_set():
+                number += 1
+                prompt = f"Thread {threading.get_ident()} {number}"
+                if adapter.generate(prompt).text != default_text(prompt):
+                    wrong.append(prompt)
+
+        threads = [threading.Thread(target=call) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            said = [in_child(lambda: adapter.generate("Child").text)() for _ in range(10)]
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+    assert (said, wrong) == ([default_text("Child")] * 10, [])

@@ -1,0 +1,145 @@
+"""TLS: who is trusted, what a certificate failure leads to, and what is shared between connections."""
+
+from __future__ import annotations
+
+import datetime
+import ssl
+
+import pytest
+import requests
+import trustme
+
+from gemini_sync import StreamInterrupted, TransportError
+from gemini_sync import connection as connection_floor
+from gemini_sync.testing.emulator import Emulator
+from tests.adapter_kit import Rig
+from tests.wire.raw_server import RawServer
+from tests.wire.support import ONCE, ask, drain, event
+
+YESTERDAY = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)
+
+
+def context_of(authority, *names, **terms):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*names, **terms).configure_cert(context)
+    return context
+
+
+def bundle_of(authority, folder, name="ca.pem"):
+    authority.cert_pem.write_to_path(folder / name)
+    return str(folder / name)
+
+
+@pytest.mark.parametrize("flaw", ["unknown issuer", "other host", "expired"])
+def test_certificate__failure_surfaces_at_once(tmp_path, monkeypatch, flaw):
+    trusted = trustme.CA()
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle_of(trusted, tmp_path))
+    context = {
+        "unknown issuer": lambda: context_of(trustme.CA(), "127.0.0.1"),
+        "other host": lambda: context_of(trusted, "localhost"),
+        "expired": lambda: context_of(trusted, "127.0.0.1", not_after=YESTERDAY),
+    }[flaw]()
+    with Emulator(ssl_context=context) as server, Rig(server, tmp_path) as rig:
+        adapter = rig.adapter(project=server.project)
+        _, error = drain(adapter.stream("Why?"))
+        assert not adapter.fallback_active
+        assert (type(error), error.reason) == (TransportError, "CERTIFICATE_VERIFY_FAILED")
+        assert server.url.partition("//")[2] in str(error)
+        assert (rig.flips, rig.slept, len(error.attempts)) == ([], [], 1)
+        assert (server.connections_total, server.requests) == (1, [])
+
+
+def test_certificate__failure_is_not_taken_from_another_error(emulator):
+    """What the caller is handling while it calls has nothing to do with the call."""
+    emulator.api_key.fail("reset", times=None)
+    for foreign in (ssl.SSLCertVerificationError(1, "of another server"), TimeoutError("of another call")):
+        try:
+            raise foreign
+        except OSError:
+            _, error = drain(ask(emulator, retry=ONCE))
+        assert (type(error), error.reason) == (TransportError, None)
+
+
+def test_bundle__changed_between_calls(tmp_path, monkeypatch):
+    good, other = trustme.CA(), trustme.CA()
+    with Emulator(ssl_context=context_of(good, "127.0.0.1")) as server:
+        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+            monkeypatch.setenv(name, bundle_of(good, tmp_path, "good.pem"))
+            assert list(ask(server))
+            monkeypatch.setenv(name, bundle_of(other, tmp_path, "other.pem"))
+            assert drain(ask(server))[1].reason == "CERTIFICATE_VERIFY_FAILED"
+            monkeypatch.setenv(name, bundle_of(good, tmp_path, "good.pem"))
+            assert list(ask(server))
+            monkeypatch.delenv(name)
+            assert drain(ask(server))[1].reason == "CERTIFICATE_VERIFY_FAILED"
+
+
+@pytest.mark.parametrize("content", [None, "not a certificate"])
+def test_bundle__that_cannot_be_used(tls, tmp_path, monkeypatch, content):
+    bundle = tmp_path / "bundle.pem"
+    if content is not None:
+        bundle.write_text(content)
+    with Emulator(ssl_context=tls) as server:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+        _, error = drain(ask(server, retry=ONCE))
+    assert type(error) is TransportError
+    assert str(bundle) in str(error)
+    assert server.requests == []
+
+
+def test_bundle__of_a_session_of_the_users_own(tmp_path):
+    authority = trustme.CA()
+    bundle = bundle_of(authority, tmp_path)
+
+    def session():
+        made = requests.Session()
+        made.verify = bundle
+        return made
+
+    with Emulator(ssl_context=context_of(authority, "127.0.0.1")) as server, Rig(server, tmp_path) as rig:
+        assert rig.adapter(session_factory=session).generate("Why?").route == "oauth"
+
+
+def test_context__is_one_for_all_sessions_and_verifies(tls):
+    connection_floor._tls_context.cache_clear()
+    with Emulator(ssl_context=tls) as server:
+        server.api_key.answer(body=event("one") + event("two", "STOP"))
+        replies = [ask(server) for _ in range(5)]
+        assert [next(reply) for reply in replies] == ["one"] * 5
+        assert [list(reply) for reply in replies] == [["two"]] * 5
+        assert server.connections_total == 5
+    made = connection_floor._tls_context.cache_info()
+    assert (made.misses, made.currsize) == (1, 1)
+
+
+def test_handshake__that_breaks_is_tried_again(tls):
+    def script(peer):
+        if len(server.peers) == 1:
+            peer.socket.recv(65536)
+            peer.reset()
+        else:
+            peer.handshake(tls)
+            peer.read_request()
+            body = event("here", "STOP")
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + body)
+
+    with RawServer(script) as server:
+        reply = ask(server.url.replace("http:", "https:"))
+        assert list(reply) == ["here"]
+    assert [type(attempt.error) for attempt in reply.attempts] == [TransportError, type(None)]
+
+
+def test_handshake__with_a_server_that_speaks_no_tls(tls):
+    with RawServer(lambda peer: peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as plain:
+        _, error = drain(ask(plain.url.replace("http:", "https:"), retry=ONCE))
+    assert (type(error), error.reason) == (TransportError, None)
+
+
+@pytest.mark.parametrize("fault", ["cut", "reset"])
+@pytest.mark.parametrize("framing", ["chunked", "close"])
+def test_end__without_close_notify_is_an_interruption(tls, framing, fault):
+    with Emulator(ssl_context=tls) as server:
+        server.api_key.answer(text="one two three four five", framing=framing)
+        server.api_key.fail(fault, after=2)
+        texts, error = drain(ask(server))
+    assert (texts, type(error)) == (["one", " two three"], StreamInterrupted)
