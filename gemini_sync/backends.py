@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, Optional, Protocol, TypeVar, Union
 
 from gemini_sync import sse
-from gemini_sync.call import Call
+from gemini_sync.call import Call, cancelled_error
 from gemini_sync.config import Endpoints, check_secret
 from gemini_sync.credentials import Token
 from gemini_sync.errors import ApiError, AuthError, ProtocolError, api_error, find_error, snippet
@@ -103,9 +103,8 @@ class CodeAssistBackend:
             url = self._base + "streamGenerateContent?alt=sse"
             body = self._wrap(request, project)
             exchange = self._transport.send(call, "POST", url, _bearer(token), body)
-            return _first(
-                self._watched(_chunks(exchange, self._max_event_bytes, _unwrapped, token.access_token), token)
-            )
+            first, rest = _first(_chunks(exchange, self._max_event_bytes, _unwrapped, token.access_token))
+            return first, self._watched(rest, token)
 
         return self._with_token(call, stream)
 
@@ -201,6 +200,8 @@ def _chunks(
             yield chunk
             del chunk
             call.progressed = True
+            if call.cancelled:  # what was received already may be the whole rest
+                raise cancelled_error()
 
 
 def _loads(data: str, position: int) -> Any:

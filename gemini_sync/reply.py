@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Optional, TypeVar
 
 from gemini_sync.errors import (
@@ -58,6 +58,12 @@ class Journey:
         self.route = route
         self.attempts = list(attempts)
 
+    def broke(self, outcome: str, error: Optional[GeminiSyncError] = None) -> None:
+        """The answer of the last attempt ended before it was complete."""
+        if self.attempts:
+            hint = error.retry_after if error is not None else None
+            self.attempts[-1] = replace(self.attempts[-1], outcome=outcome, error=error, retry_after=hint)
+
 
 class _State:
     """What a reply shares with its generators: those must not name the reply, or dropping it would not end them."""
@@ -87,6 +93,7 @@ class _State:
         if exc is None:
             if self.require_finish and self.turn.finish_reason is None and self.turn.block_reason is None:
                 self.phase = "interrupted"
+                self.journey.broke("interrupted")
                 raise self.interrupted("the connection ended without a finish reason")
             self.phase = "complete"
             return

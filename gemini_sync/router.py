@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any, Optional, TypeVar
 
@@ -19,7 +18,7 @@ from tenacity.stop import stop_base
 from gemini_sync.backends import Backend
 from gemini_sync.call import Call
 from gemini_sync.config import Retry, Timeouts
-from gemini_sync.errors import AuthError, ConfigError, GeminiSyncError, StreamInterrupted
+from gemini_sync.errors import AuthError, ConfigError, GeminiSyncError, StreamInterrupted, snippet
 from gemini_sync.fork import renew_after_fork
 from gemini_sync.policy import ACCOUNT_SAFETY_REASONS, Decision, decide
 from gemini_sync.reply import Attempt, Journey, Reply
@@ -227,9 +226,8 @@ class Router:
             except GeminiSyncError as exc:
                 outcome = "cancelled" if _is_cancelled(exc) else "failed"
                 seconds = self._clock() - begun
-                self._failed(
-                    journey, exc, Attempt(route, started, seconds, outcome, exc, exc.retry_after, exc.trace_id)
-                )
+                journey.attempts.append(Attempt(route, started, seconds, outcome, exc, exc.retry_after, exc.trace_id))
+                self._note(route, exc)
                 raise
             journey.route = route
             trace_id = result[0].trace_id if isinstance(result, tuple) else None
@@ -243,21 +241,21 @@ class Router:
             exc.route, exc.attempts = route, tuple(journey.attempts)
             raise
 
-    def _failed(self, journey: Journey, exc: GeminiSyncError, attempt: Attempt) -> None:
-        journey.attempts.append(attempt)
-        if attempt.outcome != "cancelled":
-            self._sticky.record(attempt.route, _line(exc))
-        if attempt.route == OAUTH and exc.reason in ACCOUNT_SAFETY_REASONS and self._barred is None:
+    def _note(self, route: str, exc: GeminiSyncError) -> None:
+        """Remember a failure, and what it means for the account."""
+        if not _is_cancelled(exc):
+            self._sticky.record(route, _line(exc))
+        if route == OAUTH and exc.reason in ACCOUNT_SAFETY_REASONS and self._barred is None:
             self._barred = copy.copy(exc)
 
     def _after_commit(self, model: str, choice: Choice, journey: Journey, exc: GeminiSyncError) -> None:
         """The stream broke under the caller: nothing is sent again, but the table says where the next call goes."""
-        answered = journey.attempts.pop()
-        outcome = "cancelled" if _is_cancelled(exc) else "interrupted"
-        self._failed(journey, exc, replace(answered, outcome=outcome, error=exc, retry_after=exc.retry_after))
-        exc.route, exc.attempts = answered.route, tuple(journey.attempts)
+        route = journey.attempts[-1].route
+        journey.broke("cancelled" if _is_cancelled(exc) else "interrupted", exc)
+        self._note(route, exc)
+        exc.route, exc.attempts = route, tuple(journey.attempts)
         # A 401 has dropped its token: the next call refreshes and is right again.
-        if answered.route != OAUTH or not self._falls_back or _is_cancelled(exc) or isinstance(exc, AuthError):
+        if route != OAUTH or not self._falls_back or _is_cancelled(exc) or isinstance(exc, AuthError):
             return
         decision = self._decide(exc)
         if decision is Decision.FALL_BACK:
@@ -333,4 +331,4 @@ def _is_cancelled(error: GeminiSyncError) -> bool:
 
 
 def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{type(error).__name__}: {snippet(str(error))}"

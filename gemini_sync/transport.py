@@ -9,7 +9,7 @@ import ssl
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPException
-from http.cookiejar import DefaultCookiePolicy
+from http.cookiejar import Cookie, DefaultCookiePolicy
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
@@ -41,10 +41,17 @@ _HEADERS = {
 }
 
 
+class _NoNewCookies(DefaultCookiePolicy):
+    """Keeps no cookie that a server sets: what it set for one credential would go along with another."""
+
+    def set_ok(self, cookie: Cookie, request: Any) -> bool:
+        return False
+
+
 def default_session() -> requests.Session:
-    """A session with guarded connections, one TLS context for all, and no cookies (one credential's reach another)."""
+    """A session with guarded connections, one TLS context for all, and no cookies."""
     session = requests.Session()
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.cookies.set_policy(_NoNewCookies())
     adapter = GuardedAdapter(pool_maxsize=1)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
@@ -83,6 +90,7 @@ class Transport:
             return self._idle.pop()
         except IndexError:
             session = (self._session_factory or default_session)()
+        session.cookies.set_policy(_NoNewCookies())
         for adapter in session.adapters.values():
             guard(adapter)
         return session

@@ -174,6 +174,20 @@ def test_close__cancels_what_runs_and_is_idempotent(rig: Rig) -> None:
     assert (rig.flips, adapter.fallback_active) == ([], False)
 
 
+def test_close__ends_count_tokens(rig: Rig) -> None:
+    gate = Gate()
+    rig.emulator.oauth.fail("stall", before=gate)
+    adapter = rig.adapter()
+    result = in_thread(lambda: adapter.count_tokens("Hi"))
+    gate.await_arrivals()
+    gate.open()
+    adapter.close()
+    with pytest.raises(StreamInterrupted) as caught:
+        result()
+    assert caught.value.cancelled
+    assert (rig.counts, rig.flips) == ((1, 0), [])
+
+
 def test_close__wakes_a_wait_between_tries(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     waiting = threading.Event()
 
@@ -276,6 +290,7 @@ def test_session_factory__makes_all_sessions_and_only_close_closes_them(rig: Rig
         assert list(reply)
     assert sessions.closed == []
     assert rig.emulator.connections_total == 3
+    assert all(request.headers["X-Of-The-Caller"] == "yes" for request in rig.emulator.requests)
     adapter.close()
     assert set(sessions.closed) == set(sessions.made)
 

@@ -1,9 +1,8 @@
-"""Holds how an adapter is set up: bad settings, the environment, pickle and repr."""
+"""Holds how an adapter is set up: bad settings, the environment, a route without a credential."""
 
 from __future__ import annotations
 
 import math
-import pickle
 import pwd
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,12 +11,10 @@ from typing import Any
 import pytest
 
 import gemini_sync
-from gemini_sync import Endpoints, GeminiDualAdapter, OAuthClient, Retry, Timeouts
+from gemini_sync import Endpoints, GeminiDualAdapter, OAuthClient, Timeouts
 from gemini_sync.errors import ConfigError, CredentialsError
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import TIMEOUTS, Rig
-
-SECRETS = {"api_key": "canary-key", "oauth_client": OAuthClient("canary-id", "canary-secret")}
 
 
 @pytest.fixture
@@ -295,56 +292,3 @@ def test_api_key_route__is_off_without_a_key(rig: Rig, capfd: pytest.CaptureFixt
     assert adapter.generate("Hi").route == "oauth"
     assert (rig.counts, rig.flips, adapter.fallback_active) == ((2, 0), [], False)
     assert capfd.readouterr().err == ""
-
-
-# -- pickle and repr
-
-
-def decide_nothing(error: BaseException) -> gemini_sync.Decision:
-    return gemini_sync.Decision.SURFACE
-
-
-def test_pickle__is_the_configuration_and_nothing_else(rig: Rig) -> None:
-    rig.emulator.oauth.fail(403, times=1)
-    settings: dict[str, Any] = {
-        **rig.settings(),
-        "on_fallback": gemini_sync.notify_stderr,
-        "sleep": None,
-        "policy": decide_nothing,
-        "retry": Retry(2),
-        "sticky_for": 5.0,
-        "project": "my-project",
-    }
-    with GeminiDualAdapter(**settings) as adapter:
-        with pytest.raises(gemini_sync.PermissionDeniedError):
-            adapter.generate("Hi")
-        with pickle.loads(pickle.dumps(adapter)) as copy:
-            assert copy.__reduce__()[1] == adapter.__reduce__()[1]
-            assert copy.route_status().failures == ()
-            assert copy.generate("Hi").text == default_text("Hi")
-        assert adapter.generate("Hi").route == "oauth"
-
-
-def test_pickle__of_a_flipped_adapter_starts_anew(rig: Rig) -> None:
-    rig.emulator.oauth.fail(403, times=1)
-    with GeminiDualAdapter(**{**rig.settings(), "on_fallback": print, "sleep": None}) as adapter:
-        adapter.generate("Hi")
-        assert adapter.fallback_active
-        with pickle.loads(pickle.dumps(adapter)) as copy:
-            assert not copy.fallback_active
-            assert copy.generate("Hi").route == "oauth"
-        assert adapter.fallback_active
-
-
-def test_repr__shows_the_way_and_no_secret(rig: Rig) -> None:
-    rig.emulator.oauth.fail(403, times=1)
-    adapter = rig.adapter(model="some-model")
-    assert repr(adapter) == (
-        "GeminiDualAdapter(routes=['oauth', 'api_key'], model='some-model', preferred='oauth', fallback_active=False)"
-    )
-    adapter.generate("Hi")
-    assert repr(adapter).endswith("preferred='api_key', fallback_active=True)")
-    shown = repr(GeminiDualAdapter(**SECRETS)) + repr(SECRETS["oauth_client"])
-    assert "routes=['api_key']" in shown
-    assert "canary-key" not in shown
-    assert "canary-secret" not in shown

@@ -114,6 +114,19 @@ def test_503__met_by_many_at_once(rig: Rig) -> None:
     assert len(rig.flips) == 1
 
 
+def test_on_fallback__that_takes_its_time_holds_nobody_else(rig: Rig) -> None:
+    gate = Gate()
+    adapter = rig.adapter(on_fallback=gate)
+    rig.emulator.oauth.fail(403)
+    flips = in_thread(Asker(adapter))
+    gate.await_arrivals()
+    assert together(4, Asker(adapter)) == ["api_key"] * 4
+    assert adapter.fallback_active
+    gate.open()
+    assert flips() == "api_key"
+    assert rig.counts == (1, 5)
+
+
 # -- who comes late
 
 

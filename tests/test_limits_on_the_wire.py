@@ -96,11 +96,11 @@ def test_first_token__flips_without_another_try(rig: Rig, fault: str, arguments:
     adapter = rig.adapter()
     adapter.generate("Hi")
     rig.emulator.oauth.fail(fault, times=None, **arguments)
-    reply = adapter.generate("Hi", timeouts=Timeouts(first_token=1.0))
+    reply = adapter.generate("Hi", timeouts=Timeouts(first_token=0.7))
     assert (reply.text, reply.route) == (default_text("Hi"), "api_key")
     failed = reply.attempts[0].error
     assert isinstance(failed, DeadlineExceeded)
-    assert (failed.deadline, failed.seconds) == ("first_token", 1.0)
+    assert (failed.deadline, failed.seconds) == ("first_token", 0.7)
     assert rig.counts == (2, 1)
     assert adapter.generate("Hi").route == "api_key"
     assert len(rig.flips) == 1
@@ -131,7 +131,7 @@ def test_idle__outlasts_no_drip(rig: Rig, data: bytes) -> None:
     ticks = itertools.count()
     rig.emulator.oauth.answer(text="one two")
     rig.emulator.oauth.fail("drip", after=2, interval=0.001, data=data)
-    adapter = rig.adapter(clock=lambda: float(next(ticks)), timeouts=Timeouts(None, None, idle=100.0))
+    adapter = rig.adapter(clock=lambda: float(next(ticks)), timeouts=Timeouts(None, None, idle=50.0))
     with pytest.raises(StreamInterrupted) as caught:
         adapter.generate("Hi")
     assert caught.value.partial is not None
@@ -150,10 +150,10 @@ def test_total__surfaces_wherever_it_passes(rig: Rig, where: str) -> None:
         rig.path.unlink()
     getattr(rig.emulator, where).fail("drip_headers", times=None, interval=0.001)
     ticks = itertools.count()
-    adapter = rig.adapter(clock=lambda: next(ticks) / 100, timeouts=Timeouts(total=3.0))
+    adapter = rig.adapter(clock=lambda: next(ticks) / 100, timeouts=Timeouts(total=1.5))
     with pytest.raises(DeadlineExceeded) as caught:
         adapter.generate("Hi")
-    assert (caught.value.deadline, caught.value.seconds) == ("total", 3.0)
+    assert (caught.value.deadline, caught.value.seconds) == ("total", 1.5)
     assert rig.emulator.requests[-1].route == where
     assert adapter.fallback_active == (where == "api_key")
     assert [attempt.route for attempt in caught.value.attempts] == (
@@ -165,7 +165,7 @@ def test_total__in_the_middle_of_an_answer(rig: Rig) -> None:
     ticks = itertools.count()
     rig.emulator.oauth.answer(text="one two")
     rig.emulator.oauth.fail("drip", after=1, interval=0.001)
-    adapter = rig.adapter(clock=lambda: float(next(ticks)), timeouts=Timeouts(None, None, None, total=200.0))
+    adapter = rig.adapter(clock=lambda: float(next(ticks)), timeouts=Timeouts(None, None, None, total=100.0))
     with pytest.raises(StreamInterrupted) as caught:
         adapter.generate("Hi")
     assert caught.value.partial is not None

@@ -134,6 +134,19 @@ def test_on_fallback__may_use_the_router() -> None:
     assert table.route() == "oauth"
 
 
+def test_line__is_one_short_line_whatever_the_server_said() -> None:
+    def talkative() -> GeminiSyncError:
+        return PermissionDeniedError("403: \x1b[31mno\r\n\n" + "x" * 50_000, code=403, link=LINK)
+
+    table = Table(talkative)
+    table.route()
+    line = str(table.events[0])
+    assert line.isprintable()
+    assert len(line) < 800
+    assert line.endswith(f"See {LINK}")
+    assert len(table.router.status().failures[0].error) < 600
+
+
 def test_notify_stderr__needs_a_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     event = FallbackEvent("oauth", "api_key", "it failed", forbidden(), 0.0)
     notify_stderr(event)

@@ -187,6 +187,12 @@ def test_probe__of_a_barred_account_sends_nothing() -> None:
     assert len(table.events) == 1
 
 
+def test_probe__without_a_cool_down_is_made_by_each_call() -> None:
+    table = Table(forbidden, forbidden, BY_OAUTH, sticky_for=0)
+    assert [table.route(), table.route(), table.route()] == ["api_key", "api_key", "oauth"]
+    assert [event.to_route for event in table.events] == ["api_key", "oauth"]
+
+
 def test_probe__is_off_by_default() -> None:
     clock = Clock(0.0)
     table = Table(forbidden, BY_OAUTH, clock=clock)
@@ -241,6 +247,15 @@ def test_close__refuses_what_comes_and_ends_what_waits() -> None:
         next(early)
     assert caught.value.cancelled
     assert table.events == []
+
+
+def test_fork__leaves_the_calls_of_the_parent_alone() -> None:
+    table = Table(BY_OAUTH)
+    reply = table.stream()
+    assert next(reply) == "by"
+    table.router.renew_after_fork()
+    table.router.close()
+    assert list(reply) == [" OAuth"]
 
 
 def test_reply__that_is_closed_closes_the_stream_below() -> None:

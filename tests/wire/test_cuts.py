@@ -12,6 +12,8 @@ FILE = "streams/googleai/streaming-success-basic-reply-short.txt"
 TEXTS = ("The", " capital of Wyoming", " is **Cheyenne**.\n")
 # An event is over with the CR of its blank line. Where the end of the body is the end of the connection a cut looks
 # clean, so there a last event counts that lacks its blank line alone.
+#: To http.client a cut is the same in a body of a known length as in chunks, so there every third one will do.
+STEPS = {"chunked": 1, "close": 1, "length": 3}
 MISSING_BYTES = {"chunked": 1, "length": 1, "close": 4}
 
 pytestmark = pytest.mark.skipif(find_corpus() is None, reason=CORPUS_MISSING)
@@ -31,7 +33,7 @@ def test_cut__at_every_byte(emulator, corpus, framing):
     complete_at = [end - MISSING_BYTES[framing] for end in ends_of(body)]
     assert (len(body), len(complete_at)) == (882, len(TEXTS))
     script.answer(body=body, framing=framing)
-    for offset in range(len(body)):
+    for offset in range(0, len(body), STEPS[framing]):
         script.fail("cut", at=offset)
         came = sum(offset >= end for end in complete_at)
         reply = ask(emulator)

@@ -1,5 +1,4 @@
-"""A child process gets connections and locks of its own: no answer meant for the other side, and no waiting for a thread
-that stayed in the parent."""
+"""A child process has connections and locks of its own: no answer meant for the parent, no wait for its threads."""
 
 from __future__ import annotations
 

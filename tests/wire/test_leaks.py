@@ -117,9 +117,9 @@ def test_abandoned__leave_nothing_open(server, route, tmp_path):
         (307, {"headers": {"Location": "http://127.0.0.1:9/"}}),
     ],
 )
-def test_failed__leave_nothing_open(server, tmp_path, fault, arguments):
-    server.api_key.fail(fault, times=None, **arguments)
-    with Rig(server, tmp_path) as rig:
+def test_failed__leave_nothing_open(emulator, tmp_path, fault, arguments):
+    emulator.api_key.fail(fault, times=None, **arguments)
+    with Rig(emulator, tmp_path) as rig:
         adapter = rig.adapter(oauth_creds_path=None, retry=AT_ONCE)
         before, kept = descriptors(), []
         for _ in range(5):
@@ -127,5 +127,5 @@ def test_failed__leave_nothing_open(server, tmp_path, fault, arguments):
                 adapter.generate("Why?")
             kept.append(caught.value)
         adapter.close()
-        assert server.wait_closed()
+        assert emulator.wait_closed()
         assert descriptors() - before == set()

@@ -1,0 +1,325 @@
+"""Each fault of the groups network, sse and json in the corpus's fault matrix, by its name: the decided outcome."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import socket
+
+import pytest
+
+from gemini_sync import (
+    BlockedError,
+    DeadlineExceeded,
+    EmptyResponseError,
+    Endpoints,
+    ProtocolError,
+    ServerError,
+    StreamInterrupted,
+    Timeouts,
+    TransportError,
+)
+from gemini_sync.call import Call
+from gemini_sync.sse import events
+from gemini_sync.testing.emulator import Emulator, default_text
+from gemini_sync.transport import Transport
+from tests.adapter_kit import TIMEOUTS, Rig
+from tests.credentials_kit import told
+from tests.support import CORPUS_MISSING, find_corpus
+from tests.wire.raw_server import black_hole
+from tests.wire.support import chunk, drain, event
+
+TEXT = default_text("Why?")
+KEY, SECRET = "canary-api-key", "canary-client-secret"
+CANARIES = (KEY, SECRET, "emulator-access-token", "emulator-refresh-token")
+
+
+@pytest.fixture
+def encrypted():
+    """Plain sockets, unless a test says otherwise."""
+    return False
+
+
+@pytest.fixture
+def emulator(encrypted, request):
+    context = request.getfixturevalue("tls") if encrypted else None
+    with Emulator(key=KEY, client_secret=SECRET, ssl_context=context) as running:
+        yield running
+
+
+@pytest.fixture
+def rig(emulator, tmp_path, caplog):
+    """A rig on it; nothing that happened may show a credential."""
+    caplog.set_level(logging.DEBUG)
+    with Rig(emulator, tmp_path) as rig:
+        rig.shown = []
+        yield rig
+        rig.shown += [caplog.text, *map(str, rig.flips), *map(repr, rig.flips)]
+        shown = "\n".join(rig.shown)
+        assert not [canary for canary in CANARIES if canary in shown]
+
+
+def run(rig, **settings):
+    """The adapter, a reply, its texts and its error."""
+    adapter = rig.adapter(**settings)
+    reply = adapter.stream("Why?")
+    texts, error = drain(reply)
+    rig.shown += [repr(adapter), repr(adapter.route_status()), repr(reply), repr(reply.attempts)]
+    rig.shown += [told(attempt.error) for attempt in reply.attempts if attempt.error] + ([told(error)] if error else [])
+    return adapter, reply, texts, error
+
+
+def limits(error_type):
+    """Short deadlines where one is to pass, and none that a busy machine could exceed elsewhere."""
+    return Timeouts(connect=20, first_token=0.5, idle=0.4) if error_type is DeadlineExceeded else TIMEOUTS
+
+
+# --- before the first chunk: what fails, how, whether another try on the route is worth while, the type of the error
+
+BEFORE = {
+    "header_stall": ("stall", {}, False, DeadlineExceeded),
+    "half_headers_fin": ("half_headers", {}, True, ProtocolError),
+    "header_drip": ("drip_headers", {"interval": 0.05}, False, DeadlineExceeded),
+    "fin_before_first_event": ("cut", {"after": 0}, True, TransportError),
+    "cut_inside_event": ("cut", {"at": 40}, True, TransportError),
+    "error_mid_stream_event k=0": ("error_event", {"code": 503}, True, ServerError),
+    "error_mid_stream_plain k=0": ("error_json", {"code": 499}, True, ServerError),
+    "invalid_json_event 1": ("garbage_event", {}, True, ProtocolError),
+    "wrong_shape null": ("garbage_event", {"data": b"null"}, True, ProtocolError),
+    "wrong_shape []": ("garbage_event", {"data": b"[]"}, True, ProtocolError),
+    "wrong_shape 3": ("garbage_event", {"data": b"3"}, True, ProtocolError),
+    "no chunk at all": ("empty", {}, True, ProtocolError),
+    "pings alone": ("pings", {}, True, ProtocolError),
+}
+before = pytest.mark.parametrize(("kind", "arguments", "retried", "error_type"), BEFORE.values(), ids=BEFORE)
+
+
+@before
+def test_before_the_first_chunk__once(rig, emulator, kind, arguments, retried, error_type):
+    emulator.oauth.fail(kind, **arguments)
+    adapter, reply, texts, error = run(rig, timeouts=limits(error_type))
+    assert ("".join(texts), error, type(reply.attempts[0].error)) == (TEXT, None, error_type)
+    assert [attempt.route for attempt in reply.attempts] == ["oauth", "oauth" if retried else "api_key"]
+    assert (adapter.fallback_active, len(rig.flips)) == (not retried, not retried)
+
+
+@before
+def test_before_the_first_chunk__always(rig, emulator, kind, arguments, retried, error_type):
+    emulator.oauth.fail(kind, times=None, **arguments)
+    adapter, reply, texts, error = run(rig, timeouts=limits(error_type))
+    tries = 3 if retried else 1
+    assert ("".join(texts), error) == (TEXT, None)
+    assert [attempt.route for attempt in reply.attempts] == ["oauth"] * tries + ["api_key"]
+    assert [type(attempt.error) for attempt in reply.attempts] == [error_type] * tries + [type(None)]
+    assert [type(flip.error) for flip in rig.flips] == [error_type]
+    assert adapter.generate("Again").route == "api_key"
+    assert rig.counts == (tries, 2)
+    _, _, _, error = run(rig, timeouts=limits(error_type), api_key=None)
+    assert type(error) is error_type
+
+
+@pytest.mark.parametrize("times", [1, None])
+def test_reset_before_headers(rig, emulator, times):
+    """On a new connection: on one that was used before it is stale_keepalive."""
+    emulator.api_key.fail("reset", times=times)
+    _, reply, texts, error = run(rig, oauth_creds_path=None)
+    outcomes = ["failed", "answered"] if times else ["failed"] * 3
+    assert [attempt.outcome for attempt in reply.attempts] == outcomes
+    assert ("".join(texts), type(error)) == ((TEXT, type(None)) if times else ("", TransportError))
+    assert (rig.counts, emulator.connections_total) == ((0, len(outcomes)), len(outcomes))
+
+
+def refused():
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        return gone.getsockname()[1]
+
+
+@pytest.mark.parametrize("fault", ["connect_refused", "connect_blackhole"])
+def test_connect(rig, emulator, fault):
+    with black_hole() as hole:
+        url = hole if fault == "connect_blackhole" else f"http://127.0.0.1:{refused()}"
+        endpoints = Endpoints(gemini=emulator.url, code_assist=url, token=emulator.urls["token"])
+        settings = {"endpoints": endpoints, "project": "a-project", "timeouts": Timeouts(connect=0.3, first_token=20)}
+        adapter, reply, texts, error = run(rig, **settings)
+        assert ("".join(texts), error, adapter.fallback_active) == (TEXT, None, True)
+        assert [attempt.route for attempt in reply.attempts] == ["oauth"] * 3 + ["api_key"]
+        _, reply, _, error = run(rig, **settings, api_key=None)
+    expected = {"connect_refused": TransportError, "connect_blackhole": DeadlineExceeded}[fault]
+    assert [type(attempt.error) for attempt in reply.attempts] == [expected] * 3
+    assert getattr(error, "deadline", None) == {"connect_refused": None, "connect_blackhole": "connect"}[fault]
+
+
+def test_stale_keepalive(rig, emulator):
+    """One that the client cannot see coming: the connection is reset as the second request arrives."""
+    adapter = rig.adapter(project="a-project")
+    emulator.oauth.fail("close_idle_then_reset")
+    assert adapter.generate("First").text == default_text("First")
+    connections = emulator.connections_total
+    reply = adapter.generate("Second")
+    assert (reply.text, reply.route, len(reply.attempts)) == (default_text("Second"), "oauth", 1)
+    assert (connections, emulator.connections_total, rig.flips) == (1, 2, [])
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_redirect_cross_host(rig, emulator, code):
+    with Emulator() as target:
+        emulator.oauth.fail(code, headers={"Location": f"{target.url}/?{KEY}"})
+        adapter, _, _, error = run(rig)
+        assert (type(error), error.code, adapter.fallback_active) == (ProtocolError, code, False)
+        assert "127.0.0.1" in str(error)
+        assert (rig.counts, target.connections_total) == ((1, 0), 0)
+
+
+# --- after the first chunk: what fails, how, the type of the cause and its code
+
+AFTER = {
+    "fin_after_k_events": ("cut", {}, TransportError, None),
+    "rst_mid_stream": ("reset", {}, TransportError, None),
+    "clean_end_no_finish": ("truncate", {}, type(None), None),
+    "stall_mid_stream": ("stall", {}, DeadlineExceeded, None),
+    "drip_forever": ("drip", {"interval": 0.05}, DeadlineExceeded, None),
+    "error_mid_stream_plain": ("error_json", {"code": 499}, ServerError, 499),
+    "error_mid_stream_event": ("error_event", {"code": 503}, ServerError, 503),
+    "invalid_json_event": ("garbage_event", {"data": b"{bad"}, ProtocolError, None),
+    "wrong_shape": ("garbage_event", {"data": b"3"}, ProtocolError, None),
+}
+PIECES = ["one", " two three", " four five six seven", " eight"]
+
+
+@pytest.mark.parametrize(("after", "encrypted"), [(1, False), (2, False), (3, False), (2, True)])
+@pytest.mark.parametrize(("kind", "arguments", "cause", "code"), AFTER.values(), ids=AFTER)
+def test_after_the_first_chunk(rig, emulator, caplog, kind, arguments, cause, code, after):
+    emulator.oauth.answer(text="".join(PIECES))
+    emulator.oauth.fail(kind, after=after, **arguments)
+    adapter, _, texts, error = run(rig, timeouts=limits(cause))
+    assert (texts, type(error), type(error.__cause__)) == (PIECES[:after], StreamInterrupted, cause)
+    assert (error.partial.text, error.code, error.cancelled) == ("".join(texts), code, False)
+    assert f"after {after} chunks" in str(error)
+    assert [attempt.outcome for attempt in error.attempts] == ["interrupted"]
+    assert (rig.counts, rig.flips, adapter.fallback_active) == ((1, 0), [], False)
+    assert "{bad" not in caplog.text
+
+
+# What the framing alone can show, or cannot: a close-delimited body that was cut looks whole.
+@pytest.mark.parametrize("encrypted", [False, True])
+@pytest.mark.parametrize(
+    ("framing", "cause"),
+    [("close", type(None)), ("length", TransportError)],
+    ids=["tls_eof_no_close_notify", "content_length_short"],
+)
+def test_framing_of_a_cut_body(rig, emulator, framing, cause):
+    emulator.oauth.answer(text="".join(PIECES), framing=framing)
+    emulator.oauth.fail("cut", after=2)
+    _, _, texts, error = run(rig)
+    assert (texts, type(error), type(error.__cause__)) == (PIECES[:2], StreamInterrupted, cause)
+    assert rig.counts == (1, 0)
+
+
+def test_clean_end_no_finish__when_that_is_allowed(rig, emulator):
+    emulator.oauth.fail("truncate", after=2)
+    _, reply, texts, error = run(rig, require_finish=False)
+    assert (len(texts), error, reply.finish_reason) == (2, None, None)
+
+
+@pytest.mark.parametrize("framing", ["chunked", "close", "length"])
+@pytest.mark.parametrize("truncate", [False, True])
+def test_gzip_stream(rig, emulator, framing, truncate):
+    emulator.oauth.answer(text="".join(PIECES), framing=framing)
+    emulator.oauth.fail("gzip", truncate=truncate)
+    _, _, texts, error = run(rig)
+    if truncate:
+        assert (texts, type(error)) == (PIECES[:2], StreamInterrupted)
+    else:
+        assert (texts, error) == (PIECES, None)
+
+
+# --- nothing lost
+
+
+def body_of(*values):
+    return b"".join(b"data: " + (v if isinstance(v, bytes) else json.dumps(v).encode()) + b"\r\n\r\n" for v in values)
+
+
+def run_body(rig, body, **settings):
+    rig.emulator.api_key.answer(body=body)
+    return run(rig, oauth_creds_path=None, **settings)
+
+
+def test_close_delimited_live(rig, emulator):
+    emulator.oauth.answer(text=TEXT, framing="close")
+    assert "".join(run(rig)[2]) == TEXT
+
+
+@pytest.mark.skipif(find_corpus() is None, reason=CORPUS_MISSING)
+@pytest.mark.parametrize("pieces", [10**6, 1, 2])
+def test_sse_132_cases(emulator, corpus, pieces):
+    cases = json.loads((corpus / "sse_cases.json").read_text(encoding="utf-8"))
+    url = f"{emulator.url}/v1beta/models/m:streamGenerateContent?alt=sse"
+    request, transport = json.dumps({"contents": [{"parts": [{"text": "Why?"}]}]}).encode(), Transport()
+    for case in cases:
+        emulator.api_key.answer(body=base64.b64decode(case["input_b64"]), pieces=pieces)
+        with transport.send(Call().start(), "POST", url, {"x-goog-api-key": KEY}, request) as exchange:
+            came = [(found.event, found.data) for found in events(exchange.chunks(), 2**20)]
+        assert came == [(expected["event"], expected["data"]) for expected in case["expected"]], case["name"]
+    transport.close()
+    assert len(cases) >= 99
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\r"])
+def test_final_event_unterminated(rig, end):
+    _, _, texts, error = run_body(rig, event("one") + event(" two", "STOP").rstrip(b"\r\n") + end)
+    assert (texts, error) == (["one", " two"], None)
+
+
+def test_invalid_utf8(rig):
+    _, _, texts, error = run_body(rig, event("one") + event("t?o", "STOP").replace(b"?", b"\xff"))
+    assert (texts, error) == (["one", "t\ufffdo"], None)
+
+
+ODD = [None, [], {}, 3, "x", True, [None], [[]], [3], {"parts": None}, {"parts": 3}, {"parts": [None, 3, "x", []]}]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=json.dumps)
+def test_wrong_shape__inside_an_object(rig, odd):
+    shapes = [{name: odd} for name in ("candidates", "usageMetadata", "modelVersion", "promptFeedback", "responseId")]
+    shapes += [{"candidates": [{name: odd}]} for name in ("content", "finishReason", "finishMessage", "index")]
+    shapes += [{"candidates": [{"content": {"parts": [{name: odd}]}}]} for name in ("text", "functionCall", "thought")]
+    _, reply, texts, error = run_body(rig, body_of(*shapes, chunk("end", "STOP")))
+    assert (texts[-1:], error, reply.finish_reason) == (["end"], None, "STOP")
+
+
+def test_finish_reason_every_event(rig):
+    _, reply, texts, error = run_body(rig, event("one", "STOP") + event(" two", "STOP") + event(" three", "STOP"))
+    assert (texts, error, reply.finish_reason) == (["one", " two", " three"], None, "STOP")
+
+
+def test_unknown_enum(rig):
+    _, reply, texts, error = run_body(rig, event("one", "FAKE_ENUM"))
+    assert (texts, error, reply.finish_reason) == (["one"], None, "FAKE_ENUM")
+
+
+@pytest.mark.parametrize("reason", ["SAFETY", "OTHER", "FAKE_ENUM"])
+def test_prompt_blocked(rig, emulator, reason):
+    emulator.oauth.answer(chunks=[{"promptFeedback": {"blockReason": reason}}])
+    adapter, _, texts, error = run(rig)
+    assert (texts, type(error), error.reason) == ([], BlockedError, reason)
+    assert (rig.counts, rig.flips, adapter.fallback_active) == ((1, 0), [], False)
+
+
+def test_empty_answer(rig, emulator):
+    emulator.oauth.answer(chunks=[{"candidates": [{"finishReason": "STOP"}]}])
+    adapter, _, texts, error = run(rig)
+    assert (texts, type(error), rig.counts, adapter.fallback_active) == ([], EmptyResponseError, (1, 0), False)
+
+
+def test_huge_event(rig, emulator):
+    data = bytes(range(256)) * 2**12 * 15  # in base64 20 MiB
+    emulator.oauth.answer(inline_data=("image/png", data), pieces=16 * 1024)
+    _, reply, _, error = run(rig)
+    assert error is None
+    (blob,) = reply.inline_data
+    assert (blob.mime_type, blob.data == data) == ("image/png", True)
+    _, reply, _, error = run(rig, api_key=None, max_event_bytes=2**20)
+    assert type(error) is ProtocolError
+    assert "max_event_bytes" in str(error)
