@@ -6,10 +6,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional, Union
 
-from gemini_sync import credentials as credentials_floor
 from gemini_sync.backends import DEFAULT_MAX_EVENT_BYTES, ApiKeyBackend, Backend, CodeAssistBackend
-from gemini_sync.config import Endpoints, OAuthClient, Retry, Timeouts
-from gemini_sync.credentials import TokenSource, credentials_for, oauth_client_from
+from gemini_sync.config import Endpoints, OAuthClient, Retry, Timeouts, check_settings
+from gemini_sync.credentials import DEFAULT_CREDENTIALS_PATH, TokenSource, credentials_for, oauth_client_from
 from gemini_sync.errors import ConfigError
 from gemini_sync.policy import decide
 from gemini_sync.project import Projects
@@ -76,7 +75,7 @@ class GeminiDualAdapter:
         sleep: Optional[Callable[[float], Any]] = None,
     ) -> None:
         self._config = {name: value for name, value in locals().items() if name != "self"}
-        _check_types(self._config)
+        check_settings(self._config)
         if api_key is None and oauth_creds_path is None:
             raise ConfigError(
                 "No credentials: give api_key, or oauth_creds_path, or both. In the environment: set GEMINI_API_KEY, "
@@ -119,23 +118,29 @@ class GeminiDualAdapter:
 
         Reads ``GEMINI_API_KEY`` / ``GOOGLE_API_KEY``, ``GEMINI_MODEL``, ``GOOGLE_CLOUD_PROJECT`` (``_ID``),
         ``GOOGLE_APPLICATION_CREDENTIALS`` (else ``~/.gemini/oauth_creds.json`` where that exists),
-        ``GOOGLE_GEMINI_BASE_URL``, ``CODE_ASSIST_ENDPOINT``, ``GEMINI_OAUTH_CLIENT_ID`` and
-        ``GEMINI_OAUTH_CLIENT_SECRET``.
+        ``GOOGLE_GEMINI_BASE_URL``, ``CODE_ASSIST_ENDPOINT``, and, where the OAuth route is on,
+        ``GEMINI_OAUTH_CLIENT_ID`` and ``GEMINI_OAUTH_CLIENT_SECRET``. A blank variable counts as not set.
+
+        Args:
+            environ: the variables, instead of the process's own; ``~`` is the home that they name.
 
         Raises:
             ConfigError: there is no credential at all, or a setting cannot be used.
         """
         environ = os.environ if environ is None else environ
+        environ = {name: value for name, value in environ.items() if value.strip()}
+        named = environ.get("GOOGLE_APPLICATION_CREDENTIALS")
         found: dict[str, Any] = {
             "api_key": environ.get("GEMINI_API_KEY") or environ.get("GOOGLE_API_KEY"),
             "model": environ.get("GEMINI_MODEL"),
             "project": environ.get("GOOGLE_CLOUD_PROJECT") or environ.get("GOOGLE_CLOUD_PROJECT_ID"),
-            "oauth_creds_path": environ.get("GOOGLE_APPLICATION_CREDENTIALS") or _default_credentials(),
+            "oauth_creds_path": _in_home(named, environ) if named else _default_credentials(environ),
         }
         urls = {"gemini": environ.get("GOOGLE_GEMINI_BASE_URL"), "code_assist": environ.get("CODE_ASSIST_ENDPOINT")}
         if "endpoints" not in settings:
             found["endpoints"] = Endpoints(**{name: url for name, url in urls.items() if url})
-        if "oauth_client" not in settings:
+        # The variables of a client that nothing is refreshed with are nobody's concern.
+        if "oauth_client" not in settings and {**found, **settings}["oauth_creds_path"] is not None:
             found["oauth_client"] = oauth_client_from(environ)
         return cls(**{**{name: value for name, value in found.items() if value}, **settings})
 
@@ -262,39 +267,11 @@ def _rebuild(cls: type[GeminiDualAdapter], config: dict[str, Any]) -> GeminiDual
     return cls(**config)
 
 
-def _default_credentials() -> Optional[str]:
-    path = os.path.expanduser(credentials_floor.DEFAULT_CREDENTIALS_PATH)
+def _in_home(path: str, environ: Mapping[str, str]) -> str:
+    home = environ.get("USERPROFILE" if os.name == "nt" else "HOME")
+    return os.path.join(home, path[2:]) if home and path.startswith("~/") else os.path.expanduser(path)
+
+
+def _default_credentials(environ: Mapping[str, str]) -> Optional[str]:
+    path = _in_home(DEFAULT_CREDENTIALS_PATH, environ)
     return path if os.path.exists(path) else None
-
-
-_NONE = type(None)
-# What would fail late otherwise, or be taken for something else; the rest is checked by whoever uses it.
-_KINDS: Mapping[str, tuple[Any, ...]] = {
-    "project": (str, _NONE),
-    "oauth_client": (OAuthClient, _NONE),
-    "endpoints": (Endpoints,),
-    "timeouts": (Timeouts,),
-    "retry": (Retry,),
-    "fallback": (bool,),
-    "sticky_for": (int, float, _NONE),
-    "on_fallback": (Callable,),
-    "policy": (Callable,),
-    "require_finish": (bool,),
-    "max_event_bytes": (int,),
-    "persist_credentials": (bool,),
-    "session_factory": (Callable, _NONE),
-    "clock": (Callable, _NONE),
-    "sleep": (Callable, _NONE),
-}
-
-
-def _check_types(config: Mapping[str, Any]) -> None:
-    for name, kinds in _KINDS.items():
-        value = config[name]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            expected = " or ".join("None" if kind is _NONE else kind.__name__ for kind in kinds)
-            raise ConfigError(f"{name} must be {expected}, not {type(value).__name__}.")
-    if config["max_event_bytes"] < 1:
-        raise ConfigError(f"max_event_bytes must be at least 1 byte, not {config['max_event_bytes']}.")
-    if config["sticky_for"] is not None and not config["sticky_for"] >= 0:  # written so that it refuses NaN
-        raise ConfigError(f"sticky_for must be at least 0 seconds, or None for never, not {config['sticky_for']}.")

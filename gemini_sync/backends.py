@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, Optional, Protocol, TypeVar, Union
 
 from gemini_sync import sse
-from gemini_sync.call import Call, cancelled_error
+from gemini_sync.call import Call
 from gemini_sync.config import Endpoints, check_secret
 from gemini_sync.credentials import Token
-from gemini_sync.errors import ApiError, AuthError, ProtocolError, api_error, find_error, snippet
+from gemini_sync.errors import ApiError, AuthError, ProtocolError, api_error, find_error
 from gemini_sync.request import Request
 from gemini_sync.response import Chunk
+from gemini_sync.scrub import snippet
 from gemini_sync.sticky import API_KEY, OAUTH
 from gemini_sync.transport import Answer, Exchange, Transport, refuse_redirect
 
@@ -72,9 +73,8 @@ class ApiKeyBackend:
         model = json.dumps(request.model).encode()
         body = b'{"generateContentRequest":{"model":' + model + b"," + request.body[1:] + b"}"
         url = f"{self._base}{request.path}:countTokens"
-        return _total(
-            self._transport.fetch("POST", url, self._headers, body, call=call, seconds=_COUNT_SECONDS), self._key
-        )
+        answer = self._transport.fetch("POST", url, self._headers, body, call=call, seconds=_count_seconds(call))
+        return _total(answer, self._key)
 
 
 class CodeAssistBackend:
@@ -116,7 +116,7 @@ class CodeAssistBackend:
 
         def count(token: Token) -> int:
             url = self._base + "countTokens"
-            answer = self._transport.fetch("POST", url, _bearer(token), body, call=call, seconds=_COUNT_SECONDS)
+            answer = self._transport.fetch("POST", url, _bearer(token), body, call=call, seconds=_count_seconds(call))
             return _total(answer, token.access_token)
 
         return self._with_token(call, count)
@@ -179,6 +179,7 @@ def _chunks(
     with exchange:
         _check_stream(exchange, secret)
         call, decode, position = exchange.call, _decode, 0
+        bounded = call.timeouts.total is not None
         for event in sse.events(exchange.chunks(), max_event_bytes):
             data = event.data
             foreign = type(event) is sse.ForeignEvent
@@ -200,8 +201,8 @@ def _chunks(
             yield chunk
             del chunk
             call.progressed = True
-            if call.cancelled:  # what was received already may be the whole rest
-                raise cancelled_error()
+            if call.cancelled or bounded:  # what was received already may be the whole rest
+                call.check_total()
 
 
 def _loads(data: str, position: int) -> Any:
@@ -248,12 +249,16 @@ def _error_of(answer: Answer, expected: str, secret: str) -> Union[ApiError, Pro
     )
 
 
+def _count_seconds(call: Call) -> float:
+    return min(_COUNT_SECONDS, call.timeouts.first_token or _COUNT_SECONDS)
+
+
 def _total(answer: Answer, secret: str) -> int:
     refuse_redirect(answer.status, answer.headers)
     try:
         total: Optional[Any] = answer.json()["totalTokens"] if answer.status == 200 else None
     except (ValueError, KeyError, TypeError):
         total = None
-    if isinstance(total, int):
+    if isinstance(total, int) and not isinstance(total, bool):
         return total
     raise _error_of(answer, "a JSON object with totalTokens", secret)

@@ -15,6 +15,8 @@ from gemini_sync.errors import DeadlineExceeded, StreamInterrupted
 
 Clock = Callable[[], float]
 
+_SLICE_SECONDS = 0.25
+
 
 class Call:
     """The context of one call, handed down all floors; used by one thread, cancelled from any.
@@ -89,6 +91,14 @@ class Call:
             seconds=seconds,
         )
 
+    def check_total(self) -> None:
+        """As ``check()``, of ``total`` alone: while chunks are at hand no other deadline runs."""
+        if self.cancelled:
+            raise cancelled_error()
+        if self.clock() >= self._total_at:
+            self.enter("total", None)
+            raise self.deadline_error()
+
     def check(self) -> None:
         """Raises ``StreamInterrupted`` when cancelled, ``DeadlineExceeded`` when the deadline in force has passed."""
         if self.cancelled:
@@ -107,8 +117,7 @@ class Call:
         if self._sleep is not None:
             self._sleep(seconds)
         else:
-            with self._changed:
-                self._changed.wait_for(lambda: self.cancelled, seconds)
+            self._wait(lambda: self.cancelled, seconds)
         self.check()
 
     def wait_for(self, future: Future[Any]) -> None:
@@ -116,10 +125,20 @@ class Call:
         self.enter("total", None)
         future.add_done_callback(self._tell)
         while not future.done():
-            with self._changed:
-                self._changed.wait_for(lambda: self.cancelled or future.done(), self.remaining())
+            self._wait(lambda: self.cancelled or future.done(), self.remaining())
             if not future.done():
                 self.check()
+
+    def _wait(self, is_over: Callable[[], bool], seconds: Optional[float]) -> None:
+        """Wait at most ``seconds``, looking again after each slice.
+
+        A signal handler that cancels between the look at ``is_over`` and the waiting proper tells nobody: it runs in
+        this thread, inside ``Condition.wait``, which does not count among those waiting yet.
+        """
+        until = math.inf if seconds is None else time.monotonic() + seconds
+        with self._changed:
+            while not is_over() and (left := until - time.monotonic()) > 0:
+                self._changed.wait(min(left, _SLICE_SECONDS))
 
     def _tell(self, _: Future[Any]) -> None:
         with self._changed:

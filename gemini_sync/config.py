@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Optional
+from typing import Any, Optional
 from urllib.parse import urlsplit
 
 from gemini_sync.errors import ConfigError
@@ -143,3 +144,42 @@ class Retry:
             raise ConfigError(f"Retry.max_attempts must be a whole number of at least 1, not {self.max_attempts!r}.")
         for name in ("wait_limit", "backoff_base", "backoff_cap"):
             _check_number(f"Retry.{name}", getattr(self, name), above=False)
+
+
+_NONE = type(None)
+# What would fail late otherwise, or be taken for something else; the rest is checked by whoever uses it.
+_KINDS: Mapping[str, tuple[Any, ...]] = {
+    "project": (str, _NONE),
+    "oauth_client": (OAuthClient, _NONE),
+    "endpoints": (Endpoints,),
+    "timeouts": (Timeouts,),
+    "retry": (Retry,),
+    "fallback": (bool,),
+    "sticky_for": (int, float, _NONE),
+    "on_fallback": (Callable,),
+    "policy": (Callable,),
+    "require_finish": (bool,),
+    "max_event_bytes": (int,),
+    "persist_credentials": (bool,),
+    "session_factory": (Callable, _NONE),
+    "clock": (Callable, _NONE),
+    "sleep": (Callable, _NONE),
+}
+
+
+def check_settings(given: Mapping[str, Any]) -> None:
+    """Of the adapter's and the plain functions' arguments those in ``given``; other names in it are passed over.
+
+    Raises:
+        ConfigError: one is of another type, or out of range.
+    """
+    for name, kinds in _KINDS.items():
+        value = given.get(name)
+        if name in given and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+            expected = " or ".join("None" if kind is _NONE else kind.__name__ for kind in kinds)
+            raise ConfigError(f"{name} must be {expected}, not {type(value).__name__}.")
+    if given["max_event_bytes"] < 1:
+        raise ConfigError(f"max_event_bytes must be at least 1 byte, not {given['max_event_bytes']}.")
+    sticky_for = given.get("sticky_for")
+    if sticky_for is not None and not sticky_for >= 0:  # written so that it refuses NaN
+        raise ConfigError(f"sticky_for must be at least 0 seconds, or None for never, not {sticky_for}.")

@@ -22,6 +22,7 @@ from urllib3.util.connection import allowed_gai_family
 from urllib3.util.ssl_ import create_urllib3_context
 
 from gemini_sync.call import Call
+from gemini_sync.errors import TransportError
 
 RECEIVE_BYTES = 120 * 1024  # fewer system calls than 64 KiB; from 128 KiB on, malloc would map each buffer anew
 # A receive may outlast the deadline by this much; setting a socket timeout for each would cost a system call each.
@@ -262,7 +263,10 @@ def _tls_context(ca_path: str) -> ssl.SSLContext:
     try:
         context.load_verify_locations(**{"capath" if os.path.isdir(ca_path) else "cafile": ca_path})
     except OSError as exc:
-        raise OSError(f"the CA bundle {ca_path} cannot be loaded ({exc})") from None  # whose own words name no file
+        raise TransportError(
+            f"The CA bundle {ca_path} cannot be loaded ({exc}). Name another in REQUESTS_CA_BUNDLE, or none.",
+            reason="CERTIFICATE_VERIFY_FAILED",
+        ) from exc
     return context
 
 
@@ -277,7 +281,7 @@ class GuardedAdapter(HTTPAdapter):
         # Making the key under which urllib3 keeps a pool is a twentieth of what a short call costs.
         key = (request.url, verify, cert, *(proxies or {}).items())
         pool = self._pools.get(key)
-        if pool is None or pool.pool is None:  # urllib3 closed it to make room
+        if pool is None or pool.pool is None:  # closed, to make room or with its manager
             if len(self._pools) >= _POOLS:
                 self._pools.clear()
             pool = self._pools[key] = super().get_connection_with_tls_context(request, verify, proxies, cert)

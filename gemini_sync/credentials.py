@@ -12,9 +12,10 @@ from typing import Any, NamedTuple, Optional, Protocol, Union
 
 from gemini_sync.call import Call, Clock
 from gemini_sync.config import Endpoints, OAuthClient
-from gemini_sync.errors import ConfigError, CredentialsError, GeminiSyncError, scrub, snippet
+from gemini_sync.errors import ConfigError, CredentialsError, GeminiSyncError
 from gemini_sync.file_source import FileSource
 from gemini_sync.flight import SingleFlight, ends_the_call
+from gemini_sync.scrub import scrub, snippet
 from gemini_sync.token_sources import CallableSource, GoogleAuthSource, Held, Source
 from gemini_sync.token_sources import Token as Token
 from gemini_sync.transport import Transport

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import calendar
 import json
 import re
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from email.utils import parsedate_to_datetime
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Optional
+
+from gemini_sync.details import first_hint, list_of, of_type, text_of
+from gemini_sync.scrub import scrubbed, snippet
 
 if TYPE_CHECKING:
     from gemini_sync.reply import Attempt, Reply
-
-SNIPPET_CHARACTERS = 500
 
 
 class GeminiSyncError(Exception):
@@ -251,15 +249,18 @@ def api_error(
     """
     secrets = tuple(secrets)
     try:
-        decoded = _scrubbed(json.loads(body) if isinstance(body, str) else body, secrets)
+        decoded = scrubbed(json.loads(body) if isinstance(body, str) else body, secrets)
     except (ValueError, RecursionError):
         decoded = None
     error = find_error(decoded) or {}
     code = code if code is not None else _code_in(error)
-    details = tuple(d for d in _list(error.get("details")) if isinstance(d, dict))
-    status, info = _text(error.get("status")), next(_of_type(details, "ErrorInfo"), {})
+    details = tuple(d for d in list_of(error.get("details")) if isinstance(d, dict))
+    status, info = text_of(error.get("status")), next(of_type(details, "ErrorInfo"), {})
     quoted = body if decoded is None and isinstance(body, str) else json.dumps(decoded)
-    reason, message = _text(info.get("reason")), _text(error.get("message")) or snippet(quoted, secrets) or "no message"
+    reason, message = (
+        text_of(info.get("reason")),
+        text_of(error.get("message")) or snippet(quoted, secrets) or "no message",
+    )
     cls = _error_class(code, reason)
     link = _link(details, info)
     head = f"{code} {status or cls.__name__}" + (f" ({reason})" if reason else "")
@@ -270,7 +271,7 @@ def api_error(
         status=status,
         reason=reason,
         details=details,
-        retry_after=_retry_after(details, info, headers or {}, message, now),
+        retry_after=first_hint(details, info, headers or {}, message, now),
         link=link,
         trace_id=_trace_id(headers or {}),
     )
@@ -282,7 +283,7 @@ def find_error(decoded: Any) -> Optional[dict[str, Any]]:
         decoded = decoded[0] if decoded else None
     error = decoded.get("error") if isinstance(decoded, dict) else None
     if isinstance(error, str):  # the shape of the OAuth token endpoint (RFC 6749 section 5.2)
-        return {"status": error, "message": _text(decoded.get("error_description")) or error}
+        return {"status": error, "message": text_of(decoded.get("error_description")) or error}
     return error if isinstance(error, dict) else None
 
 
@@ -294,120 +295,22 @@ def _code_in(error: Mapping[str, Any]) -> int:
         return _RPC_CODES[code][1]
     if isinstance(code, int) and 400 <= code < 600:
         return code
-    return _HTTP_OF_STATUS.get(_text(error.get("status")) or "", 500)
-
-
-def _text(value: Any) -> Optional[str]:
-    return value if isinstance(value, str) and value else None
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _of_type(details: Iterable[Mapping[str, Any]], name: str) -> Iterator[dict[str, Any]]:
-    return (dict(d) for d in details if str(d.get("@type", "")).endswith("google.rpc." + name))
+    return _HTTP_OF_STATUS.get(text_of(error.get("status")) or "", 500)
 
 
 def quota_ids(error: GeminiSyncError) -> list[str]:
     """The ``quotaId`` of each violation in the error's QuotaFailure details."""
-    violations = [v for d in _of_type(error.details, "QuotaFailure") for v in _list(d.get("violations"))]
+    violations = [v for d in of_type(error.details, "QuotaFailure") for v in list_of(d.get("violations"))]
     return [v["quotaId"] for v in violations if isinstance(v, dict) and isinstance(v.get("quotaId"), str)]
 
 
 def _link(details: Iterable[Mapping[str, Any]], info: Mapping[str, Any]) -> Optional[str]:
-    links = [link for d in _of_type(details, "Help") for link in _list(d.get("links"))]
+    links = [link for d in of_type(details, "Help") for link in list_of(d.get("links"))]
     urls = [link.get("url") for link in links if isinstance(link, dict)]
     metadata = info.get("metadata")
     urls += [metadata.get("validation_link"), metadata.get("appeal_url")] if isinstance(metadata, dict) else []
-    return next(filter(None, map(_text, urls)), None)
+    return next(filter(None, map(text_of, urls)), None)
 
 
 def _trace_id(headers: Mapping[str, str]) -> Optional[str]:
     return headers.get("x-cloudaicompanion-trace-id") or headers.get("x-goog-request-id")
-
-
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|h|m|s)")
-_DURATIONS = re.compile(rf"(?:{_DURATION.pattern})+")
-_DURATION_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_HINT_IN_TEXT = re.compile(r"\b(?:retry in|after)\s+((?:\d+(?:\.\d+)?(?:ms|h|m|s))+)(?![\w])", re.IGNORECASE)
-
-
-def _seconds(value: Any) -> Optional[float]:
-    """A duration as Google writes it: ``"34.07s"``, ``"900ms"``, ``"1h2m3s"`` or ``{seconds, nanos}``."""
-    if isinstance(value, dict):
-        try:
-            return max(0.0, float(value.get("seconds") or 0) + float(value.get("nanos") or 0) / 1e9)
-        except (TypeError, ValueError, OverflowError):
-            return None
-    if not isinstance(value, str) or not _DURATIONS.fullmatch(value.strip()):
-        return None
-    return sum(float(number) * _DURATION_SECONDS[unit] for number, unit in _DURATION.findall(value))
-
-
-def retry_after_header(value: Optional[str], now: Optional[float] = None) -> Optional[float]:
-    """``Retry-After`` in seconds, from seconds or an HTTP date (RFC 9110 section 10.2.3); None for anything else."""
-    if not value:
-        return None
-    value = value.strip()
-    if re.fullmatch(r"\d{1,9}(\.\d+)?", value):
-        return float(value)
-    try:
-        at = calendar.timegm(parsedate_to_datetime(value).utctimetuple())  # a date without a zone is in UTC, too
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None
-    return max(0.0, at - (time.time() if now is None else now))
-
-
-def _retry_after(
-    details: Iterable[Mapping[str, Any]],
-    info: Mapping[str, Any],
-    headers: Mapping[str, str],
-    message: str,
-    now: Optional[float],
-) -> Optional[float]:
-    """The first delay hint in the order of Google's own clients: RetryInfo, header, ErrorInfo metadata, text."""
-    for retry_info in _of_type(details, "RetryInfo"):
-        seconds = _seconds(retry_info.get("retryDelay"))
-        if seconds is not None:
-            return seconds
-    seconds = retry_after_header(headers.get("Retry-After"), now)
-    if seconds is not None:
-        return seconds
-    metadata = info.get("metadata")
-    seconds = _seconds(metadata.get("quotaResetDelay")) if isinstance(metadata, dict) else None
-    if seconds is not None:
-        return seconds
-    match = _HINT_IN_TEXT.search(message)
-    return _seconds(match.group(1)) if match else None
-
-
-# Google API keys, OAuth access tokens, refresh tokens, client secrets, and credentials in URLs and headers.
-_SECRET_SHAPES = re.compile(
-    r"AIza[\w-]{10,}|AIzv[\w-]{10,}|\bAQ\.[\w-]{10,}|ya29\.[\w.-]+|\b1//[\w-]{10,}|GOCSPX-[\w-]+"
-    r"|(?<=Bearer )[\w.~+/=-]+|(?<=[?&]key=)[^&\s\"']+|(?<=://)[^/\s:@\"']+:[^/\s@\"']+(?=@)"
-)
-
-
-def scrub(text: str, secrets: Iterable[str] = ()) -> str:
-    """``text`` without the given secrets and without anything shaped like a Google credential."""
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):  # one may be the beginning of another
-        text = text.replace(secret, "[redacted]")
-    return _SECRET_SHAPES.sub("[redacted]", text)
-
-
-def _scrubbed(value: Any, secrets: Iterable[str]) -> Any:
-    """Decoded JSON, scrubbed string by string: in its encoded form escapes hide where a credential begins and ends."""
-    if isinstance(value, str):
-        return scrub(value, secrets)
-    if isinstance(value, list):
-        return [_scrubbed(item, secrets) for item in value]
-    if isinstance(value, dict):
-        return {scrub(name, secrets): _scrubbed(item, secrets) for name, item in value.items()}
-    return value
-
-
-def snippet(text: str, secrets: Iterable[str] = ()) -> str:
-    """At most 500 characters of ``text`` on one line, scrubbed before it is cut."""
-    flat = " ".join(scrub(text, secrets).split())
-    return flat if len(flat) <= SNIPPET_CHARACTERS else flat[: SNIPPET_CHARACTERS - 1] + "…"

@@ -57,14 +57,14 @@ class FileSource:
     ) -> None:
         self._path, self._transport, self._url, self._client = path, transport, url, client
         self._persist, self._clock = persist, clock
-        # Guards _snapshot, replaced whole, and _warned.
-        self._lock = threading.Lock()
+        # Guards _snapshot, replaced whole, and _warned. Reentrant for the sake of signal handlers.
+        self._lock = threading.RLock()
         self._snapshot: Optional[_FileSnapshot] = None
         self._warned: set[str] = set()
         renew_after_fork(self)
 
     def renew_after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def look(self, call: Call) -> _FileSnapshot:
         snapshot = self._snapshot

@@ -6,7 +6,6 @@ import copy
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial
 from typing import Generic, Optional, TypeVar
 
 from gemini_sync.call import Call
@@ -21,18 +20,37 @@ def ends_the_call(error: BaseException) -> bool:
     return isinstance(error, StreamInterrupted) or (isinstance(error, DeadlineExceeded) and error.deadline == "total")
 
 
+class _Flight(Future[Result]):
+    """One attempt, in the air while its leader holds ``led``: ``with`` gives that back wherever the leader is stopped.
+
+    ``finally`` alone would not do: a KeyboardInterrupt may come just before its ``try``, or in the midst of it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Guards nothing; held by the leader.
+        self.led = threading.Lock()
+
+    @property
+    def has_outcome(self) -> bool:
+        return super().done() and not self.cancelled()
+
+    def done(self) -> bool:
+        return super().done() or not self.led.locked()
+
+
 class SingleFlight(Generic[Result]):
     """At most one attempt per key at any time; whoever asks meanwhile waits for it and shares its outcome."""
 
     def __init__(self) -> None:
-        # Guards _flights: who finds none for its key leads.
-        self._lock = threading.Lock()
-        self._flights: dict[str, Future[Result]] = {}
+        # Guards _flights: who finds none in the air for its key leads. Reentrant for the sake of signal handlers.
+        self._lock = threading.RLock()
+        self._flights: dict[str, _Flight[Result]] = {}
         renew_after_fork(self)
 
     def renew_after_fork(self) -> None:
         # Whoever led or waited is in the parent.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._flights = {}
 
     def run(self, call: Call, work: Callable[[], Result], key: str = "") -> Result:
@@ -47,11 +65,12 @@ class SingleFlight(Generic[Result]):
             StreamInterrupted, DeadlineExceeded: ``call`` was cancelled or its ``total`` deadline passed.
         """
         while True:
-            flight, leads = self._board(key)
-            if leads:
-                return self._lead(flight, work, key, share_failure=True)
+            mine: _Flight[Result] = _Flight()
+            flight = self._fly(mine, work, key, share_failure=True)
+            if flight is mine:
+                return mine.result()
             call.wait_for(flight)
-            if not flight.cancelled():
+            if flight.has_outcome:
                 error = flight.exception()
                 if error is None:
                     return flight.result()
@@ -59,28 +78,31 @@ class SingleFlight(Generic[Result]):
 
     def run_if_free(self, work: Callable[[], Result], key: str = "") -> Optional[Result]:
         """``work()``, or None at once where an attempt is in flight; its failure is nobody else's."""
-        flight, leads = self._board(key)
-        return self._lead(flight, work, key, share_failure=False) if leads else None
+        mine: _Flight[Result] = _Flight()
+        return mine.result() if self._fly(mine, work, key, share_failure=False) is mine else None
 
-    def _board(self, key: str) -> tuple[Future[Result], bool]:
-        with self._lock:
-            flight = self._flights.get(key)
-            if flight is not None:
-                return flight, False
-            flight = self._flights[key] = Future()
-            return flight, True
+    def _fly(
+        self, mine: _Flight[Result], work: Callable[[], Result], key: str, *, share_failure: bool
+    ) -> _Flight[Result]:
+        """Another thread's flight that is in the air, else ``mine``, landed with what ``work()`` gave."""
+        with mine.led:
+            with self._lock:
+                flight = self._flights.get(key)
+                if flight is None or flight.done():
+                    flight = self._flights[key] = mine
+            if flight is mine:
+                self._lead(mine, work, key, share_failure)
+        return flight
 
-    def _lead(self, flight: Future[Result], work: Callable[[], Result], key: str, *, share_failure: bool) -> Result:
-        land: Callable[[], object] = flight.cancel
+    def _lead(self, mine: _Flight[Result], work: Callable[[], Result], key: str, share_failure: bool) -> None:
         try:
-            result = work()
-            land = partial(flight.set_result, result)
-            return result
+            mine.set_result(work())
         except GeminiSyncError as exc:
             if share_failure and not ends_the_call(exc):
-                land = partial(flight.set_exception, exc)
+                mine.set_exception(exc)
             raise
         finally:
+            mine.cancel()  # where there is no outcome to share
             with self._lock:
-                self._flights.pop(key, None)
-            land()
+                if self._flights.get(key) is mine:
+                    self._flights.pop(key, None)  # a signal handler may have flown meanwhile

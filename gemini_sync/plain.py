@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Mapping
 from typing import Any
 
 from gemini_sync.backends import DEFAULT_MAX_EVENT_BYTES, ApiKeyBackend, Backend, CodeAssistBackend
 from gemini_sync.call import Call
-from gemini_sync.config import Endpoints, Retry, Timeouts, check_secret
+from gemini_sync.config import Endpoints, Retry, Timeouts, check_secret, check_settings
 from gemini_sync.credentials import Token
 from gemini_sync.errors import ConfigError
 from gemini_sync.reply import Reply
@@ -18,8 +17,6 @@ from gemini_sync.transport import Transport
 
 _transport = Transport()
 atexit.register(_transport.close)
-
-_KINDS = {"endpoints": Endpoints, "timeouts": Timeouts, "retry": Retry, "require_finish": bool, "max_event_bytes": int}
 
 
 class _GivenToken:
@@ -57,7 +54,7 @@ def stream_gemini_api_key(
     Raises:
         ConfigError: at once, for arguments that cannot be used. What iterating raises, ``Reply`` says.
     """
-    _check_types(locals())
+    check_settings(locals())
     backend = ApiKeyBackend(api_key, _transport, endpoints, max_event_bytes)
     return _stream(backend, prompt, model, timeouts, retry, require_finish, options)
 
@@ -88,18 +85,10 @@ def stream_gemini_oauth(
     """
     if not isinstance(project, str) or not project.strip():
         raise ConfigError("project must be a project id; load_code_assist(access_token) finds yours.")
-    _check_types(locals())
+    check_settings(locals())
     token = _GivenToken(access_token)
     backend = CodeAssistBackend(token, lambda call, token: project.strip(), _transport, endpoints, max_event_bytes)
     return _stream(backend, prompt, model, timeouts, retry, require_finish, options)
-
-
-def _check_types(settings: Mapping[str, Any]) -> None:
-    for name, kind in _KINDS.items():
-        if type(settings[name]) is not kind:  # isinstance would take True for a number
-            raise ConfigError(f"{name} must be {kind.__name__}, not {type(settings[name]).__name__}.")
-    if settings["max_event_bytes"] < 1:
-        raise ConfigError(f"max_event_bytes must be at least 1 byte, not {settings['max_event_bytes']}.")
 
 
 def _stream(

@@ -20,9 +20,9 @@ from gemini_sync.errors import (
     ServerError,
     api_error,
     find_error,
-    snippet,
 )
 from gemini_sync.flight import SingleFlight
+from gemini_sync.scrub import snippet
 from gemini_sync.token_sources import Token
 from gemini_sync.transport import Answer, Transport, refuse_redirect
 

@@ -6,14 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Optional, TypeVar
 
-from gemini_sync.errors import (
-    BlockedError,
-    EmptyResponseError,
-    FinishReasonError,
-    GeminiSyncError,
-    StreamInterrupted,
-)
+from gemini_sync.errors import BlockedError, EmptyResponseError, FinishReasonError, GeminiSyncError, StreamInterrupted
 from gemini_sync.response import Blob, Chunk, FunctionCall, Turn, Usage, function_calls, inline_data, usage
+from gemini_sync.scrub import snippet
 
 _Error = TypeVar("_Error", bound=GeminiSyncError)
 
@@ -36,7 +31,7 @@ class Attempt:
         route: ``"oauth"`` or ``"api_key"``.
         started: seconds since the epoch.
         seconds: until its first chunk, or its failure.
-        outcome: ``"answered"``, ``"retried"``, ``"fell back"``, ``"surfaced"``, ``"interrupted"`` or ``"cancelled"``.
+        outcome: ``"answered"``, ``"failed"``, ``"interrupted"`` (after its first chunk) or ``"cancelled"``.
         error: why it failed, or None.
         retry_after: how long the server asked to wait, in seconds, or None.
         trace_id: the server's name for the request, or None.
@@ -81,8 +76,10 @@ class _State:
         self.phase = phase  # new, open, complete, interrupted or closed
 
     def __enter__(self) -> None:
-        if self.phase in ("interrupted", "closed"):
-            raise self.interrupted(f"the stream is over: it was {self.phase} before")
+        if self.phase == "closed":
+            raise self.closed()
+        if self.phase == "interrupted":
+            raise self.interrupted("the stream is over, it was interrupted before")
         if self.phase == "new":
             self.phase = "open"
 
@@ -91,6 +88,8 @@ class _State:
         if kind is GeneratorExit:
             return  # one way of iterating was dropped; the reply may go on another
         if exc is None:
+            if self.phase == "closed":
+                raise self.closed()
             if self.require_finish and self.turn.finish_reason is None and self.turn.block_reason is None:
                 self.phase = "interrupted"
                 self.journey.broke("interrupted")
@@ -102,6 +101,11 @@ class _State:
             self.label(exc).partial = Reply._of(self)
         elif isinstance(exc, GeminiSyncError) and self.turn.chunks:
             raise self.interrupted(str(exc), exc) from exc
+
+    def closed(self) -> StreamInterrupted:
+        error = self.interrupted("the reply was closed")
+        error.cancelled = True
+        return error
 
     def interrupted(self, why: str, cause: Optional[GeminiSyncError] = None) -> StreamInterrupted:
         error = StreamInterrupted(
@@ -122,11 +126,11 @@ class _State:
         """What is wrong with a complete answer, or None."""
         turn, partial = self.turn, Reply._of(self)
         if turn.block_reason is not None:
-            message = (turn.prompt_feedback or {}).get("blockReasonMessage") or "Change the prompt."
+            why = snippet(str((turn.prompt_feedback or {}).get("blockReasonMessage") or "Change the prompt."))
             return BlockedError(
-                f"The prompt was refused ({turn.block_reason}): {message}", reason=turn.block_reason, partial=partial
+                f"The prompt was refused ({turn.block_reason}): {why}", reason=turn.block_reason, partial=partial
             )
-        reason, message = turn.finish_reason, turn.finish_message
+        reason, message = turn.finish_reason, turn.finish_message and snippet(turn.finish_message)
         if reason in _REFUSED or reason in _FAILED:
             cls, what = (BlockedError, "refused") if reason in _REFUSED else (FinishReasonError, "not finished")
             return cls(
@@ -201,10 +205,15 @@ class Reply(Iterator[str]):
         return reply
 
     def __iter__(self) -> Iterator[str]:
+        phase = self._state.phase
+        # A generator that was dropped, or has raised, would just end: nobody would see that the answer did not.
+        dropped = phase == "open" and getattr(self._texts, "gi_frame", None) is None
+        if dropped or phase in ("interrupted", "closed"):
+            self._texts = _texts(self._state)
         return self._texts
 
     def __next__(self) -> str:
-        return next(self._texts)
+        return next(iter(self))
 
     def chunks(self) -> Iterator[Chunk]:
         """The rest of the stream as ``Chunk`` objects; raises for failures and interruptions only, not for verdicts."""
@@ -267,17 +276,18 @@ class Reply(Iterator[str]):
         return tuple(self._state.journey.attempts)
 
     def close(self) -> None:
-        """Release the connection; an unread rest is given up. Idempotent; from another thread it cancels."""
-        try:
-            for generator in (self._texts, self._state.chunks):
-                close = getattr(generator, "close", None)
-                if close is not None:
-                    close()
-        except ValueError:  # the generator is running, in the thread that reads
-            self.cancel()
-        else:
-            if self._state.phase in ("new", "open"):
-                self._state.phase = "closed"
+        """Release the connection; an unread rest is given up: whoever goes on iterating gets ``StreamInterrupted``.
+
+        Idempotent. From another thread than the one that reads it cancels.
+        """
+        if self._state.phase in ("new", "open"):
+            self._state.phase = "closed"
+        close = getattr(self._state.chunks, "close", None)
+        if close is not None:
+            try:
+                close()
+            except ValueError:  # the generator is running, in the thread that reads
+                self.cancel()
 
     def cancel(self) -> None:
         """End the stream from any thread: its reader wakes at once with ``StreamInterrupted`` (``cancelled``)."""

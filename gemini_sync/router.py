@@ -12,18 +12,18 @@ from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any, Optional, TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
-from tenacity.stop import stop_base
+from tenacity import RetryCallState, Retrying, retry_if_exception
 
 from gemini_sync.backends import Backend
 from gemini_sync.call import Call
 from gemini_sync.config import Retry, Timeouts
-from gemini_sync.errors import AuthError, ConfigError, GeminiSyncError, StreamInterrupted, snippet
+from gemini_sync.errors import AuthError, ConfigError, GeminiSyncError, StreamInterrupted
 from gemini_sync.fork import renew_after_fork
 from gemini_sync.policy import ACCOUNT_SAFETY_REASONS, Decision, decide
 from gemini_sync.reply import Attempt, Journey, Reply
 from gemini_sync.request import Request
 from gemini_sync.response import Chunk
+from gemini_sync.scrub import snippet
 from gemini_sync.sticky import API_KEY, OAUTH, Choice, FallbackEvent, RouteStatus, Sticky
 
 _log = logging.getLogger(__name__)
@@ -37,18 +37,6 @@ def notify_stderr(event: FallbackEvent) -> None:
     if sys.stderr is not None:  # a program without a console has none
         sys.stderr.write(f"{event}\n")
         sys.stderr.flush()
-
-
-class _NoTimeLeft(stop_base):
-    """Stop retrying where the wait would outlast the ``total`` deadline: the other route may still make it."""
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-
-    def __call__(self, retry_state: RetryCallState) -> bool:
-        self._call.enter("total", None)
-        remaining = self._call.remaining()
-        return remaining is not None and retry_state.upcoming_sleep >= remaining
 
 
 class Router:
@@ -87,13 +75,13 @@ class Router:
         self._falls_back = fallback and len(self._backends) > 1
         home = OAUTH if OAUTH in self._backends else API_KEY
         self._sticky = Sticky(home, sticky_for=sticky_for, clock=clock)
-        # The one retry policy; a copy per call carries that call's sleep and deadline.
-        self._stop = stop_after_attempt(self._retry.max_attempts)
+        # The one retry policy. What it retries is given the call, in whose own sleep the waiting is done.
         self._retrying = Retrying(
             retry=retry_if_exception(self._retryable),
-            stop=self._stop,
+            stop=self._gives_up,
             wait=self._wait,
-            before_sleep=self._log_retry,
+            before_sleep=self._pause,
+            sleep=lambda seconds: None,
             reraise=True,
         )
         # The error after which the account must not be used for OAuth any more; one assignment, so no lock.
@@ -152,8 +140,9 @@ class Router:
         Raises the error of the last route tried, from that of the one before.
         """
         call.start()
-        choice = self._sticky.choose(request.model)
+        choice: Optional[Choice] = None
         try:
+            choice = self._sticky.choose(request.model)
             try:
                 result = self._try_route(choice.route, call, journey, operate)
             except GeminiSyncError as error:
@@ -166,7 +155,7 @@ class Router:
                 self._notify(FallbackEvent(API_KEY, OAUTH, "a probe succeeded", None, time.time()))
             return result, promoted or choice
         finally:
-            if choice.probe:
+            if choice is not None and choice.probe:
                 self._sticky.release(choice)
 
     def _fallback_decision(self, route: str, error: GeminiSyncError) -> Optional[Decision]:
@@ -210,13 +199,13 @@ class Router:
 
     def _demote_model(self, choice: Choice, model: str, error: GeminiSyncError) -> None:
         if self._sticky.demote_model(choice, model):
-            name = model.rpartition("/")[2]
+            name = model.removeprefix("models/")
             self._notify(FallbackEvent(OAUTH, API_KEY, _line(error), error, time.time(), model=name, link=error.link))
 
     def _try_route(self, route: str, call: Call, journey: Journey, operate: Callable[[Backend], _T]) -> _T:
         backend = self._backends[route]
 
-        def once() -> _T:
+        def once(call: Call) -> _T:
             started, begun = time.time(), self._clock()
             try:
                 barred = self._barred if route == OAUTH else None
@@ -226,7 +215,8 @@ class Router:
             except GeminiSyncError as exc:
                 outcome = "cancelled" if _is_cancelled(exc) else "failed"
                 seconds = self._clock() - begun
-                journey.attempts.append(Attempt(route, started, seconds, outcome, exc, exc.retry_after, exc.trace_id))
+                kept = copy.copy(exc)  # without the traceback, which would keep all frames of the caller alive
+                journey.attempts.append(Attempt(route, started, seconds, outcome, kept, exc.retry_after, exc.trace_id))
                 self._note(route, exc)
                 raise
             journey.route = route
@@ -234,9 +224,8 @@ class Router:
             journey.attempts.append(Attempt(route, started, self._clock() - begun, "answered", trace_id=trace_id))
             return result
 
-        retrying = self._retrying.copy(sleep=call.sleep, stop=self._stop | _NoTimeLeft(call))
         try:
-            return retrying(once)
+            return self._retrying(once, call)
         except GeminiSyncError as exc:  # of the last try, or what ended the wait for another
             exc.route, exc.attempts = route, tuple(journey.attempts)
             raise
@@ -251,7 +240,7 @@ class Router:
     def _after_commit(self, model: str, choice: Choice, journey: Journey, exc: GeminiSyncError) -> None:
         """The stream broke under the caller: nothing is sent again, but the table says where the next call goes."""
         route = journey.attempts[-1].route
-        journey.broke("cancelled" if _is_cancelled(exc) else "interrupted", exc)
+        journey.broke("cancelled" if _is_cancelled(exc) else "interrupted", copy.copy(exc))
         self._note(route, exc)
         exc.route, exc.attempts = route, tuple(journey.attempts)
         # A 401 has dropped its token: the next call refreshes and is right again.
@@ -283,9 +272,17 @@ class Router:
         backoff = min(self._retry.backoff_cap, self._retry.backoff_base * 2.0**doublings)
         return max(backoff * random.uniform(0.5, 1.0), getattr(exc, "retry_after", None) or 0.0)
 
-    def _log_retry(self, state: RetryCallState) -> None:
+    def _gives_up(self, state: RetryCallState) -> bool:
+        """True when the tries are used up, or the wait would outlast ``total``: the other route may still make it."""
+        call: Call = state.args[0]
+        call.enter("total", None)
+        left = call.remaining()
+        return state.attempt_number >= self._retry.max_attempts or (left is not None and state.upcoming_sleep >= left)
+
+    def _pause(self, state: RetryCallState) -> None:
         exc = state.outcome.exception() if state.outcome is not None else None
         _log.info("try %d failed, the next in %.2f s: %s", state.attempt_number, state.upcoming_sleep, exc)
+        state.args[0].sleep(state.upcoming_sleep)
 
     # -- state
 
@@ -319,7 +316,7 @@ class Router:
             self._running.discard(call)
 
     def _notify(self, event: FallbackEvent) -> None:
-        _log.info("%s", event)
+        _log.debug("%s", event)  # the callback is what people see; a second line of the same would confuse them
         try:
             self._on_fallback(event)
         except Exception:

@@ -12,7 +12,7 @@ from typing import Any, Optional, Union
 
 import sseclient
 
-from gemini_sync.errors import ProtocolError, snippet
+from gemini_sync.errors import ProtocolError
 
 # At DEBUG sseclient formats a line for each event, which costs more than parsing it.
 logging.getLogger(sseclient.__name__).setLevel(logging.INFO)
@@ -24,7 +24,9 @@ _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"[\r\n]")
 _BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n")
 _FIELD = re.compile(rb"(?:data|event|id|retry)(?::|$)|:")
-_JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_JSON_STRING = re.compile(
+    rb'"(?:[^"\\]+|\\.?)*"?'
+)  # also one that is not closed: a match never fails, so none is tried twice
 _LARGE_BLOCK_BYTES = 64 * 1024
 _STAND_IN = b"data:\n\n"
 
@@ -196,7 +198,7 @@ class _Framer:
                 self.instead = ForeignEvent(data=text)  # type: ignore[call-arg]
                 yield _STAND_IN
             else:
-                _log.warning("ignored text outside the events of a stream: %s", snippet(text))
+                _log.warning("ignored %d characters outside the events of a stream that are no JSON", len(text))
 
     def _end(self) -> Iterator[bytes]:
         """What a clean end of the body leaves."""

@@ -70,7 +70,7 @@ class RouteStatus:
         since: when that was decided, seconds since the epoch.
         reason: why, or None where nothing has happened.
         failures: the most recent failures, oldest first.
-        models: models that go another way than the rest, with their route.
+        models: models that go another way than the rest, named as callers name them, with their route.
     """
 
     preferred: str
@@ -96,6 +96,7 @@ class _Snapshot(NamedTuple):
     models: Mapping[str, str]
     flipped_at: float  # monotonic, for the cool-down
     probing: Optional[Choice]  # the probe under way, told from earlier ones by identity
+    failures: deque[Failure]  # shared with the snapshots since the last reset(); append and copy are atomic
 
 
 class Sticky:
@@ -121,14 +122,18 @@ class Sticky:
         self._home, self._other = home, other
         self._sticky_for = sticky_for
         self._clock, self._wall = clock, wall
-        self._snapshot = _Snapshot(Choice(home, 0), wall(), None, {}, 0.0, None)
-        self._failures: deque[Failure] = deque(maxlen=_FAILURES_KEPT)
-        # Guards every assignment of _snapshot, and _failures; reading the snapshot needs no lock.
-        self._lock = threading.Lock()
+        self._snapshot = self._begin(0, None)
+        # Guards every assignment of _snapshot, each a whole new decision; reading one, and its failures, needs no lock.
+        # Reentrant: a signal handler may ask for the status, or reset, in the very thread that holds it.
+        self._lock = threading.RLock()
         renew_after_fork(self)
 
+    def _begin(self, generation: int, reason: Optional[str]) -> _Snapshot:
+        failures: deque[Failure] = deque(maxlen=_FAILURES_KEPT)
+        return _Snapshot(Choice(self._home, generation), self._wall(), reason, {}, 0.0, None, failures)
+
     def renew_after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._snapshot = self._snapshot._replace(probing=None)  # that thread is not in this process
 
     @property
@@ -179,8 +184,9 @@ class Sticky:
 
     def _cool_down(self, probe: Choice) -> None:
         """Under the lock: ``probe`` failed, the next one waits its time."""
-        if self._snapshot.probing is probe:
-            self._snapshot = self._snapshot._replace(flipped_at=self._clock(), probing=None)
+        snapshot = self._snapshot
+        if snapshot.probing is probe:
+            self._snapshot = snapshot._replace(flipped_at=self._clock(), probing=None)
 
     def demote_model(self, choice: Choice, model: str) -> bool:
         """``choice`` does not serve ``model``: route this model alone the other way; True for the one that flips.
@@ -205,16 +211,16 @@ class Sticky:
             snapshot = self._snapshot
             if snapshot.probing is not choice:
                 return None
-            self._snapshot = snapshot._replace(
-                choice=Choice(self._home, choice.generation + 1), since=self._wall(), reason=reason, probing=None
-            )
-            return self._snapshot.choice
+            home = Choice(self._home, choice.generation + 1)
+            self._snapshot = snapshot._replace(choice=home, since=self._wall(), reason=reason, probing=None)
+            return home
 
     def release(self, choice: Choice) -> None:
         """The probe ``choice`` ended without an outcome (cancelled): another call may probe."""
         with self._lock:
-            if self._snapshot.probing is choice:
-                self._snapshot = self._snapshot._replace(probing=None)
+            snapshot = self._snapshot
+            if snapshot.probing is choice:
+                self._snapshot = snapshot._replace(probing=None)
 
     def overtaken(self, choice: Choice) -> bool:
         """True when the first route was chosen anew after ``choice``: its failure says nothing about that decision."""
@@ -223,24 +229,20 @@ class Sticky:
 
     def record(self, route: str, error: str) -> None:
         """Remember a failure for ``status()``."""
-        with self._lock:
-            self._failures.append(Failure(route, self._wall(), error))
+        self._snapshot.failures.append(Failure(route, self._wall(), error))
 
     def reset(self) -> None:
         """Go back to the first route for all models; failures of calls that began before no longer count."""
         with self._lock:
-            generation = self._snapshot.choice.generation + 1
-            self._snapshot = _Snapshot(Choice(self._home, generation), self._wall(), "reset()", {}, 0.0, None)
-            self._failures.clear()
+            self._snapshot = self._begin(self._snapshot.choice.generation + 1, "reset()")
 
     def status(self) -> RouteStatus:
-        with self._lock:
-            snapshot, failures = self._snapshot, tuple(self._failures)
+        snapshot = self._snapshot
         return RouteStatus(
             preferred=snapshot.choice.route,
             fallback_active=snapshot.choice.route != self._home,
             since=snapshot.since,
             reason=snapshot.reason,
-            failures=failures,
-            models=dict(snapshot.models),
+            failures=tuple(snapshot.failures.copy()),  # others may append while a tuple is made
+            models={name.removeprefix("models/"): route for name, route in snapshot.models.items()},
         )

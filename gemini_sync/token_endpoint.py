@@ -13,17 +13,10 @@ from tenacity.stop import stop_base
 
 from gemini_sync.call import Call
 from gemini_sync.config import OAuthClient, check_secret
-from gemini_sync.errors import (
-    ConfigError,
-    ProtocolError,
-    RefreshError,
-    TransportError,
-    find_error,
-    retry_after_header,
-    scrub,
-    snippet,
-)
+from gemini_sync.details import retry_after_header
+from gemini_sync.errors import ConfigError, ProtocolError, RefreshError, TransportError, find_error
 from gemini_sync.flight import ends_the_call
+from gemini_sync.scrub import scrub, snippet
 from gemini_sync.transport import Answer, Transport, refuse_redirect
 
 _log = logging.getLogger(__name__)

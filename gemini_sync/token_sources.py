@@ -12,8 +12,10 @@ from typing import Any, NamedTuple, Optional, Protocol
 
 from gemini_sync.call import Call, Clock
 from gemini_sync.config import check_secret
-from gemini_sync.errors import ConfigError, CredentialsError, GeminiSyncError, RefreshError, snippet
-from gemini_sync.transport import default_session, map_error
+from gemini_sync.errors import ConfigError, CredentialsError, GeminiSyncError, RefreshError
+from gemini_sync.foreign import map_error
+from gemini_sync.scrub import snippet
+from gemini_sync.transport import default_session
 
 # google-auth refreshes 225 s ahead; a token that lives shorter than an hour has its windows shortened alike.
 _USUAL_LIFETIME_SECONDS = 3600.0

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import ssl
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from http.client import HTTPException
 from http.cookiejar import Cookie, DefaultCookiePolicy
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
 import requests
-import urllib3.exceptions
 
 from gemini_sync.call import Call, cancelled_error
 from gemini_sync.config import Timeouts
 from gemini_sync.connection import RECEIVE_BYTES, GuardedAdapter, active, guard
-from gemini_sync.errors import DeadlineExceeded, GeminiSyncError, ProtocolError, TransportError, scrub
+from gemini_sync.errors import DeadlineExceeded, ProtocolError, TransportError
+from gemini_sync.foreign import FOREIGN, map_error
 from gemini_sync.fork import renew_after_fork
+from gemini_sync.scrub import scrub
 from gemini_sync.version import VERSION
 
 SessionFactory = Callable[[], requests.Session]
@@ -28,8 +26,8 @@ SessionFactory = Callable[[], requests.Session]
 _ERROR_BODY_BYTES = 64 * 1024
 _ERROR_BODY_SECONDS = 5.0
 _IDLE_SESSIONS = 32
+_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # which of them, their first bytes tell
 _TEMPLATES = 64
-_FOREIGN = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError, zlib.error)
 # What requests reads of the environment for each request; a template prepared under other values is prepared again.
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 _ENVIRONMENT = (*_PROXIES, *map(str.upper, _PROXIES), "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -56,6 +54,15 @@ def default_session() -> requests.Session:
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session
+
+
+_LOCATION = "X-Refused-Location"
+
+
+def _hide_redirect(response: requests.Response, **_: Any) -> None:
+    """Keep requests' hands off a redirect: it may not follow, but would read the whole body and parse the target."""
+    if "Location" in response.headers:
+        response.headers[_LOCATION] = response.headers.pop("Location")
 
 
 class _NoAuth(requests.auth.AuthBase):
@@ -107,7 +114,10 @@ class Transport:
         environment = tuple(map(os.environ.get, _ENVIRONMENT))
         entry = self._templates.get((method, url))
         if entry is None or entry[0] != environment:
-            template = session.prepare_request(requests.Request(method, url, headers=_HEADERS, auth=_NoAuth()))
+            request = requests.Request(
+                method, url, headers=_HEADERS, auth=_NoAuth(), hooks={"response": _hide_redirect}
+            )
+            template = session.prepare_request(request)
             settings = session.merge_environment_settings(url, {}, True, None, None)
             if len(self._templates) >= _TEMPLATES:
                 self._templates.clear()
@@ -132,7 +142,7 @@ class Transport:
             except BaseException as exc:
                 call.detach()
                 session.close()
-                if not isinstance(exc, _FOREIGN):
+                if not isinstance(exc, FOREIGN):
                     raise
                 error = map_error(exc, call, url)
                 if call.fresh or isinstance(error, DeadlineExceeded) or not isinstance(error, TransportError):
@@ -156,12 +166,15 @@ class Transport:
         if body is not None:
             request.body = body
             request.headers["Content-Length"] = str(len(body))
-        timeout = (call.timeouts.connect, call.remaining())
-        call.fresh, active.call = True, call
+        left = call.remaining()
+        if left == 0:
+            raise call.deadline_error()
+        outer, active.call = active.call, call  # a log handler may call while a call is being sent
+        call.fresh = True
         try:
-            return session.send(request, allow_redirects=False, timeout=timeout, **settings)
+            return session.send(request, allow_redirects=False, timeout=(call.timeouts.connect, left), **settings)
         finally:
-            active.call = None
+            active.call = outer
 
     def fetch(
         self,
@@ -257,14 +270,15 @@ class Exchange:
             if decompress is not None:
                 decompress(b"")
             self.close(reusable=True)
-        except _FOREIGN as exc:
+        except FOREIGN as exc:
             raise map_error(exc, call, self.url) from exc
         finally:
             self.close()
 
     def answer(self, seconds: float = _ERROR_BODY_SECONDS) -> Answer:
         """The body as text, at most 64 KiB and ``seconds`` of it; what could not be read is left out."""
-        self.call.enter("first_token", seconds)
+        left = self.call.remaining()
+        self.call.enter("first_token", seconds if left is None else min(seconds, left))
         data = bytearray()
         chunks = self.chunks()
         try:
@@ -286,14 +300,22 @@ def _decompressor(encoding: Optional[str]) -> Optional[Callable[[bytes], bytes]]
         return None
     if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
         raise ProtocolError(f"Expected an uncompressed body, came Content-Encoding {scrub(encoding)!r}.")
-    state = zlib.decompressobj(wbits=47)  # 32 + 15: gzip or zlib, told by the header
+    state = zlib.decompressobj(_GZIP_OR_ZLIB)
 
     def decompress(data: bytes) -> bytes:
-        if data:
-            return state.decompress(data)
-        if not state.eof:
+        nonlocal state
+        if not data and not state.eof:
             raise ProtocolError("The compressed body ended before its end marker: it was cut off.")
-        return b""
+        pieces = []
+        while data:
+            if state.eof:  # a further member
+                state = zlib.decompressobj(_GZIP_OR_ZLIB)
+            try:
+                pieces.append(state.decompress(data))
+            except zlib.error as exc:
+                raise ProtocolError(f"The compressed body is damaged: {exc}.") from exc
+            data = state.unused_data
+        return b"".join(pieces)
 
     return decompress
 
@@ -301,61 +323,12 @@ def _decompressor(encoding: Optional[str]) -> Optional[Callable[[bytes], bytes]]
 def refuse_redirect(status: int, headers: Mapping[str, str]) -> None:
     """Raises ``ProtocolError`` naming the target's host for a 3xx: following it would carry credentials there."""
     if 300 <= status < 400:
-        host = urlsplit(headers.get("Location") or "").hostname
+        try:
+            host = urlsplit(headers.get(_LOCATION) or "").hostname
+        except ValueError:
+            host = None
         raise ProtocolError(
             f"The server answered {status}, a redirect to {host or 'nowhere'}; it was not followed, because "
             "credentials would go along. Set the endpoint to where the service is.",
             code=status,
         )
-
-
-def map_error(exc: BaseException, call: Call, url: str) -> GeminiSyncError:
-    """Our error for a foreign one; the state of ``call`` says more than the type (WIRE: requests facts)."""
-    if call.cancelled:
-        return cancelled_error()
-    remaining = call.remaining()
-    timed_out = any(map(_is_timeout, _causes(exc)))
-    if (remaining is not None and remaining <= 0) or (timed_out and call.deadline_at != float("inf")):
-        return call.deadline_error()
-    host = urlsplit(url).netloc
-    for cause in _causes(exc):
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return TransportError(
-                f"The certificate of {host} could not be verified: {cause.verify_message}. Nothing was sent. "
-                "If a proxy of yours re-signs traffic, name its CA in REQUESTS_CA_BUNDLE.",
-                reason="CERTIFICATE_VERIFY_FAILED",
-            )
-    if isinstance(exc, (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL)):
-        return ProtocolError(f"The request to {host} could not be sent: {type(exc).__name__}.")
-    return TransportError(
-        f"The connection to {host} failed: {scrub(_what_failed(exc))}. Check the network and proxies."
-    )
-
-
-def _is_timeout(exc: BaseException) -> bool:
-    # Not urllib3's own: it counts a refused connection among its timeouts. The system's has a number.
-    return isinstance(exc, requests.Timeout) or (isinstance(exc, socket.timeout) and exc.errno is None)
-
-
-def _causes(exc: BaseException) -> Iterator[BaseException]:
-    """``exc`` and what it was made from, which requests and urllib3 keep in args, ``reason`` and ``__cause__``.
-
-    Not in ``__context__``: that may be an error of another call, whose handling led to this one.
-    """
-    seen: set[int] = set()
-    todo: list[Any] = [exc]
-    while todo:
-        current = todo.pop(0)
-        if isinstance(current, BaseException) and id(current) not in seen:
-            seen.add(id(current))
-            yield current
-            todo += [*current.args, getattr(current, "reason", None), current.__cause__]
-
-
-def _what_failed(exc: BaseException) -> str:
-    """The operating system's words where it has any; the wrappers' own repeat the URL and more."""
-    causes = [cause for cause in _causes(exc) if isinstance(cause, OSError)]
-    system = [cause for cause in causes if not isinstance(cause, requests.RequestException)]
-    if system:
-        return " ".join(f"{type(system[-1]).__name__}: {system[-1]}".split())
-    return f"the response ended early or made no sense ({type(exc).__name__})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -19,7 +19,7 @@ from gemini_sync.errors import (
     PermissionDeniedError,
     ServerError,
 )
-from gemini_sync.reply import Reply
+from gemini_sync.reply import Attempt, Reply
 from gemini_sync.request import Request, build
 from gemini_sync.response import Chunk
 from gemini_sync.router import Router
@@ -55,15 +55,6 @@ class Rig(contextlib.ExitStack):
 
     def adapter(self, **changes: Any) -> GeminiDualAdapter:
         return self.enter_context(GeminiDualAdapter(**self.settings(**changes)))
-
-    def refuse_tokens(self) -> None:
-        """Every access token is refused from now on, new ones too; refreshing goes on."""
-        self.emulator.oauth.fail(401, times=None)
-
-    def refuse_login(self) -> None:
-        """The access token on file is over, and its refresh is refused."""
-        self.path = self.emulator.write_credentials(self.path, expires_in=-60)
-        self.emulator.revoke_all()
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -186,6 +177,18 @@ class Table:
     @property
     def counts(self) -> tuple[int, int]:
         return len(self.oauth.asked), len(self.api_key.asked)
+
+
+def gist(error: Optional[BaseException]) -> Optional[tuple[Any, ...]]:
+    """What an attempt keeps of an error: all but the traceback, which would keep the caller's frames alive."""
+    return None if error is None else (type(error), str(error), getattr(error, "code", None))
+
+
+def kept(attempts: Iterable[Attempt]) -> list[Optional[tuple[Any, ...]]]:
+    """The gist of what each attempt keeps."""
+    errors = [attempt.error for attempt in attempts]
+    assert [error for error in errors if error is not None and error.__traceback__ is not None] == []
+    return [gist(error) for error in errors]
 
 
 def not_found() -> GeminiSyncError:

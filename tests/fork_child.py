@@ -7,13 +7,14 @@ import os
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import Rig
 
-_LOCK = type(threading.Lock())
+_LOCKS = (type(threading.Lock()), type(threading.RLock()))
 
 
 def locks_in(thing: Any, seen: set[int]) -> list[Any]:
@@ -23,7 +24,7 @@ def locks_in(thing: Any, seen: set[int]) -> list[Any]:
         if id(value) in seen:
             continue
         seen.add(id(value))
-        if isinstance(value, _LOCK):
+        if isinstance(value, _LOCKS):
             found.append(value)
         elif isinstance(value, dict):
             found += [lock for item in value.values() if _is_ours(item) for lock in locks_in(item, seen)]
@@ -36,6 +37,26 @@ def _is_ours(value: Any) -> bool:
     return type(value).__module__.startswith("gemini_sync.") and hasattr(value, "__dict__")
 
 
+@contextlib.contextmanager
+def held(locks: list[Any]) -> Iterator[None]:
+    """All ``locks``, held by another thread, to which a reentrant one does not yield either."""
+    taken, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with contextlib.ExitStack() as stack:
+            for lock in locks:
+                stack.enter_context(lock)
+            taken.set()
+            release.wait(30)
+
+    holder = threading.Thread(target=hold, daemon=True)
+    holder.start()
+    assert taken.wait(10)
+    yield
+    release.set()
+    holder.join(10)
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Emulator() as emulator, Rig(emulator, Path(folder)) as rig:
         adapter = rig.adapter()
@@ -45,9 +66,7 @@ def main() -> None:
         assert begun.pop() + rest == default_text("Parent 1")
         locks = locks_in(adapter, set())
         assert len(locks) >= 3
-        with contextlib.ExitStack() as held:
-            for lock in locks:
-                held.enter_context(lock)
+        with held(locks):
             child = os.fork()
             if child == 0:
                 reply = adapter.generate("Child")

@@ -189,15 +189,10 @@ def test_from_env__reads_every_variable() -> None:
     assert {name: settings[name] for name in expected} == expected
 
 
-def test_from_env__has_second_names_and_ignores_empty_ones() -> None:
-    environ = {
-        **VARIABLES,
-        "GEMINI_API_KEY": "",
-        "GOOGLE_CLOUD_PROJECT": "",
-        "GEMINI_MODEL": "",
-        "CODE_ASSIST_ENDPOINT": "",
-    }
-    settings = Recording.from_env(environ=environ).settings
+@pytest.mark.parametrize("blank", ["", " ", "\n"])
+def test_from_env__has_second_names_and_ignores_blank_ones(blank: str) -> None:
+    names = ("GEMINI_API_KEY", "GOOGLE_CLOUD_PROJECT", "GEMINI_MODEL", "CODE_ASSIST_ENDPOINT")
+    settings = Recording.from_env(environ={**VARIABLES, **dict.fromkeys(names, blank)}).settings
     assert (settings["api_key"], settings["project"]) == ("key-two", "project-two")
     assert settings["model"] == gemini_sync.DEFAULT_MODEL
     assert settings["endpoints"] == Endpoints(gemini="http://localhost:1")
@@ -228,6 +223,27 @@ def test_from_env__takes_the_file_at_home_where_there_is_one(monkeypatch: pytest
     assert Recording.from_env(oauth_creds_path=None).settings["oauth_creds_path"] is None
 
 
+def test_from_env__takes_home_from_the_variables_it_is_given(tmp_path: Path, home: Path) -> None:
+    path = tmp_path / ".gemini" / "oauth_creds.json"
+    path.parent.mkdir()
+    path.write_text("{}")
+    environ = {"GEMINI_API_KEY": "key", "HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
+    assert Recording.from_env(environ=environ).settings["oauth_creds_path"] == str(path)
+    named = {**environ, "GOOGLE_APPLICATION_CREDENTIALS": "~/mine.json"}
+    assert Recording.from_env(environ=named).settings["oauth_creds_path"] == str(tmp_path / "mine.json")
+    del named["HOME"], named["USERPROFILE"]
+    assert Recording.from_env(environ=named).settings["oauth_creds_path"] == str(home / "mine.json")
+
+
+def test_from_env__half_an_oauth_client_is_no_error_where_nothing_is_refreshed(tmp_path: Path) -> None:
+    environ = {"GEMINI_API_KEY": "key", "GEMINI_OAUTH_CLIENT_ID": "client-id"}
+    assert Recording.from_env(environ=environ).settings["oauth_client"] is None
+    named = {**environ, "GOOGLE_APPLICATION_CREDENTIALS": "named.json"}
+    assert Recording.from_env(environ=named, oauth_creds_path=None).settings["oauth_client"] is None
+    with pytest.raises(ConfigError, match="GEMINI_OAUTH_CLIENT_SECRET is not set"):
+        Recording.from_env(environ=environ, oauth_creds_path=tmp_path)
+
+
 def test_from_env__needs_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container whose user has no entry in /etc/passwd."""
 
@@ -244,8 +260,8 @@ def test_from_env__needs_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         {"GOOGLE_GEMINI_BASE_URL": "http://example.com"},
         {"CODE_ASSIST_ENDPOINT": "https://user:password@example.com"},
-        {"GEMINI_OAUTH_CLIENT_ID": "client-id"},
-        {"GEMINI_OAUTH_CLIENT_SECRET": "client-secret"},
+        {"GEMINI_OAUTH_CLIENT_ID": "client-id", "GOOGLE_APPLICATION_CREDENTIALS": "named.json"},
+        {"GEMINI_OAUTH_CLIENT_SECRET": "client-secret", "GOOGLE_APPLICATION_CREDENTIALS": "named.json"},
         {"GEMINI_MODEL": "a/b/c"},
     ],
 )

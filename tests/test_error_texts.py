@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gemini_sync.errors import api_error, retry_after_header, scrub, snippet
+from gemini_sync.details import retry_after_header
+from gemini_sync.errors import api_error
+from gemini_sync.scrub import scrub, snippet
 
 NOW = 1_700_000_000.0
 _RPC = "type.googleapis.com/google.rpc."
@@ -75,6 +77,22 @@ def test_delay_hints__in_their_order() -> None:
 def test_delay_hints__spellings_of_a_duration(spelled: Any, seconds: Optional[float]) -> None:
     for seen in (hint(retry_info=spelled), hint(metadata={"quotaResetDelay": spelled})):
         assert seen == (None if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"retry_info": "9" * 20 + "s"},
+        {"retry_info": "9" * 400 + "h"},
+        {"retry_info": {"seconds": 10**20}},
+        {"retry_info": {"seconds": "inf"}},
+        {"headers": {"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}},
+        {"metadata": {"quotaResetDelay": "1000000000.5s"}},
+        {"message": "Please retry in 999999999999h."},
+    ],
+)
+def test_delay_hints__are_never_longer_than_a_wait_can_be(given: Any) -> None:
+    assert hint(**given) == 1e9
 
 
 def test_delay_hints__first_usable_retry_info() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from gemini_sync import flight as flight_module
 from gemini_sync.call import Call
 from gemini_sync.config import Timeouts
 from gemini_sync.errors import DeadlineExceeded, RefreshError, StreamInterrupted, TransportError
@@ -157,3 +161,71 @@ def test_run__total_deadline_of_a_waiter() -> None:
         return caught.value.deadline
 
     assert flight.run(Call(), led) == "total"
+
+
+# -- interruptions, which come anywhere
+
+
+class InterruptedAt:
+    """A trace function that raises at one of the events in the module: entries, lines and returns, counted from 1."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def __call__(self, frame: Any, event: str, argument: Any) -> Any:
+        if frame.f_code.co_filename != flight_module.__file__:
+            return None
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return self
+
+
+class _Interrupted:
+    """A flight whose leader is interrupted at its event of that number, while another thread waits where it can."""
+
+    def __init__(self, number: int, outcome: Any) -> None:
+        self.flight: SingleFlight[str] = SingleFlight()
+        self._outcome, self._waiting = outcome, threading.Semaphore(0)
+        self.came: list[Any] = []
+        self.waiter = threading.Thread(target=self._wait, daemon=True)
+        tracer, before = InterruptedAt(number), sys.gettrace()
+        sys.settrace(tracer)
+        with contextlib.suppress(KeyboardInterrupt, RefreshError):  # what the leader gets is no matter here
+            try:
+                self.flight.run(Call(), self._attempt)
+            finally:
+                sys.settrace(before)
+        self.came_to_pass = tracer.left <= 0
+
+    def _attempt(self) -> str:
+        self.waiter.start()
+        await_all(self._waiting, 1)
+        if isinstance(self._outcome, BaseException):
+            raise self._outcome
+        return str(self._outcome)
+
+    def _wait(self) -> None:
+        try:
+            self.came.append(self.flight.run(Watched(self._waiting), lambda: "own"))
+        except RefreshError as exc:
+            self.came.append(str(exc))
+
+
+@pytest.mark.parametrize("outcome", ["shared", RefreshError("shared")], ids=["success", "failure"])
+def test_run__leader_is_interrupted_anywhere__holds_up_nobody(outcome: Any) -> None:
+    # In a thread of its own: an exception that a trace function raises can stay behind as the one being handled.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(_interrupt_everywhere, outcome).result()
+
+
+def _interrupt_everywhere(outcome: Any) -> None:
+    for number in range(1, 100):
+        case = _Interrupted(number, outcome)
+        if case.waiter.ident is not None:
+            case.waiter.join(10)
+            assert case.came in (["own"], ["shared"]), f"interrupted at {number}"
+        assert case.flight.run(Call(Timeouts(total=10)).start(), lambda: "next") == "next", f"interrupted at {number}"
+        if not case.came_to_pass:
+            break
+    assert 20 < number < 99

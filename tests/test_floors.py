@@ -12,10 +12,11 @@ import pytest
 from tests.support import ROOT
 
 _FLOORS = (
-    ("errors", "fork", "rest", "version"),
+    ("details", "fork", "rest", "scrub", "version"),
+    ("errors",),
     ("config",),
     ("call", "policy", "request", "response", "sse", "sticky"),
-    ("connection", "flight", "reply", "token_file"),
+    ("connection", "flight", "foreign", "reply", "token_file"),
     ("transport",),
     ("token_endpoint", "token_sources"),
     ("file_source",),
@@ -30,8 +31,8 @@ _FLOORS = (
 _FLOOR_OF = {f"gemini_sync.{name}": floor for floor, names in enumerate(_FLOORS) for name in names}
 _EMULATOR = "gemini_sync.testing.emulator"
 _LIBRARIES = {
-    "requests": {"gemini_sync.connection", "gemini_sync.transport"},
-    "urllib3": {"gemini_sync.connection", "gemini_sync.transport"},
+    "requests": {"gemini_sync.connection", "gemini_sync.foreign", "gemini_sync.transport"},
+    "urllib3": {"gemini_sync.connection", "gemini_sync.foreign"},
     "sseclient": {"gemini_sync.sse"},
     "tenacity": {"gemini_sync.router", "gemini_sync.token_endpoint"},
     "google": {"gemini_sync.credentials"},

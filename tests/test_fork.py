@@ -51,11 +51,13 @@ def test_without_fork__the_module_works_all_the_same(monkeypatch: pytest.MonkeyP
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 def test_forked_child__does_not_wait_for_locks_of_the_parent() -> None:
     program = """
-import os, sys
+import os, sys, threading
 from gemini_sync.sticky import Sticky
 
 state = Sticky()
-state._lock.acquire()  # as if another thread held it; that thread is not in the child
+holder = threading.Thread(target=state._lock.acquire)  # that thread is not in the child
+holder.start()
+holder.join()
 child = os.fork()
 if child == 0:
     flips = state.demote(state.choose("m"), "401")

@@ -11,6 +11,7 @@ from gemini_sync import (
     AuthError,
     ConfigError,
     Endpoints,
+    GeminiDualAdapter,
     Reply,
     Retry,
     ServerError,
@@ -114,6 +115,16 @@ def test_plain__refuses_at_the_call_what_cannot_be_used(way: Way, emulator: Emul
     with pytest.raises(ConfigError):
         way(**bad)
     assert emulator.requests == []
+
+
+def test_plain__takes_the_same_types_as_the_adapter(way: Way) -> None:
+    class Patient(Timeouts):
+        """Of a caller's own."""
+
+    assert "".join(way(timeouts=Patient())) == default_text("Hi")
+    for function in (way, lambda **bad: GeminiDualAdapter("a-key", **bad)):
+        with pytest.raises(ConfigError, match="retry must be Retry, not int"):
+            function(retry=3)
 
 
 @pytest.mark.parametrize("project", ["", " ", None, 5])

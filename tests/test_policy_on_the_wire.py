@@ -14,7 +14,7 @@ import trustme
 import gemini_sync
 from gemini_sync import Endpoints, errors
 from gemini_sync.testing.emulator import Emulator, default_text
-from tests.adapter_kit import Rig
+from tests.adapter_kit import Rig, gist, kept
 
 TEXT = default_text("Hi")
 LINK = "https://example.com/mend"
@@ -151,13 +151,13 @@ def test_503__then_the_answer(rig: Rig, times: int) -> None:
 
 @pytest.mark.parametrize("route", ["oauth", "api_key"])
 def test_503__always_takes_one_connection(rig: Rig, route: str) -> None:
-    """Error bodies are drained, so the connection serves the next try; the error is the last one itself."""
+    """Error bodies are drained, so the connection serves the next try; the attempts keep copies of the errors."""
     getattr(rig.emulator, route).fail(503, times=None)
     with pytest.raises(errors.ServerError, match="503 UNAVAILABLE") as caught:
         rig.adapter(**{"oauth_creds_path" if route == "api_key" else "api_key": None}).generate("Hi")
     assert sum(rig.counts) == 3
     assert rig.emulator.connections_total == 1
-    assert caught.value.attempts[-1].error is caught.value
+    assert kept(caught.value.attempts) == [gist(caught.value)] * 3
 
 
 def test_401__once_costs_one_refresh_and_one_replay(rig: Rig) -> None:

@@ -187,9 +187,12 @@ def test_close__ends_the_source(no_gc: None, start: Callable[[Reply], Any], end:
     end(reply)
     assert inspect.getgeneratorstate(chunks) == inspect.GEN_CLOSED
     assert "state='closed'" in repr(reply)
-    assert list(reply) == []
-    with pytest.raises(StreamInterrupted, match="the stream is over: it was closed before"):
-        next(reply.chunks())
+    for way in (list, next, lambda reply: next(reply.chunks())):
+        with pytest.raises(StreamInterrupted, match="the reply was closed") as caught:
+            way(reply)
+        assert caught.value.cancelled
+        assert caught.value.partial is not None
+        assert caught.value.partial.text == reply.text
 
 
 @pytest.mark.parametrize("way", [iter, Reply.chunks])

@@ -34,6 +34,9 @@ _FAILED = (
 ).split()
 
 
+CANARY = "AIzaSyEXAMPLE-canary_00"  # nobody's
+
+
 def chunk(text: str = "", **candidate: Any) -> Chunk:
     return Chunk({"candidates": [{"content": {"parts": [{"text": text}]}, **candidate}]})
 
@@ -273,54 +276,33 @@ def test_cancelled__carries_what_came(before: list[Chunk]) -> None:
     assert cancelled.partial.text == "".join(one.text for one in before)
 
 
+@pytest.mark.parametrize("last", [{"finishReason": "SAFETY"}, {"finishReason": "OTHER"}, {}], ids=str)
+def test_message_of_the_server__is_scrubbed_and_bounded(last: dict[str, Any]) -> None:
+    """The answer itself stays as it came: it is the caller's."""
+    said = f"why\n key={CANARY} " + "x" * 10_000
+    item = chunk("a", finishMessage=said, **last) if last else feedback(blockReason="OTHER", blockReasonMessage=said)
+    reply = reply_of(item)
+    error = end_of(reply)
+    assert isinstance(error, FinishReasonError)
+    assert "): why key=[redacted] xxx" in str(error)
+    assert CANARY not in f"{error!r}{error.finish_message}"
+    assert len(str(error)) < 700
+    assert len(error.finish_message or "") <= 500
+    assert (reply.finish_message == said) == bool(last)
+
+
+def test_message_of_the_server__of_another_kind() -> None:
+    """Whatever is there is shown, and nothing breaks."""
+    error = end_of(reply_of(feedback(blockReason="OTHER", blockReasonMessage={"a": CANARY})))
+    assert "The prompt was refused (OTHER): {'a': '[redacted]'}" in str(error)
+
+
 def test_cancel__tells_the_call() -> None:
     told: list[bool] = []
     reply = reply_of(STOP, cancel=lambda: told.append(True))
     reply.cancel()
     reply.cancel()
     assert told == [True, True]
-
-
-# -- a second time
-
-
-@pytest.mark.parametrize(
-    ("items", "message"),
-    [
-        ([chunk("a")], "it was interrupted before"),
-        ([chunk("a"), ServerError("503")], "it was interrupted before"),
-        ([ServerError("503")], "it was interrupted before"),
-    ],
-)
-def test_second_iteration__after_an_interruption(items: list[Any], message: str) -> None:
-    reply = reply_of(*items)
-    with pytest.raises(GeminiSyncError):
-        list(reply.chunks())
-    for way in (lambda: next(reply.chunks()), lambda: next(reply)):
-        with pytest.raises(StreamInterrupted, match=message) as caught:
-            way()
-        assert caught.value.partial is not None
-        assert caught.value.partial.text == reply.text
-    assert list(reply) == []  # an iterator that has ended stays so
-
-
-def test_second_iteration__text_after_chunks__gives_the_verdict_once() -> None:
-    reply = reply_of(chunk("a", finishReason="SAFETY"))
-    assert len(list(reply.chunks())) == 1
-    assert isinstance(end_of(reply), BlockedError)
-    assert (list(reply), list(reply.chunks())) == ([], [])
-
-
-def test_partial__is_over() -> None:
-    error = end_of(reply_of(chunk("a")))
-    assert isinstance(error, StreamInterrupted)
-    assert error.partial is not None
-    assert list(error.partial) == []
-    with pytest.raises(StreamInterrupted, match="the stream is over"):
-        list(error.partial.chunks())
-    with error.partial as partial:
-        partial.cancel()
-    assert partial.text == "a"
 
 
 # -- recordings

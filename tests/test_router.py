@@ -29,7 +29,7 @@ from gemini_sync.errors import (
     TransportError,
 )
 from gemini_sync.reply import Reply
-from tests.adapter_kit import BY_KEY, BY_OAUTH, Table, ask
+from tests.adapter_kit import BY_KEY, BY_OAUTH, Table, ask, gist, kept
 
 TRIES = Retry().max_attempts
 QUOTA_FAILURE = "type.googleapis.com/google.rpc.QuotaFailure"
@@ -116,7 +116,7 @@ def test_row__before_the_first_chunk(row: Row) -> None:
     if row.serves is None:
         with pytest.raises(type(row.make())) as caught:
             list(table.stream())
-        assert [attempt.error for attempt in caught.value.attempts] == [caught.value]
+        assert kept(caught.value.attempts) == [gist(caught.value)]
         assert caught.value.__cause__ is None
     else:
         reply = table.stream()
@@ -145,6 +145,7 @@ def test_row__after_the_first_chunk(row: Row) -> None:
     assert error.cancelled == (row is TABLE["cancel()"])
     assert error.cancelled or isinstance(error.__cause__, type(row.make()))
     assert [attempt.outcome for attempt in error.attempts] == ["cancelled" if error.cancelled else "interrupted"]
+    assert kept(error.attempts) == [gist(error if error.cancelled else error.__cause__)]
     assert (error.route, error.attempts[0].trace_id) == ("oauth", "trace of by")
     assert table.counts == (1, 0)
     assert table.slept == []
@@ -200,7 +201,7 @@ def test_row__on_both_routes(row: Row) -> None:
     assert (error.route, cause.route) == ("api_key", "oauth")
     assert table.counts == (row.tries, row.tries)
     assert [attempt.route for attempt in error.attempts] == ["oauth"] * row.tries + ["api_key"] * row.tries
-    assert [attempt.error for attempt in error.attempts][row.tries - 1 :: row.tries] == [cause, error]
+    assert kept(error.attempts)[row.tries - 1 :: row.tries] == [gist(cause), gist(error)]
     assert len(cause.attempts) == row.tries
     # A 404 of both says that there is no such model, and nothing about a route.
     assert len(table.events) == (row.serves == "api_key") == table.router.fallback_active

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import pickle
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from gemini_sync.config import Retry
+from gemini_sync.config import Retry, Timeouts
 from gemini_sync.errors import (
     ConfigError,
     GeminiSyncError,
@@ -25,7 +29,11 @@ from tests.adapter_kit import (
     BY_OAUTH,
     LINK,
     Table,
+    ask,
+    bad_request,
     forbidden,
+    gist,
+    kept,
     not_found,
     unavailable,
     validation,
@@ -49,7 +57,7 @@ def test_unknown_model__is_said_once_when_its_answer_begins() -> None:
     assert (event.model, event.from_route, event.to_route) == ("new-model", "oauth", "api_key")
     assert "OAuth does not serve model new-model" in str(event)
     assert "the API key serves it from now on" in str(event)
-    assert table.router.status().models == {"models/new-model": "api_key"}
+    assert table.router.status().models == {"new-model": "api_key"}
     assert (table.router.fallback_active, table.router.status().preferred) == (False, "oauth")
     assert [table.route("new-model"), table.route("old-model")] == ["api_key", "oauth"]
     assert table.counts == (2, 2)
@@ -169,6 +177,98 @@ def test_status__tells_the_story() -> None:
     assert table.events[0].at >= status.failures[-1].at
     table.router.reset()
     assert (table.router.status().reason, table.router.status().failures) == ("reset()", ())
+
+
+@pytest.mark.parametrize("step", [forbidden, not_found])
+def test_flip__is_logged_for_debugging_only(step: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """People are told by the callback; the same line twice would confuse them."""
+    caplog.set_level(logging.DEBUG)
+    table = Table(step, BY_OAUTH, sticky_for=0)
+    table.route()
+    table.route()
+    told = [record for record in caplog.records if record.getMessage() in map(str, table.events)]
+    assert [record.levelno for record in told] == [logging.DEBUG] * len(table.events)
+    assert len(table.events) == (2 if step is forbidden else 1)
+    assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
+
+
+# -- what is let go of
+
+
+def raise_cancelled(seconds: float) -> None:
+    raise StreamInterrupted("The call was cancelled.", cancelled=True)
+
+
+class Precious:
+    """Something a caller has in a local variable."""
+
+
+OPERATIONS: dict[str, Callable[[Table], Any]] = {
+    "stream": lambda table: list(table.stream()),
+    "chunks": lambda table: list(table.stream().chunks()),
+    "count_tokens": lambda table: [table.router.count_tokens(ask(), Timeouts())],
+}
+FAILS_AT_ONCE = {
+    "surfaced": lambda: Table(bad_request),
+    "on one route": lambda: Table(unavailable, api_key=None),
+    "on both routes": lambda: Table(unavailable, api_key=unavailable),
+    "on both in other ways": lambda: Table(forbidden, api_key=bad_request),
+    "barred": lambda: Table(validation, api_key=None),
+    "while it waits": lambda: Table(unavailable, sleep=raise_cancelled),
+}
+FAILS_LATER = {
+    "in the stream": lambda: Table(["by", unavailable]),
+    "in the stream, with a flip": lambda: Table(["by", forbidden], api_key=bad_request),
+    "at its end": lambda: Table(["by", bad_request]),
+}
+
+
+@pytest.mark.parametrize(
+    ("make", "operation"),
+    [
+        pytest.param(make, operation, id=f"{operation} {name}")
+        for kind, operations in ((FAILS_AT_ONCE, OPERATIONS), (FAILS_LATER, list(OPERATIONS)[:2]))
+        for operation in operations
+        for name, make in kind.items()
+    ],
+)
+def test_failed_call__leaves_no_reference_to_its_caller(make: Callable[[], Table], operation: str) -> None:
+    """Nothing waits for the garbage collector: neither the frames of the caller nor what they name."""
+    table = make()
+
+    def call() -> weakref.ref[Precious]:
+        precious = Precious()
+        with contextlib.suppress(GeminiSyncError):
+            OPERATIONS[operation](table)
+            raise AssertionError("it did not fail")
+        return weakref.ref(precious)
+
+    gc.collect()
+    gc.disable()
+    try:
+        gone = [call() for _ in range(2)]  # the second may find something kept of the first
+        assert [one() for one in gone] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_failed_call__leaves_no_reference_to_its_caller_in_the_reply() -> None:
+    """What is kept of the failure is in the attempts, and the reply may live on."""
+    table = Table(unavailable)
+    reply = table.stream()
+
+    def call() -> weakref.ref[Precious]:
+        precious = Precious()
+        assert list(reply)
+        return weakref.ref(precious)
+
+    gc.disable()
+    try:
+        assert call()() is None
+    finally:
+        gc.enable()
+    assert kept(reply.attempts) == [gist(unavailable())] * 3 + [None]
+    assert table.events[0].error is not None
 
 
 # -- a policy of one's own

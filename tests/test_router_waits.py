@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tenacity import Retrying
 
 from gemini_sync.config import Retry, Timeouts
 from gemini_sync.errors import (
@@ -17,6 +20,7 @@ from gemini_sync.errors import (
     QuotaError,
     StreamInterrupted,
 )
+from gemini_sync.policy import Decision, decide
 from tests.adapter_kit import (
     BY_KEY,
     BY_OAUTH,
@@ -24,6 +28,9 @@ from tests.adapter_kit import (
     ask,
     bad_request,
     forbidden,
+    gist,
+    in_thread,
+    kept,
     not_found,
     unavailable,
     validation,
@@ -96,7 +103,8 @@ def test_total__that_passes_during_a_wait_surfaces_with_its_attempts() -> None:
     table = Table(unavailable, clock=clock, sleep=oversleep)
     with pytest.raises(DeadlineExceeded) as caught:
         list(table.stream(timeouts=Timeouts(total=60.0)))
-    assert (caught.value.deadline, caught.value.route, len(caught.value.attempts)) == ("total", "oauth", 1)
+    assert (caught.value.deadline, caught.value.route) == ("total", "oauth")
+    assert kept(caught.value.attempts) == [gist(unavailable())]
     assert table.counts == (1, 0)
     assert not table.router.fallback_active
 
@@ -107,6 +115,53 @@ def test_total__starts_with_the_first_next() -> None:
     reply = table.stream(timeouts=Timeouts(total=1.0))
     clock.advance(100.0)
     assert "".join(reply) == "by OAuth"
+
+
+def test_retrying__is_one_for_all_calls_that_sleep_each_in_their_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two calls of each of two adapters wait at the same time."""
+
+    def copied(*args: Any, **named: Any) -> None:
+        raise AssertionError("a copy costs more than a try")
+
+    monkeypatch.setattr(Retrying, "copy", copied)
+    together, told = threading.Barrier(4, timeout=20), threading.local()
+
+    def stream(table: Table, hint: float) -> Callable[[], Any]:
+        def work() -> tuple[list[str], list[Any]]:
+            told.slept, told.hint = [], hint
+            return list(table.stream()), told.slept
+
+        return in_thread(work)
+
+    def busy() -> GeminiSyncError:
+        return QuotaError("429", code=429, retry_after=told.hint)
+
+    def sleep_of(name: str) -> Callable[[float], None]:
+        def sleep(seconds: float) -> None:
+            together.wait()
+            told.slept.append((name, seconds))
+            together.wait()
+
+        return sleep
+
+    tables = {name: Table(busy, sleep=sleep_of(name)) for name in ("a", "b")}
+    calls = {(name, hint): stream(tables[name], hint) for name in tables for hint in (5.0, 7.0)}
+    assert {key: result() for key, result in calls.items()} == {key: (BY_KEY, [key, key]) for key in calls}
+
+
+def test_retrying__with_a_call_inside_the_decision_about_another() -> None:
+    """A policy, like a log handler, runs in the thread of the call, and may use the adapter."""
+    inner: list[Any] = []
+
+    def policy(error: BaseException) -> Decision:
+        if not inner:
+            inner.append(None)
+            inner.append(table.router.count_tokens(ask(), Timeouts()))
+        return decide(error)
+
+    table = Table(unavailable, BY_OAUTH, policy=policy)
+    assert list(table.stream()) == BY_OAUTH
+    assert inner == [None, len(BY_OAUTH)]
 
 
 # -- probes
@@ -220,7 +275,8 @@ def test_cancel__during_a_wait_never_flips() -> None:
     with pytest.raises(StreamInterrupted) as caught:
         list(reply)
     assert caught.value.cancelled
-    assert [attempt.outcome for attempt in caught.value.attempts] == ["failed"]
+    assert (caught.value.route, [attempt.outcome for attempt in caught.value.attempts]) == ("oauth", ["failed"])
+    assert kept(caught.value.attempts) == [gist(unavailable())]
     assert (table.counts, table.events) == ((1, 0), [])
 
 

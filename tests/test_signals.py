@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gemini_sync import ConfigError, GeminiDualAdapter, GeminiSyncError, StreamInterrupted, call, router, sticky
+from gemini_sync import ConfigError, GeminiDualAdapter, GeminiSyncError, StreamInterrupted, call, flight, router, sticky
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import Rig
 
-LINES_OF = {module.__file__ for module in (call, router, sticky)}
+LINES_OF = {module.__file__ for module in (call, flight, router, sticky)}
 BOUND_SECONDS = 10.0
 
 
@@ -25,13 +27,13 @@ def rig(emulator: Emulator, tmp_path: Path) -> Iterator[Rig]:
 
 
 class AtLine:
-    """A trace function that runs ``handler`` before the line with that number, counting those of the modules above."""
+    """A trace function that runs ``handler`` before the line with that number, counting those of ``files``."""
 
-    def __init__(self, number: int, handler: Callable[[], object]) -> None:
-        self.left, self._handler = number, handler
+    def __init__(self, number: int, handler: Callable[[], object], files: Collection[Any] = LINES_OF) -> None:
+        self.left, self._handler, self._files = number, handler, files
 
     def __call__(self, frame: Any, event: str, argument: Any) -> Any:
-        return self._line if frame.f_code.co_filename in LINES_OF else None
+        return self._line if frame.f_code.co_filename in self._files else None
 
     def _line(self, frame: Any, event: str, argument: Any) -> Any:
         if event == "line":
@@ -58,11 +60,15 @@ def outcome(adapter: GeminiDualAdapter, number: int, handler: Callable[[], objec
         if tracer.left > 0:
             found[:] = [None]
 
-    thread = threading.Thread(target=run, daemon=True)
+    in_time(run)
+    return found[0]
+
+
+def in_time(work: Callable[[], object]) -> None:
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(BOUND_SECONDS)
-    assert not thread.is_alive(), f"blocked at line {number}"
-    return found[0]
+    assert not thread.is_alive(), "blocked"
 
 
 def test_close__at_any_line_of_a_call_blocks_nothing(rig: Rig) -> None:
@@ -76,3 +82,47 @@ def test_close__at_any_line_of_a_call_blocks_nothing(rig: Rig) -> None:
         assert closed or came == default_text("Hi")
     assert number > 50
     assert rig.emulator.wait_closed()
+
+
+def test_status_and_reset__at_any_line_of_a_call_that_falls_back_block_nothing(rig: Rig) -> None:
+    rig.emulator.oauth.fail(403, times=None)
+    for number in range(1, 1000):
+        adapter = rig.adapter()
+        seen = []
+
+        def handler(adapter: GeminiDualAdapter = adapter, seen: list[Any] = seen) -> None:
+            seen.append(adapter.route_status())
+            adapter.reset()
+            seen.append(adapter.route_status())
+
+        came = outcome(adapter, number, handler)
+        adapter.close()
+        if came is None:
+            break
+        assert came == default_text("Hi")
+        before, after = seen
+        assert before.fallback_active is (before.preferred == "api_key")
+        assert (after.preferred, after.reason, after.failures) == ("oauth", "reset()", ())
+    assert number > 50
+
+
+@pytest.mark.parametrize("wait", [lambda c: c.sleep(3600), lambda c: c.wait_for(Future())], ids=["sleep", "wait_for"])
+def test_cancel__at_any_line_of_a_wait_ends_it(
+    wait: Callable[[call.Call], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call, "_SLICE_SECONDS", 0.01)
+
+    def run(tracer: AtLine, waiting: call.Call) -> None:
+        before = sys.gettrace()
+        sys.settrace(tracer)
+        try:
+            with pytest.raises(StreamInterrupted):
+                wait(waiting)
+        finally:
+            sys.settrace(before)
+
+    for number in range(1, 40):
+        waiting = call.Call().start()
+        tracer = AtLine(number, waiting.cancel, {threading.__file__})
+        in_time(partial(run, tracer, waiting))
+        assert tracer.left <= 0

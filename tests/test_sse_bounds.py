@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import tracemalloc
 import weakref
 from collections.abc import Iterator
@@ -59,6 +60,22 @@ def test_max_event_bytes__is_of_one_event() -> None:
     stream = b"data: 0123456789\n\n: ping\n\n" * 50 + b"[1]\n" * 50
     for pieces in segmentations(stream, "many"):
         assert len(read(pieces, 16)) == 100
+
+
+# -- time
+
+
+@pytest.mark.parametrize("end", [b"", b'"', b"\\", b"}"])
+def test_foreign_line__full_of_quotes_takes_no_quadratic_time(end: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """Else these two megabytes take hours; what they hold may be anything, and is not shown."""
+    line = b"{" + b'\\"' * 2**20 + end
+    with caplog.at_level(logging.DEBUG):
+        assert read([line + b"\n\ndata: 1\n\n"], 2**23)[-1].seen.data == "1"
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] in (
+        [],
+        [f"ignored {len(line)} characters outside the events of a stream that are no JSON"],
+    )
+    assert '\\"' not in caplog.text
 
 
 # -- memory

@@ -234,9 +234,10 @@ def test_release__of_no_probe() -> None:
 
 def test_fork__the_probe_stays_in_the_parent() -> None:
     state, _, _ = probing()
-    with state._lock:  # held by a thread of the parent
-        state.renew_after_fork()
-        assert state.choose("m").probe
+    before = state._lock
+    state.renew_after_fork()
+    assert state._lock is not before  # a thread of the parent may hold that one
+    assert state.choose("m").probe
 
 
 # -- what people see
@@ -262,6 +263,14 @@ def test_status__is_a_snapshot() -> None:
         before.preferred = API_KEY  # type: ignore[misc]
     before.models["n"] = API_KEY  # type: ignore[index]
     assert state.status().models == {"m": API_KEY}
+
+
+def test_status__names_models_as_callers_do() -> None:
+    state, _ = sticky()
+    for name in ("models/gemini-9", "tunedModels/mine"):
+        state.demote_model(state.choose(name), name)
+    assert state.status().models == {"gemini-9": API_KEY, "tunedModels/mine": API_KEY}
+    assert state.choose("models/gemini-9").route == API_KEY
 
 
 # -- threads
@@ -303,6 +312,23 @@ def test_probe__taken_by_another_between_the_look_and_the_lock() -> None:
     state.demote(state.choose("m"), "401")
     assert state.choose("m") == Choice(API_KEY, 1)
     assert others[0].probe
+
+
+def test_status__needs_no_lock() -> None:
+    state, _ = sticky()
+    with state._lock:
+        assert in_threads(1, lambda _: (state.record(OAUTH, "401"), len(state.status().failures))[1]) == [1]
+
+
+def test_changes__may_come_from_a_signal_handler_in_the_thread_that_holds_the_lock() -> None:
+    def handled() -> Choice:
+        with state._lock:
+            assert state.demote(state.choose("m"), "401")
+            state.reset()
+            return state.choose("m")
+
+    state, _ = sticky()
+    assert in_threads(1, lambda _: handled()) == [Choice(OAUTH, 2)]
 
 
 def test_choose__needs_no_lock() -> None:

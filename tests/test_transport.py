@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,16 +9,17 @@ import pytest
 import requests
 import responses
 import urllib3
-from requests.adapters import BaseAdapter, HTTPAdapter
+from requests.adapters import HTTPAdapter
 
-from gemini_sync import Endpoints, GeminiDualAdapter, ProtocolError, ServerError, Timeouts, TransportError
+from gemini_sync import ProtocolError, ServerError, Timeouts, TransportError
 from gemini_sync import transport as transport_floor
 from gemini_sync.call import Call
 from gemini_sync.errors import DeadlineExceeded
 from gemini_sync.testing.emulator import Emulator, default_text
 from gemini_sync.transport import Transport
 from tests.adapter_kit import Rig
-from tests.wire.support import AT_ONCE, ask, drain, event
+from tests.transport_kit import URL, Canned, Pieces, mocked
+from tests.wire.support import ask, drain, event, watchdog
 
 TEXT = default_text("Why?")
 ANSWER = event("one ") + event("two", "STOP")
@@ -191,12 +191,13 @@ def test_session_factory__its_sessions_are_used_guarded_and_closed(emulator, tmp
             super().close()
 
     with Rig(emulator, tmp_path) as rig:
-        adapter = rig.adapter(oauth_creds_path=None, session_factory=Session, timeouts=Timeouts(first_token=0.3))
+        adapter = rig.adapter(oauth_creds_path=None, session_factory=Session, timeouts=Timeouts(first_token=0.5))
         assert adapter.generate("Why?").text == TEXT
         assert adapter.generate("Why?").text == TEXT
         assert (len(made), closed) == (1, [])
         emulator.api_key.fail("drip_headers", interval=0.02)  # only a guarded connection notices
-        _, error = drain(adapter.stream("Why?"))
+        with watchdog(emulator.stop):
+            _, error = drain(adapter.stream("Why?"))
         assert error.deadline == "first_token"
         assert closed == made
         assert adapter.generate("Why?").text == TEXT
@@ -246,14 +247,6 @@ def test_close__is_idempotent_and_what_comes_after_works(emulator, transport):
 # --- transports that are no sockets
 
 
-URL = "https://gemini.example/v1beta/models/m:streamGenerateContent?alt=sse"
-
-
-def mocked(**settings):
-    settings = {"retry": AT_ONCE, **settings}
-    return GeminiDualAdapter("a-key", model="m", endpoints=Endpoints(gemini="https://gemini.example"), **settings)
-
-
 def test_responses__mocks_work():
     with responses.RequestsMock() as mock, mocked() as adapter:
         mock.post(URL, status=503, json={"error": {"code": 503, "message": "busy"}})
@@ -265,12 +258,28 @@ def test_responses__mocks_work():
         assert [type(attempt.error) for attempt in reply.attempts[:2]] == [ServerError, TransportError]
 
 
-@pytest.mark.parametrize("timeout", [requests.ConnectTimeout, requests.ReadTimeout, requests.Timeout])
-def test_responses__a_timeout_is_a_deadline(timeout):
+@pytest.mark.parametrize(
+    ("timeout", "deadline", "tries"),
+    [
+        (requests.ConnectTimeout, "connect", 3),
+        (requests.ReadTimeout, "first_token", 1),
+        (requests.Timeout, "first_token", 1),
+    ],
+)
+def test_responses__a_timeout_is_a_deadline(timeout, deadline, tries):
     with responses.RequestsMock() as mock, mocked() as adapter:
         mock.post(URL, body=timeout("too slow"))
         _, error = drain(adapter.stream("Why?"))
-        assert type(error) is DeadlineExceeded
+        assert (type(error), error.deadline, len(error.attempts)) == (DeadlineExceeded, deadline, tries)
+        assert error.seconds == getattr(Timeouts(), deadline)
+        assert len(mock.calls) == tries
+
+
+def test_responses__a_connect_timeout_without_that_deadline_is_a_failed_connection():
+    with responses.RequestsMock() as mock, mocked(timeouts=Timeouts(None, None, None)) as adapter:
+        mock.post(URL, body=requests.ConnectTimeout("too slow"))
+        _, error = drain(adapter.stream("Why?"))
+        assert (type(error), len(error.attempts)) == (TransportError, 3)
 
 
 def test_responses__cancel_works():
@@ -282,43 +291,6 @@ def test_responses__cancel_works():
         assert drain(reply)[1].cancelled
 
 
-class Pieces(io.RawIOBase):
-    """A body that arrives in pieces, without a socket; ``before`` is called before each."""
-
-    def __init__(self, pieces, before):
-        self._pieces, self._before = list(pieces), before
-
-    def readable(self):
-        return True
-
-    def readinto(self, buffer):
-        self._before()
-        piece = self._pieces.pop(0) if self._pieces else b""
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-    def read1(self, size=-1):
-        return self.read(65536)
-
-
-class Canned(BaseAdapter):
-    """A transport of the user's own, without sockets."""
-
-    def __init__(self, body):
-        super().__init__()
-        self._body = body
-
-    def send(self, request, **options):
-        made = requests.Response()
-        made.status_code, made.url, made.request = 200, request.url, request
-        made.headers["Content-Type"] = "text/event-stream"
-        made.raw = urllib3.HTTPResponse(self._body(), preload_content=False, headers=made.headers)
-        return made
-
-    def close(self):
-        """Nothing to close."""
-
-
 @pytest.mark.parametrize(("seconds", "deadline"), [(60.0, None), (110.0, "idle")])
 def test_foreign_transport__deadlines_hold_between_its_reads(seconds, deadline):
     now = [0.0]
@@ -326,14 +298,9 @@ def test_foreign_transport__deadlines_hold_between_its_reads(seconds, deadline):
     def pass_time():
         now[0] += seconds
 
-    def session():
-        made = requests.Session()
-        pieces = [event("one "), event("two "), b": ping\n\n", event("!", "STOP")]
-        made.mount("https://", Canned(lambda: Pieces(pieces, pass_time)))
-        return made
-
+    canned = Canned(lambda: Pieces([event("one "), event("two "), b": ping\n\n", event("!", "STOP")], pass_time))
     timeouts = Timeouts(first_token=130.0, idle=100.0)
-    with mocked(session_factory=session, timeouts=timeouts, clock=lambda: now[0]) as adapter:
+    with mocked(session_factory=canned.session, timeouts=timeouts, clock=lambda: now[0]) as adapter:
         texts, error = drain(adapter.stream("Why?"))
     assert texts[:2] == ["one ", "two "]
     assert getattr(error and error.__cause__, "deadline", None) == deadline

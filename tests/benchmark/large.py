@@ -70,7 +70,8 @@ def large(bench: Bench) -> Result:
         for size, limit in _MEMORY_LIMITS.items():
             answer = Answer(kind, 1, size * MEBI)
             figure = ratio(samples[size], names.OURS, names.GENAI)
-            result.expect(f"CPU of one event of {size} MiB {kind}, gemini_sync / google-genai", figure, _GENAI_LIMITS[kind])
+            what = f"CPU of one event of {size} MiB {kind}, gemini_sync / google-genai"
+            result.expect(what, figure, _GENAI_LIMITS[kind])
             peaks = {name: _peak(reader, answer) for name, reader in _readers(bench, kind).items()}
             rows = [Row(name, peak, peak / peaks[names.OURS]) for name, peak in peaks.items()]
             title = f"one event of {size} MiB, {kind}: peak memory"

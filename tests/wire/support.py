@@ -14,6 +14,7 @@ import pytest
 from gemini_sync import Endpoints, GeminiSyncError, Reply, Retry, Timeouts, stream_gemini_api_key, stream_gemini_oauth
 from gemini_sync.testing.emulator import Emulator
 from tests.support import find_corpus
+from tests.wire.raw_server import SECONDS
 
 AT_ONCE = Retry(backoff_base=0)
 ONCE = Retry(max_attempts=1)
@@ -84,6 +85,19 @@ def tell_when_entered(monkeypatch: pytest.MonkeyPatch, owner: object, name: str)
 
     monkeypatch.setattr(owner, name, wrapper)
     return entered
+
+
+@contextlib.contextmanager
+def watchdog(end: Callable[[], object]) -> Iterator[None]:
+    """Calls ``end`` where the block hangs, and fails then: for what would go on for ever, with bytes still coming."""
+    hung = threading.Event()
+    timer = threading.Timer(SECONDS, lambda: (hung.set(), end()))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        assert not hung.is_set(), "it hung"
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from gemini_sync import DeadlineExceeded, Retry, ServerError, StreamInterrupted,
 from gemini_sync.transport import Exchange
 from tests.adapter_kit import Rig
 from tests.wire.raw_server import SECONDS, RawServer, black_hole
-from tests.wire.support import FRAMINGS, NEVER, ONCE, ask, drain, event
+from tests.wire.support import FRAMINGS, NEVER, ONCE, ask, drain, event, watchdog
 
 SHORT = 0.2
 
@@ -76,14 +76,10 @@ def test_connect__addresses_share_the_deadline(emulator, monkeypatch):
 
 
 def test_total__holds_while_connecting(route):
-    gave_up = threading.Event()
     with black_hole() as url:
         reply = ask(url, route, timeouts=limits(total=SHORT))
-        watchdog = threading.Timer(SECONDS, lambda: (gave_up.set(), reply.cancel()))
-        watchdog.start()
-        _, error = drain(reply)
-        watchdog.cancel()
-    assert not gave_up.is_set()
+        with watchdog(reply.cancel):
+            _, error = drain(reply)
     assert (deadline_of(error), len(error.attempts)) == ("total", 1)
 
 
@@ -91,20 +87,23 @@ def test_total__holds_while_connecting(route):
 
 
 @pytest.mark.parametrize(
-    ("fault", "arguments"),
+    ("context", "fault", "arguments"),
     [
-        ("stall", {}),
-        ("drip_headers", {"interval": 0.02}),
-        ("stall", {"after": 0}),
-        ("drip", {"interval": 0.02}),
-        ("drip", {"interval": 0.02, "data": b": ping\n\n"}),
-        ("drip", {"interval": 0.02, "data": b"data:\n\n"}),
+        ("plain", "stall", {}),
+        ("tls", "stall", {}),
+        ("plain", "drip_headers", {"interval": 0.02}),
+        ("tls", "drip_headers", {"interval": 0.02}),
+        ("plain", "stall", {"after": 0}),
+        ("tls", "drip", {"interval": 0.02}),
+        ("plain", "drip", {"interval": 0.02, "data": b": ping\n\n"}),
+        ("tls", "drip", {"interval": 0.02, "data": b"data:\n\n"}),
     ],
-    ids=["silence", "header drip", "headers then silence", "body drip", "pings", "empty events"],
+    indirect=["context"],
 )
 def test_first_token__passes_and_the_route_is_not_tried_again(server, fault, arguments):
     server.api_key.fail(fault, times=None, **arguments)
-    _, error = drain(ask(server, timeouts=limits(first_token=SHORT)))
+    with watchdog(server.stop):
+        _, error = drain(ask(server, timeouts=limits(first_token=SHORT)))
     assert (deadline_of(error), len(server.api_key.requests), len(error.attempts)) == ("first_token", 1, 1)
     assert server.wait_closed()
 
@@ -113,6 +112,18 @@ def test_first_token__holds_while_the_request_is_sent(context):
     with RawServer(lambda peer: peer.pause(SECONDS), tls=context) as deaf:  # never reads: the socket buffers fill up
         _, error = drain(ask(deaf.url, timeouts=limits(first_token=SHORT), system_instruction="x" * 2**24))
     assert (deadline_of(error), len(deaf.peers)) == ("first_token", 1)
+
+
+def test_first_token__holds_while_the_request_is_sent_bit_by_bit(context):
+    def script(peer):
+        while peer.socket.recv(65536):
+            peer.pause(0.02)
+
+    with RawServer(script, tls=context) as slow:
+        reply = ask(slow.url, timeouts=limits(first_token=SHORT), system_instruction="x" * 2**25)
+        with watchdog(reply.cancel):
+            _, error = drain(reply)
+    assert (deadline_of(error), len(slow.peers)) == ("first_token", 1)
 
 
 @pytest.mark.parametrize("fault", ["stall", "drip_headers"])
@@ -129,21 +140,24 @@ def test_first_token__flips_and_the_other_route_has_its_own(emulator, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("framing", "fault", "arguments"),
+    ("context", "framing", "fault", "arguments"),
     [
-        ("chunked", "stall", {}),
-        ("close", "stall", {}),
-        ("length", "stall", {}),
-        ("chunked", "drip", {"interval": 0.02}),
-        ("close", "drip", {"interval": 0.02}),
-        ("chunked", "drip", {"interval": 0.02, "data": b": ping\n\n"}),
-        ("close", "drip", {"interval": 0.02, "data": b"data:\n\n"}),
+        ("plain", "chunked", "stall", {}),
+        ("tls", "chunked", "stall", {}),
+        ("plain", "length", "stall", {}),
+        ("tls", "close", "stall", {}),
+        ("plain", "close", "drip", {"interval": 0.02}),
+        ("tls", "chunked", "drip", {"interval": 0.02}),
+        ("plain", "chunked", "drip", {"interval": 0.02, "data": b": ping\n\n"}),
+        ("tls", "close", "drip", {"interval": 0.02, "data": b"data:\n\n"}),
     ],
+    indirect=["context"],
 )
 def test_idle__passes_between_chunks(server, framing, fault, arguments):
     server.oauth.answer(text="one two three four five", framing=framing)
     server.oauth.fail(fault, after=2, **arguments)
-    texts, error = drain(ask(server, "oauth", timeouts=limits(idle=SHORT)))
+    with watchdog(server.stop):
+        texts, error = drain(ask(server, "oauth", timeouts=limits(idle=SHORT)))
     assert (texts[0], type(error)) == ("one", StreamInterrupted)
     assert (deadline_of(error), error.partial.text, len(server.oauth.requests)) == ("idle", "".join(texts), 1)
     assert server.wait_closed()
@@ -184,7 +198,8 @@ def test_idle__begins_anew_with_each_chunk(emulator, tmp_path, framing):
 def test_total__ends_a_stream_that_goes_on(server, route):
     script = getattr(server, route)
     script.fail("drip", after=1, interval=0.01, data=event("and on "))
-    texts, error = drain(ask(server, route, timeouts=limits(total=SHORT)))
+    with watchdog(server.stop):
+        texts, error = drain(ask(server, route, timeouts=limits(total=SHORT)))
     assert type(error) is (StreamInterrupted if texts else DeadlineExceeded)
     assert (deadline_of(error), len(script.requests)) == ("total", 1)
     assert server.wait_closed()

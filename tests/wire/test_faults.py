@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import logging
 import socket
@@ -115,8 +116,6 @@ def test_before_the_first_chunk__always(rig, emulator, kind, arguments, retried,
     assert [type(flip.error) for flip in rig.flips] == [error_type]
     assert adapter.generate("Again").route == "api_key"
     assert rig.counts == (tries, 2)
-    _, _, _, error = run(rig, timeouts=limits(error_type), api_key=None)
-    assert type(error) is error_type
 
 
 @pytest.mark.parametrize("times", [1, None])
@@ -187,7 +186,7 @@ AFTER = {
 PIECES = ["one", " two three", " four five six seven", " eight"]
 
 
-@pytest.mark.parametrize(("after", "encrypted"), [(1, False), (2, False), (3, False), (2, True)])
+@pytest.mark.parametrize(("after", "encrypted"), [(1, False), (2, True), (3, False)])
 @pytest.mark.parametrize(("kind", "arguments", "cause", "code"), AFTER.values(), ids=AFTER)
 def test_after_the_first_chunk(rig, emulator, caplog, kind, arguments, cause, code, after):
     emulator.oauth.answer(text="".join(PIECES))
@@ -232,6 +231,15 @@ def test_gzip_stream(rig, emulator, framing, truncate):
         assert (texts, type(error)) == (PIECES[:2], StreamInterrupted)
     else:
         assert (texts, error) == (PIECES, None)
+
+
+def test_gzip_stream__its_last_bytes_are_missing(rig, emulator):
+    """All the events are there, and the finish reason; what says that nothing was lost is not."""
+    packed = gzip.compress(event("one") + event(" two", "STOP"))
+    emulator.api_key.answer(body=packed[:-6], pieces=len(packed), headers={"Content-Encoding": "gzip"})
+    _, _, texts, error = run(rig, oauth_creds_path=None)
+    assert (type(error), type(error.__cause__)) == (StreamInterrupted, ProtocolError)
+    assert texts == ["one", " two"]
 
 
 # --- nothing lost

@@ -10,7 +10,7 @@ import pytest
 from gemini_sync.call import Call
 from tests.adapter_kit import Rig
 from tests.wire.raw_server import SECONDS
-from tests.wire.support import FRAMINGS, PATIENT, ask, on_signal, tell_when_entered, telling
+from tests.wire.support import FRAMINGS, PATIENT, ask, on_signal, tell_when_entered, telling, watchdog
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_ctrl_c__while_waiting_for_headers(server, route, interrupt):
     script = getattr(server, route)
     script.fail("stall", before=interrupt)
     reply = ask(server, route, **PATIENT)
-    with pytest.raises(KeyboardInterrupt):
+    with watchdog(reply.cancel), pytest.raises(KeyboardInterrupt):
         list(reply)
     assert server.wait_closed()
     assert len(script.requests) == 1
@@ -45,7 +45,7 @@ def test_ctrl_c__in_the_body(server, framing, interrupt):
 
     server.api_key.answer(text="one two", framing=framing, pace=wait_and_interrupt)
     server.api_key.fail("stall", after=1)
-    with ask(server, **PATIENT) as reply, pytest.raises(KeyboardInterrupt):
+    with ask(server, **PATIENT) as reply, watchdog(reply.cancel), pytest.raises(KeyboardInterrupt):
         list(telling(reply, got_text))
     assert server.wait_closed()
     assert (len(server.api_key.requests), reply.text) == (1, "one")
@@ -65,7 +65,7 @@ def test_ctrl_c__in_the_sleep_between_retries(emulator, tmp_path, monkeypatch, i
         adapter = rig.adapter(sleep=None, **PATIENT)
         helper = threading.Thread(target=interrupt_sleeper)
         helper.start()
-        with pytest.raises(KeyboardInterrupt):
+        with watchdog(adapter.close), pytest.raises(KeyboardInterrupt):
             adapter.generate("Why?")
         helper.join()
         assert len(emulator.oauth.requests) == 1

@@ -13,7 +13,7 @@ from gemini_sync import DeadlineExceeded, Timeouts, TransportError
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import Rig
 from tests.wire.raw_server import SECONDS, RawServer, forward_proxy
-from tests.wire.support import NEVER, ONCE, PATIENT, ask, chunk, drain, event
+from tests.wire.support import NEVER, ONCE, PATIENT, ask, chunk, drain, event, watchdog
 
 TEXT = default_text("Why?")
 
@@ -66,8 +66,9 @@ def test_proxy__cancel_reaches_through(server, proxy):
 
 def test_proxy__deadlines_reach_through(server, proxy):
     server.api_key.fail("drip_headers", interval=0.02)
-    _, error = drain(ask(server, timeouts=Timeouts(connect=NEVER, first_token=0.3)))
-    assert (type(error), error.deadline, len(server.api_key.requests)) == (DeadlineExceeded, "first_token", 1)
+    with watchdog(server.stop):
+        _, error = drain(ask(server, timeouts=Timeouts(connect=NEVER, first_token=0.3)))
+    assert (type(error), error.deadline, len(error.attempts)) == (DeadlineExceeded, "first_token", 1)
 
 
 def test_proxy__changed_between_calls(server, monkeypatch):
@@ -104,10 +105,8 @@ def test_proxy__of_a_session_of_the_users_own(server, tmp_path):
         assert adapter.generate("Why?").text == TEXT
         # A header that drips defeats every timeout but that of a guarded connection.
         server.api_key.fail("drip_headers", interval=0.02)
-        watchdog = threading.Timer(SECONDS, server.stop)
-        watchdog.start()
-        _, error = drain(adapter.stream("Why?"))
-        watchdog.cancel()
+        with watchdog(server.stop):
+            _, error = drain(adapter.stream("Why?"))
         assert (type(error), error.deadline) == (DeadlineExceeded, "first_token")
         assert len(proxy.requests) >= 1
 

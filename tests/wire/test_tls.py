@@ -75,16 +75,22 @@ def test_bundle__changed_between_calls(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [None, "not a certificate"])
-def test_bundle__that_cannot_be_used(tls, tmp_path, monkeypatch, content):
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_bundle__that_cannot_be_used(tls, tmp_path, monkeypatch, content, variable):
+    """It is the caller's to see, once: no other try and no other route would go better."""
     bundle = tmp_path / "bundle.pem"
     if content is not None:
         bundle.write_text(content)
-    with Emulator(ssl_context=tls) as server:
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
-        _, error = drain(ask(server, retry=ONCE))
-    assert type(error) is TransportError
-    assert str(bundle) in str(error)
-    assert server.requests == []
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    monkeypatch.setenv(variable, str(bundle))
+    with Emulator(ssl_context=tls) as server, Rig(server, tmp_path) as rig:
+        adapter = rig.adapter(project=server.project)
+        _, error = drain(adapter.stream("Why?"))
+        assert (type(error), error.reason) == (TransportError, "CERTIFICATE_VERIFY_FAILED")
+        assert str(bundle) in str(error)
+        assert "REQUESTS_CA_BUNDLE" in str(error)
+        assert [attempt.route for attempt in error.attempts] == ["oauth"]
+        assert (rig.flips, rig.slept, adapter.fallback_active, server.requests) == ([], [], False, [])
 
 
 def test_bundle__of_a_session_of_the_users_own(tmp_path):
