@@ -119,7 +119,7 @@ class _State:
         return self.label(error)
 
     def label(self, error: _Error) -> _Error:
-        error.route, error.attempts = self.journey.route, tuple(self.journey.attempts)
+        error.route, error.attempts = self.journey.route or error.route, tuple(self.journey.attempts)
         return error
 
     def verdict(self) -> Optional[GeminiSyncError]:

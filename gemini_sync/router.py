@@ -225,7 +225,8 @@ class Router:
             return result
 
         try:
-            return self._retrying(once, call)
+            # A copy: the object keeps the state of a try per thread, and deciding may lead to another call in it.
+            return self._retrying.copy()(once, call)
         except GeminiSyncError as exc:  # of the last try, or what ended the wait for another
             exc.route, exc.attempts = route, tuple(journey.attempts)
             raise

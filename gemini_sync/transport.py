@@ -114,10 +114,8 @@ class Transport:
         environment = tuple(map(os.environ.get, _ENVIRONMENT))
         entry = self._templates.get((method, url))
         if entry is None or entry[0] != environment:
-            request = requests.Request(
-                method, url, headers=_HEADERS, auth=_NoAuth(), hooks={"response": _hide_redirect}
-            )
-            template = session.prepare_request(request)
+            template = session.prepare_request(requests.Request(method, url, headers=_HEADERS, auth=_NoAuth()))
+            template.hooks = {"response": [*template.hooks["response"], _hide_redirect]}
             settings = session.merge_environment_settings(url, {}, True, None, None)
             if len(self._templates) >= _TEMPLATES:
                 self._templates.clear()
@@ -277,6 +275,8 @@ class Exchange:
 
     def answer(self, seconds: float = _ERROR_BODY_SECONDS) -> Answer:
         """The body as text, at most 64 KiB and ``seconds`` of it; what could not be read is left out."""
+        if 300 <= self.status < 400:  # nobody follows it, so what its body says is no matter
+            return Answer(self.status, self.headers, "")
         left = self.call.remaining()
         self.call.enter("first_token", seconds if left is None else min(seconds, left))
         data = bytearray()

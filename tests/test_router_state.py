@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import logging
 import pickle
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from gemini_sync.config import Retry, Timeouts
+from gemini_sync.config import Retry
 from gemini_sync.errors import (
     ConfigError,
     GeminiSyncError,
@@ -29,8 +27,6 @@ from tests.adapter_kit import (
     BY_OAUTH,
     LINK,
     Table,
-    ask,
-    bad_request,
     forbidden,
     gist,
     kept,
@@ -195,61 +191,8 @@ def test_flip__is_logged_for_debugging_only(step: Any, caplog: pytest.LogCapture
 # -- what is let go of
 
 
-def raise_cancelled(seconds: float) -> None:
-    raise StreamInterrupted("The call was cancelled.", cancelled=True)
-
-
 class Precious:
     """Something a caller has in a local variable."""
-
-
-OPERATIONS: dict[str, Callable[[Table], Any]] = {
-    "stream": lambda table: list(table.stream()),
-    "chunks": lambda table: list(table.stream().chunks()),
-    "count_tokens": lambda table: [table.router.count_tokens(ask(), Timeouts())],
-}
-FAILS_AT_ONCE = {
-    "surfaced": lambda: Table(bad_request),
-    "on one route": lambda: Table(unavailable, api_key=None),
-    "on both routes": lambda: Table(unavailable, api_key=unavailable),
-    "on both in other ways": lambda: Table(forbidden, api_key=bad_request),
-    "barred": lambda: Table(validation, api_key=None),
-    "while it waits": lambda: Table(unavailable, sleep=raise_cancelled),
-}
-FAILS_LATER = {
-    "in the stream": lambda: Table(["by", unavailable]),
-    "in the stream, with a flip": lambda: Table(["by", forbidden], api_key=bad_request),
-    "at its end": lambda: Table(["by", bad_request]),
-}
-
-
-@pytest.mark.parametrize(
-    ("make", "operation"),
-    [
-        pytest.param(make, operation, id=f"{operation} {name}")
-        for kind, operations in ((FAILS_AT_ONCE, OPERATIONS), (FAILS_LATER, list(OPERATIONS)[:2]))
-        for operation in operations
-        for name, make in kind.items()
-    ],
-)
-def test_failed_call__leaves_no_reference_to_its_caller(make: Callable[[], Table], operation: str) -> None:
-    """Nothing waits for the garbage collector: neither the frames of the caller nor what they name."""
-    table = make()
-
-    def call() -> weakref.ref[Precious]:
-        precious = Precious()
-        with contextlib.suppress(GeminiSyncError):
-            OPERATIONS[operation](table)
-            raise AssertionError("it did not fail")
-        return weakref.ref(precious)
-
-    gc.collect()
-    gc.disable()
-    try:
-        gone = [call() for _ in range(2)]  # the second may find something kept of the first
-        assert [one() for one in gone] == [None, None]
-    finally:
-        gc.enable()
 
 
 def test_failed_call__leaves_no_reference_to_its_caller_in_the_reply() -> None:
