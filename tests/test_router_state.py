@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import pickle
-import weakref
 from typing import Any
 
 import pytest
@@ -28,8 +26,6 @@ from tests.adapter_kit import (
     LINK,
     Table,
     forbidden,
-    gist,
-    kept,
     not_found,
     unavailable,
     validation,
@@ -186,32 +182,6 @@ def test_flip__is_logged_for_debugging_only(step: Any, caplog: pytest.LogCapture
     assert [record.levelno for record in told] == [logging.DEBUG] * len(table.events)
     assert len(table.events) == (2 if step is forbidden else 1)
     assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
-
-
-# -- what is let go of
-
-
-class Precious:
-    """Something a caller has in a local variable."""
-
-
-def test_failed_call__leaves_no_reference_to_its_caller_in_the_reply() -> None:
-    """What is kept of the failure is in the attempts, and the reply may live on."""
-    table = Table(unavailable)
-    reply = table.stream()
-
-    def call() -> weakref.ref[Precious]:
-        precious = Precious()
-        assert list(reply)
-        return weakref.ref(precious)
-
-    gc.disable()
-    try:
-        assert call()() is None
-    finally:
-        gc.enable()
-    assert kept(reply.attempts) == [gist(unavailable())] * 3 + [None]
-    assert table.events[0].error is not None
 
 
 # -- a policy of one's own

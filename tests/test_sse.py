@@ -189,7 +189,14 @@ def test_foreign_event__is_an_event_of_its_own_type() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"{bad json}", b'{"incomplete": [1', b"<html>{</html>", b"{" * 5000, b"[" * 3000 + b"]" * 3000, b'{"a": 1} 2'],
+    [
+        b"{bad json}",
+        b'{"incomplete": [1',
+        b"<html>{</html>",
+        b"{" * 5000,
+        b"[" * 10**5 + b"]" * 10**5,
+        b'{"a": 1} 2',
+    ],
 )
 @pytest.mark.usefixtures("lane")
 def test_foreign_text__no_json__is_logged_by_its_length_only(text: bytes, caplog: pytest.LogCaptureFixture) -> None:

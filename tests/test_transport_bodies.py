@@ -219,18 +219,18 @@ class Caller(logging.Handler):
             self.came.append("".join(call()))
 
 
-def test_nested_call__leaves_the_outer_one_its_deadlines(emulator, monkeypatch):
+def test_nested_call__leaves_the_outer_one_its_deadlines(emulator, caplog):
     """A log handler may call while a call is being sent; a header that drips only a guarded connection notices."""
     emulator.api_key.fail("drip_headers", interval=0.02)
     log = logging.getLogger("urllib3.connectionpool")
-    with Emulator() as other:
+    with Emulator() as other, caplog.at_level(logging.DEBUG, log.name):
         handler = Caller(lambda: ask(other))
-        monkeypatch.setattr(log, "handlers", [handler])
-        monkeypatch.setattr(log, "level", logging.DEBUG)
-        log.manager._clear_cache()
-        reply = ask(emulator, timeouts=Timeouts(connect=20, first_token=0.4))
-        with watchdog(emulator.stop):
-            _, error = drain(reply)
+        log.addHandler(handler)
+        try:
+            with watchdog(emulator.stop):
+                _, error = drain(ask(emulator, timeouts=Timeouts(connect=20, first_token=0.4)))
+        finally:
+            log.removeHandler(handler)
     assert handler.came == [TEXT]
     assert (type(error), error.deadline, active.call) == (DeadlineExceeded, "first_token", None)
 

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import ssl
+import sys
 import threading
 import urllib.parse
 
@@ -311,7 +312,8 @@ def test_tls__close_notify_or_not(secure, authority, proper):
     ) as client:
         client.sendall(request % (STREAM.encode(), len(BODY), BODY))
         received = b""
-        with contextlib.nullcontext() if proper else pytest.raises(ssl.SSLEOFError):
+        told = not proper and sys.version_info >= (3, 10)  # Python 3.9 takes both for an end
+        with pytest.raises(ssl.SSLEOFError) if told else contextlib.nullcontext():
             while data := client.recv(65536):
                 received += data
     assert b"words" in received
