@@ -106,7 +106,7 @@ class Timeouts:
     """Deadlines in seconds; None means none.
 
     Attributes:
-        connect: making one connection, TLS included.
+        connect: making one connection, TLS included; looking up the name is the system's and not bounded.
         first_token: from the connection to the first chunk, response headers included.
         idle: between two chunks; comments and pings do not count.
         total: the whole call, retries and fallback included.
