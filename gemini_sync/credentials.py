@@ -63,7 +63,8 @@ class Credentials:
     ) -> None:
         self._source, self._clock, self._on_invalidate = source, clock, on_invalidate
         self._flight: SingleFlight[Token] = SingleFlight()
-        # Tokens the server refused since the last renewal; add, clear and `in` are atomic, so there is no lock.
+        # Tokens the server refused; they stay after a renewal, for a thread that looked at the source before it may
+        # hold one still. Each use is atomic, so there is no lock.
         self._refused: set[str] = set()
         # Both are written by the thread that leads the flight only.
         self._failure: Optional[_Failure] = None
@@ -97,7 +98,7 @@ class Credentials:
             CredentialsError: a ``TokenSource`` of the caller's failed at this.
         """
         if len(self._refused) >= _REMEMBERED_REFUSALS:
-            self._refused.clear()
+            self._refused.pop()
         self._refused.add(access_token)
         if self._on_invalidate is not None:
             try:
@@ -126,7 +127,7 @@ class Credentials:
             if not ends_the_call(exc):
                 self._failure = _Failure(self._clock(), seen.version, copy.copy(exc))
             raise
-        self._refused.clear()
+        self._refused.discard(token.access_token)  # where it is the same one, it was given anew
         return token
 
     def _ahead(self, call: Call, held: Held) -> Token:

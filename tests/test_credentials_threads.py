@@ -17,6 +17,7 @@ from gemini_sync.errors import RefreshError
 from gemini_sync.testing.emulator import Emulator
 from gemini_sync.token_sources import Token
 from gemini_sync.transport import Answer
+from tests.adapter_kit import Gate, in_thread
 from tests.credentials_kit import (
     Clock,
     Counter,
@@ -69,6 +70,29 @@ def test_fetch__fifty_threads_and_a_refused_token(emulator: Emulator, tmp_path: 
     assert len(emulator.token.requests) == 1
     assert len(set(outcomes)) == 1
     assert refused not in outcomes
+
+
+def test_fetch__look_overtaken_by_the_renewal_of_another_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who saw the refused token just before it was replaced does not take it for a good one."""
+    credentials = scripted(write_file(tmp_path / "c.json"), ScriptedTransport(Counter()), Clock())
+    credentials.invalidate("file-access-token")
+    late, gate, look = Call(), Gate(), credentials._source.look
+    hooks = iter([gate])
+
+    def slow_look(call: Call) -> Any:
+        seen = look(call)
+        if call is late:
+            next(hooks, lambda: None)()
+        return seen
+
+    monkeypatch.setattr(credentials._source, "look", slow_look)
+    fetched = in_thread(lambda: credentials.fetch(late).access_token)
+    gate.await_arrivals()
+    assert fetch(credentials) == "kit-access-1"
+    gate.open()
+    assert fetched() == "kit-access-1"
 
 
 def test_fetch__fifty_threads_share_a_failure(emulator: Emulator, tmp_path: Path) -> None:
