@@ -120,7 +120,7 @@ class Credentials:
         if seen.held is not None and self._is_usable(seen.held):
             return seen.held.token
         if self._failure is not None and self._failure.stands(self._clock(), seen.version):
-            raise copy.copy(self._failure.error) from self._failure.error
+            raise copy.copy(self._failure.error)
         try:
             token = self._source.renew(call)
         except GeminiSyncError as exc:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
 from gemini_sync.details import first_hint, list_of, of_type, text_of
 from gemini_sync.scrub import scrubbed, snippet
 
 if TYPE_CHECKING:
     from gemini_sync.reply import Attempt, Reply
+
+
+_Self = TypeVar("_Self", bound="GeminiSyncError")
 
 
 class GeminiSyncError(Exception):
@@ -60,8 +64,16 @@ class GeminiSyncError(Exception):
             state["__cause__"] = self.__cause__
         return _rebuild, (type(self), self.args), state
 
+    def __copy__(self: _Self) -> _Self:
+        """The same without tracebacks, its causes alike: to be kept, where those would keep the frames of callers."""
+        copied = _rebuild(type(self), self.args)
+        copied.__dict__.update(self.__dict__)
+        if isinstance(self.__cause__, GeminiSyncError):
+            copied.__cause__ = copy.copy(self.__cause__)
+        return copied
 
-def _rebuild(cls: type[GeminiSyncError], args: tuple[Any, ...]) -> GeminiSyncError:
+
+def _rebuild(cls: type[_Self], args: tuple[Any, ...]) -> _Self:
     return cls.__new__(cls, *args)
 
 

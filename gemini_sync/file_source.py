@@ -41,6 +41,11 @@ class _FileSnapshot(NamedTuple):
     def version(self) -> Login:
         return self.on_file
 
+    @property
+    def unsaved(self) -> bool:
+        """True where the token in use is one the file did not say: a refreshed one."""
+        return self.held is not None and self.held.token.access_token != self.on_file.access_token
+
 
 class FileSource:
     """A credentials file, shared with whatever other program writes it: the file is the truth, memory comes second."""
@@ -70,20 +75,30 @@ class FileSource:
         snapshot = self._snapshot
         if snapshot is not None and snapshot.signature == token_file.signature(self._path):
             return snapshot
-        return self._take_in(token_file.read(self._path, call))
+        return self._read(call)
 
-    def _take_in(self, stored: Stored) -> _FileSnapshot:
-        """Make what the file says ours, except where it is behind what we hold of the same login."""
+    def _read(self, call: Call) -> _FileSnapshot:
+        before = self._snapshot
+        return self._take_in(token_file.read(self._path, call), before)
+
+    def _take_in(self, stored: Stored, before: Optional[_FileSnapshot]) -> _FileSnapshot:
+        """Make what the file says ours, except where it is behind what we hold of the same login.
+
+        What another thread has made ours since ``before`` stays: the file may have been read earlier than by that one,
+        and the next look shows whether it still is as taken in.
+        """
         if stored.exposed:
             self._warn_once("Other users can read %s. Run: chmod 600 %s", self._path, self._path)
         login, signature = stored.login, stored.signature if stored.settled else None
         with self._lock:
             ours = self._snapshot
+            if ours is not None and ours is not before:
+                return ours
             if ours is not None and ours.on_file == login:
                 taken = ours._replace(signature=signature)
             else:
                 held = _held(login)
-                if ours is not None and login.refresh_token is not None and login.refresh_token == ours.refresh_token:
+                if ours is not None and ours.unsaved and login.refresh_token == ours.refresh_token:
                     held = _fresher(held, ours.held)
                 taken = _FileSnapshot(signature, login, login.refresh_token, held)
             self._snapshot = taken
@@ -96,7 +111,7 @@ class FileSource:
         except RefreshError as exc:
             if exc.reason not in LOGIN_ENDED:
                 raise
-            theirs = self._take_in(token_file.read(self._path, call))
+            theirs = self._read(call)
             if theirs.held is not None and theirs.held != ours.held and self._clock() < theirs.held.mandatory_at:
                 return theirs.held.token
             if theirs.refresh_token == ours.refresh_token:
@@ -134,6 +149,7 @@ class FileSource:
             "refresh_token": refresh_token,
             "expiry_date": int(token.expires_at * 1000),
         }
+        before = self._snapshot
         try:
             stored = token_file.update(self._path, on_file.refresh_token, changes, call)
         except CredentialsError as exc:
@@ -142,7 +158,7 @@ class FileSource:
         except OSError as exc:
             self._warn_once("The refreshed access token stays in memory: %s: %s", self._path, exc.strerror or exc)
             return token
-        held = self._take_in(stored).held
+        held = self._take_in(stored, before).held
         return held.token if held is not None and self._clock() < held.mandatory_at else token
 
     def _warn_once(self, message: str, *arguments: object) -> None:

@@ -61,7 +61,7 @@ class SingleFlight(Generic[Result]):
         with their own.
 
         Raises:
-            GeminiSyncError: what ``work`` raised; a waiter gets a copy, raised from the leader's.
+            GeminiSyncError: what ``work`` raised; a waiter gets a copy.
             StreamInterrupted, DeadlineExceeded: ``call`` was cancelled or its ``total`` deadline passed.
         """
         while True:
@@ -74,7 +74,7 @@ class SingleFlight(Generic[Result]):
                 error = flight.exception()
                 if error is None:
                     return flight.result()
-                raise copy.copy(error) from error
+                raise copy.copy(error)
 
     def run_if_free(self, work: Callable[[], Result], key: str = "") -> Optional[Result]:
         """``work()``, or None at once where an attempt is in flight; its failure is nobody else's."""
@@ -99,7 +99,7 @@ class SingleFlight(Generic[Result]):
             mine.set_result(work())
         except GeminiSyncError as exc:
             if share_failure and not ends_the_call(exc):
-                mine.set_exception(exc)
+                mine.set_exception(copy.copy(exc))
             raise
         finally:
             mine.cancel()  # where there is no outcome to share

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any, Optional, TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception
+from tenacity import RetryCallState, Retrying
 
 from gemini_sync.backends import Backend
 from gemini_sync.call import Call
@@ -23,6 +23,7 @@ from gemini_sync.policy import ACCOUNT_SAFETY_REASONS, Decision, decide
 from gemini_sync.reply import Attempt, Journey, Reply
 from gemini_sync.request import Request
 from gemini_sync.response import Chunk
+from gemini_sync.retrying import error_of, retry_if, run
 from gemini_sync.scrub import snippet
 from gemini_sync.sticky import API_KEY, OAUTH, Choice, FallbackEvent, RouteStatus, Sticky
 
@@ -77,12 +78,11 @@ class Router:
         self._sticky = Sticky(home, sticky_for=sticky_for, clock=clock)
         # The one retry policy. What it retries is given the call, in whose own sleep the waiting is done.
         self._retrying = Retrying(
-            retry=retry_if_exception(self._retryable),
+            retry=retry_if(self._retryable),
             stop=self._gives_up,
             wait=self._wait,
             before_sleep=self._pause,
             sleep=lambda seconds: None,
-            reraise=True,
         )
         # The error after which the account must not be used for OAuth any more; one assignment, so no lock.
         self._barred: Optional[GeminiSyncError] = None
@@ -210,7 +210,7 @@ class Router:
             try:
                 barred = self._barred if route == OAUTH else None
                 if barred is not None:
-                    raise copy.copy(barred) from barred
+                    raise copy.copy(barred)
                 result = operate(backend)
             except GeminiSyncError as exc:
                 outcome = "cancelled" if _is_cancelled(exc) else "failed"
@@ -225,8 +225,7 @@ class Router:
             return result
 
         try:
-            # A copy: the object keeps the state of a try per thread, and deciding may lead to another call in it.
-            return self._retrying.copy()(once, call)
+            return run(self._retrying, once, call)
         except GeminiSyncError as exc:  # of the last try, or what ended the wait for another
             exc.route, exc.attempts = route, tuple(journey.attempts)
             raise
@@ -261,17 +260,14 @@ class Router:
             raise ConfigError(f"policy must return a Decision, not {decision!r}.") from error
         return decision
 
-    def _retryable(self, exc: BaseException) -> bool:
-        if not isinstance(exc, GeminiSyncError) or _is_cancelled(exc):
-            return False
-        too_long = exc.retry_after is not None and exc.retry_after > self._retry.wait_limit
-        return self._decide(exc) is Decision.RETRY and not too_long
+    def _retryable(self, error: GeminiSyncError) -> bool:
+        too_long = error.retry_after is not None and error.retry_after > self._retry.wait_limit
+        return not (_is_cancelled(error) or too_long) and self._decide(error) is Decision.RETRY
 
     def _wait(self, state: RetryCallState) -> float:
-        exc = state.outcome.exception() if state.outcome is not None else None
         doublings = min(state.attempt_number - 1, 63)  # a float does not hold many more
         backoff = min(self._retry.backoff_cap, self._retry.backoff_base * 2.0**doublings)
-        return max(backoff * random.uniform(0.5, 1.0), getattr(exc, "retry_after", None) or 0.0)
+        return max(backoff * random.uniform(0.5, 1.0), error_of(state).retry_after or 0.0)
 
     def _gives_up(self, state: RetryCallState) -> bool:
         """True when the tries are used up, or the wait would outlast ``total``: the other route may still make it."""
@@ -281,8 +277,7 @@ class Router:
         return state.attempt_number >= self._retry.max_attempts or (left is not None and state.upcoming_sleep >= left)
 
     def _pause(self, state: RetryCallState) -> None:
-        exc = state.outcome.exception() if state.outcome is not None else None
-        _log.info("try %d failed, the next in %.2f s: %s", state.attempt_number, state.upcoming_sleep, exc)
+        _log.info("try %d failed, the next in %.2f s: %s", state.attempt_number, state.upcoming_sleep, error_of(state))
         state.args[0].sleep(state.upcoming_sleep)
 
     # -- state

@@ -8,14 +8,15 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, Optional
 from urllib.parse import quote_plus, urlencode
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
+from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_exponential, wait_random
 from tenacity.stop import stop_base
 
 from gemini_sync.call import Call
 from gemini_sync.config import OAuthClient, check_secret
 from gemini_sync.details import retry_after_header
-from gemini_sync.errors import ConfigError, ProtocolError, RefreshError, TransportError, find_error
+from gemini_sync.errors import ConfigError, GeminiSyncError, ProtocolError, RefreshError, TransportError, find_error
 from gemini_sync.flight import ends_the_call
+from gemini_sync.retrying import error_of, retry_if, run
 from gemini_sync.scrub import scrub, snippet
 from gemini_sync.transport import Answer, Transport, refuse_redirect
 
@@ -76,7 +77,7 @@ def refresh(
     until = call.clock() + (_QUICK_SECONDS if quick else _TOTAL_SECONDS)
     if quick:
         return _try(transport, url, form, call=call, until=until)
-    return _RETRYING.copy(sleep=call.sleep)(_try, transport, url, form, call=call, until=until)
+    return run(_RETRYING.copy(sleep=call.sleep), _try, transport, url, form, call=call, until=until)
 
 
 def _try(transport: Transport, url: str, form: Mapping[str, str], *, call: Call, until: float) -> Refreshed:
@@ -150,7 +151,7 @@ def _refusal(answer: Answer, decoded: Any, error: Mapping[str, Any], secrets: Co
     )
 
 
-def _is_transient(error: BaseException) -> bool:
+def _is_transient(error: GeminiSyncError) -> bool:
     if not isinstance(error, RefreshError) or (error.retry_after or 0.0) > _HINT_LIMIT_SECONDS:
         return False
     if error.reason in _NEXT_STEP:
@@ -162,14 +163,8 @@ def _is_transient(error: BaseException) -> bool:
 _backoff = wait_exponential(multiplier=0.5, max=8) + wait_random(0, 0.5)
 
 
-def _error_of(state: RetryCallState) -> RefreshError:
-    error = state.outcome.exception() if state.outcome is not None else None
-    assert isinstance(error, RefreshError)  # _is_transient lets nothing else through
-    return error
-
-
 def _wait(state: RetryCallState) -> float:
-    hint = _error_of(state).retry_after
+    hint = error_of(state).retry_after
     return _backoff(state) if hint is None else hint
 
 
@@ -182,13 +177,12 @@ class _OutOfTime(stop_base):
 
 
 def _log_retry(state: RetryCallState) -> None:
-    _log.info("%s Try %d follows in %.1f s.", _error_of(state), state.attempt_number + 1, state.upcoming_sleep)
+    _log.info("%s Try %d follows in %.1f s.", error_of(state), state.attempt_number + 1, state.upcoming_sleep)
 
 
 _RETRYING = Retrying(
     stop=stop_after_attempt(3) | _OutOfTime(),
     wait=_wait,
-    retry=retry_if_exception(_is_transient),
+    retry=retry_if(_is_transient),
     before_sleep=_log_retry,
-    reraise=True,
 )

@@ -143,8 +143,11 @@ class Transport:
                 if not isinstance(exc, FOREIGN):
                     raise
                 error = map_error(exc, call, url)
-                if call.fresh or isinstance(error, DeadlineExceeded) or not isinstance(error, TransportError):
-                    raise error from exc
+                try:
+                    if call.fresh or isinstance(error, DeadlineExceeded) or not isinstance(error, TransportError):
+                        raise error from exc
+                finally:
+                    del error  # or it and this frame would keep each other alive
             self.close()  # the other idle connections are as old
 
     def _send(

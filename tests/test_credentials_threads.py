@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gemini_sync import token_file
 from gemini_sync.call import Call
 from gemini_sync.credentials import Credentials
 from gemini_sync.errors import RefreshError
@@ -72,27 +73,31 @@ def test_fetch__fifty_threads_and_a_refused_token(emulator: Emulator, tmp_path: 
     assert refused not in outcomes
 
 
-def test_fetch__look_overtaken_by_the_renewal_of_another_thread(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("overtaken", ["reading", "deciding"])
+def test_fetch__overtaken_by_the_renewal_of_another_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overtaken: str
 ) -> None:
-    """Who saw the refused token just before it was replaced does not take it for a good one."""
-    credentials = scripted(write_file(tmp_path / "c.json"), ScriptedTransport(Counter()), Clock())
+    """Who saw the refused token just before it was replaced takes it neither for a good one nor for a newer one."""
+    transport = ScriptedTransport(Counter(lifetime=600))
+    credentials = scripted(write_file(tmp_path / "c.json", left=7200), transport, Clock())
     credentials.invalidate("file-access-token")
-    late, gate, look = Call(), Gate(), credentials._source.look
-    hooks = iter([gate])
+    late, gate = Call(), Gate()
+    owner, name = (token_file, "read") if overtaken == "reading" else (credentials._source, "look")
+    original, hooks = getattr(owner, name), iter([gate])
 
-    def slow_look(call: Call) -> Any:
-        seen = look(call)
-        if call is late:
+    def slow(*arguments: Any) -> Any:
+        seen = original(*arguments)
+        if late in arguments:
             next(hooks, lambda: None)()
         return seen
 
-    monkeypatch.setattr(credentials._source, "look", slow_look)
+    monkeypatch.setattr(owner, name, slow)
     fetched = in_thread(lambda: credentials.fetch(late).access_token)
     gate.await_arrivals()
     assert fetch(credentials) == "kit-access-1"
     gate.open()
     assert fetched() == "kit-access-1"
+    assert len(transport.forms) == 1
 
 
 def test_fetch__fifty_threads_share_a_failure(emulator: Emulator, tmp_path: Path) -> None:

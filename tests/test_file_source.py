@@ -109,6 +109,14 @@ def test_look__older_token_of_the_same_login_displaces_nothing(path: Path, clock
     assert fetch(credentials) == "theirs"
 
 
+def test_look__shorter_lived_token_displaces_one_that_the_file_had_said(path: Path, clock: Clock) -> None:
+    write_file(path, left=3600)
+    credentials = scripted(path, ScriptedTransport(), clock)
+    assert fetch(credentials) == "file-access-token"
+    write_file(path, left=600, access_token="of-a-sibling")
+    assert fetch(credentials) == "of-a-sibling"
+
+
 def test_look__access_token_alone(path: Path, clock: Clock) -> None:
     write_file(path, refresh_token=None)
     credentials = scripted(path, ScriptedTransport(), clock)

@@ -51,13 +51,14 @@ def test_run__success_is_shared() -> None:
 
 def test_run__failure_reaches_each_waiter_as_a_copy() -> None:
     error = RefreshError("refused", reason="invalid_grant")
+    error.__cause__ = TransportError("why")
     work = _Work(error)
     outcomes = _fly(work)
     assert work.runs == 1
     assert len(set(map(id, outcomes))) == _THREADS
     copies = [outcome for outcome in outcomes if outcome is not error]
     assert all(type(copy) is RefreshError and copy.reason == "invalid_grant" for copy in copies)
-    assert all(copy.__cause__ is error for copy in copies)
+    assert all(type(copy.__cause__) is TransportError and str(copy.__cause__) == "why" for copy in copies)
 
 
 @pytest.mark.parametrize(

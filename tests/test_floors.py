@@ -14,7 +14,7 @@ from tests.support import ROOT
 _FLOORS = (
     ("details", "fork", "rest", "scrub", "version"),
     ("errors",),
-    ("config",),
+    ("config", "retrying"),
     ("call", "policy", "request", "response", "sse", "sticky"),
     ("connection", "flight", "foreign", "reply", "token_file"),
     ("transport",),
@@ -34,7 +34,7 @@ _LIBRARIES = {
     "requests": {"gemini_sync.connection", "gemini_sync.foreign", "gemini_sync.transport"},
     "urllib3": {"gemini_sync.connection", "gemini_sync.foreign"},
     "sseclient": {"gemini_sync.sse"},
-    "tenacity": {"gemini_sync.router", "gemini_sync.token_endpoint"},
+    "tenacity": {"gemini_sync.retrying", "gemini_sync.router", "gemini_sync.token_endpoint"},
     "google": {"gemini_sync.credentials"},
 }
 _WRITERS = {"gemini_sync.cli", f"{_EMULATOR}.__main__"}
