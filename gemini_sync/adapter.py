@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 from gemini_sync.backends import DEFAULT_MAX_EVENT_BYTES, ApiKeyBackend, Backend, CodeAssistBackend
 from gemini_sync.config import Endpoints, OAuthClient, Retry, Timeouts, check_settings
-from gemini_sync.credentials import DEFAULT_CREDENTIALS_PATH, TokenSource, credentials_for, oauth_client_from
+from gemini_sync.credentials import (
+    DEFAULT_CREDENTIALS_PATH,
+    CredentialsLike,
+    credentials_for,
+    oauth_client_from,
+    without_blanks,
+)
 from gemini_sync.errors import ConfigError
 from gemini_sync.policy import decide
 from gemini_sync.project import Projects
@@ -18,8 +25,6 @@ from gemini_sync.rest import GenerationConfig, SafetySetting, Tool, ToolConfig
 from gemini_sync.router import Policy, Router, notify_stderr
 from gemini_sync.sticky import API_KEY, OAUTH, FallbackEvent, RouteStatus
 from gemini_sync.transport import SessionFactory, Transport
-
-CredentialsSource = Union[str, "os.PathLike[str]", Callable[[], str], TokenSource, Any]
 
 
 class GeminiDualAdapter:
@@ -55,7 +60,7 @@ class GeminiDualAdapter:
     def __init__(
         self,
         api_key: Optional[str] = None,
-        oauth_creds_path: Optional[CredentialsSource] = None,
+        oauth_creds_path: Optional[CredentialsLike] = None,
         *,
         model: str = DEFAULT_MODEL,
         project: Optional[str] = None,
@@ -109,7 +114,8 @@ class GeminiDualAdapter:
             sticky_for=sticky_for,
             on_fallback=on_fallback,
             require_finish=require_finish,
-            **{name: value for name, value in (("clock", clock), ("sleep", sleep)) if value is not None},  # type: ignore[arg-type]
+            clock=clock or time.monotonic,
+            sleep=sleep,
         )
 
     @classmethod
@@ -127,8 +133,7 @@ class GeminiDualAdapter:
         Raises:
             ConfigError: there is no credential at all, or a setting cannot be used.
         """
-        environ = os.environ if environ is None else environ
-        environ = {name: value for name, value in environ.items() if value.strip()}
+        environ = without_blanks(os.environ if environ is None else environ)
         named = environ.get("GOOGLE_APPLICATION_CREDENTIALS")
         found: dict[str, Any] = {
             "api_key": environ.get("GEMINI_API_KEY") or environ.get("GOOGLE_API_KEY"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn, Optional, Protocol, TypeVar, Union
+from typing import Any, NoReturn, Protocol, TypeVar, Union
 
 from gemini_sync import sse
 from gemini_sync.call import Call
@@ -187,9 +187,9 @@ def _chunks(
             position += 1
             try:
                 decoded, end = decode(data)
-                if end != len(data):
-                    decoded = json.loads(data)
             except (ValueError, RecursionError):
+                end = -1
+            if end != len(data):  # white space around it, or no JSON
                 if not data.strip():
                     continue  # an event without data is a sign of life, like a comment
                 decoded = _loads(data, position)
@@ -233,14 +233,9 @@ def _content_type(headers: Mapping[str, str]) -> str:
 
 
 def _error_of(answer: Answer, expected: str, secret: str) -> Union[ApiError, ProtocolError]:
-    if answer.status >= 400:
-        return api_error(answer.status, answer.text, headers=answer.headers, secrets=(secret,))
-    try:
-        decoded = answer.json()
-    except ValueError:
-        decoded = None
-    if find_error(decoded) is not None:
-        return api_error(None, decoded, headers=answer.headers, secrets=(secret,))
+    error = answer.error(secret)
+    if error is not None:
+        return error
     came = _content_type(answer.headers) or "no content type"
     return ProtocolError(
         f"Expected {expected}, came status {answer.status} with {came}: {snippet(answer.text, (secret,))!r}. "
@@ -255,10 +250,8 @@ def _count_seconds(call: Call) -> float:
 
 def _total(answer: Answer, secret: str) -> int:
     refuse_redirect(answer.status, answer.headers)
-    try:
-        total: Optional[Any] = answer.json()["totalTokens"] if answer.status == 200 else None
-    except (ValueError, KeyError, TypeError):
-        total = None
+    decoded = answer.decoded if answer.status == 200 else None
+    total = decoded.get("totalTokens") if isinstance(decoded, dict) else None
     if isinstance(total, int) and not isinstance(total, bool):
         return total
     raise _error_of(answer, "a JSON object with totalTokens", secret)

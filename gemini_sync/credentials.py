@@ -210,6 +210,11 @@ def _path(source: Union[str, os.PathLike[str]]) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
+def without_blanks(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that say something: in a shell or a compose file, a blank one means it is not set."""
+    return {name: value for name, value in environ.items() if value.strip()}
+
+
 def oauth_client_from(environ: Mapping[str, str]) -> Optional[OAuthClient]:
     """The client of ``GEMINI_OAUTH_CLIENT_ID`` and ``GEMINI_OAUTH_CLIENT_SECRET``; None where neither is set.
 
@@ -217,6 +222,7 @@ def oauth_client_from(environ: Mapping[str, str]) -> Optional[OAuthClient]:
         ConfigError: only one of them is set, or one cannot be used.
     """
     names = ("GEMINI_OAUTH_CLIENT_ID", "GEMINI_OAUTH_CLIENT_SECRET")
+    environ = without_blanks(environ)
     values = [environ.get(name, "") for name in names]
     if not any(values):
         return None
@@ -242,7 +248,7 @@ def get_access_token(
         CredentialsError, ConfigError, TransportError: as ``Credentials.fetch``.
     """
     if creds_path is None:
-        creds_path = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or DEFAULT_CREDENTIALS_PATH
+        creds_path = without_blanks(os.environ).get("GOOGLE_APPLICATION_CREDENTIALS", DEFAULT_CREDENTIALS_PATH)
     transport = Transport()
     try:
         credentials = credentials_for(

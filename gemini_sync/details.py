@@ -53,7 +53,7 @@ def retry_after_header(value: Optional[str], now: Optional[float] = None) -> Opt
         at = calendar.timegm(parsedate_to_datetime(value).utctimetuple())  # a date without a zone is in UTC, too
     except (TypeError, ValueError, IndexError, OverflowError):
         return None
-    return max(0.0, at - (time.time() if now is None else now))
+    return min(max(0.0, at - (time.time() if now is None else now)), _LONGEST_SECONDS)
 
 
 def first_hint(

@@ -14,17 +14,16 @@ from gemini_sync.errors import (
     AuthError,
     ConfigError,
     CredentialsError,
+    GeminiSyncError,
     PermissionDeniedError,
     ProtocolError,
     QuotaError,
     ServerError,
-    api_error,
-    find_error,
 )
 from gemini_sync.flight import SingleFlight
 from gemini_sync.scrub import snippet
 from gemini_sync.token_sources import Token
-from gemini_sync.transport import Answer, Transport, refuse_redirect
+from gemini_sync.transport import Transport, refuse_redirect
 
 _ANSWER_SECONDS = 30.0
 _POLL_SECONDS = 5.0
@@ -43,7 +42,7 @@ class Projects:
         self._transport, self._configured = transport, configured
         self._base = f"{endpoints.code_assist}/v1internal"
         self._flight: SingleFlight[str] = SingleFlight()
-        self._found: Optional[tuple[str, str]] = None  # identity of the credentials, project
+        self._found: dict[str, str] = {}  # the project by the identity of the credentials in use
 
     def project(self, call: Call, token: Token) -> str:
         """The project id for ``token``; one thread asks for all, and a failure is asked again.
@@ -55,17 +54,15 @@ class Projects:
             AuthError, QuotaError, ServerError, ProtocolError, TransportError: as for any request.
             DeadlineExceeded, StreamInterrupted: the ``total`` deadline of ``call`` passed, or it was cancelled.
         """
-        found = self._found
-        if found is not None and found[0] == token.identity:
-            return found[1]
-        return self._flight.run(call, lambda: self._find(call, token), key=token.identity)
+        known = self._found.get(token.identity)
+        return known or self._flight.run(call, lambda: self._find(call, token), key=token.identity)
 
     def _find(self, call: Call, token: Token) -> str:
         found = self._found
-        if found is None or found[0] != token.identity:
+        if token.identity not in found:
             discovery = _Discovery(self._transport, self._base, call, token.access_token, self._configured)
-            found = self._found = (token.identity, discovery.run())
-        return found[1]
+            found = self._found = {token.identity: discovery.run()}
+        return found[token.identity]
 
 
 class _Discovery:
@@ -135,32 +132,27 @@ class _Discovery:
             method, self._base + path, headers, body, call=self._call, seconds=_ANSWER_SECONDS
         )
         refuse_redirect(answer.status, answer.headers)
-        try:
-            decoded = answer.json()
-        except (ValueError, RecursionError):
-            decoded = None
-        if answer.status != 200 or find_error(decoded) is not None:
-            raise self._error(answer, decoded)
+        error = answer.error(self._access_token)
+        if error is not None:
+            try:
+                raise _explained(error)
+            finally:
+                del error  # or it and this frame would keep each other alive
+        decoded = answer.decoded
         if not isinstance(decoded, dict):
             raise ProtocolError(
-                f"Expected a JSON object from {path[1:]}, came: {snippet(answer.text, [self._access_token])}"
+                f"Expected a JSON object from {path[1:]}, came status {answer.status}: "
+                f"{snippet(answer.text, [self._access_token])!r}",
+                code=answer.status,
             )
         return decoded
 
-    def _error(self, answer: Answer, decoded: Any) -> Exception:
-        secrets = [self._access_token]
-        if answer.status == 200:
-            error = api_error(None, decoded, headers=answer.headers, secrets=secrets)
-        else:
-            error = api_error(answer.status, answer.text, headers=answer.headers, secrets=secrets)
-        if isinstance(error, (AuthError, PermissionDeniedError, QuotaError, ServerError)):
-            return error
-        # What was asked is not the caller's doing: no request of theirs would mend it.
-        return _as_credentials_error(error)
 
-
-def _as_credentials_error(error: ApiError) -> CredentialsError:
-    found = CredentialsError(
+def _explained(error: ApiError) -> GeminiSyncError:
+    if isinstance(error, (AuthError, PermissionDeniedError, QuotaError, ServerError)):
+        return error
+    # What was asked is not the caller's doing: no request of theirs would mend it.
+    explained = CredentialsError(
         f"Code Assist did not name a project: {error}",
         code=error.code,
         status=error.status,
@@ -169,8 +161,8 @@ def _as_credentials_error(error: ApiError) -> CredentialsError:
         link=error.link,
         trace_id=error.trace_id,
     )
-    found.__cause__ = error
-    return found
+    explained.__cause__ = error
+    return explained
 
 
 def _check_project(project: Optional[str]) -> Optional[str]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Optional, TypeVar
 
 from gemini_sync.errors import BlockedError, EmptyResponseError, FinishReasonError, GeminiSyncError, StreamInterrupted
-from gemini_sync.response import Blob, Chunk, FunctionCall, Turn, Usage, function_calls, inline_data, usage
+from gemini_sync.response import Blob, Chunk, FunctionCall, Usage, function_calls, inline_data, usage
 from gemini_sync.scrub import snippet
+from gemini_sync.turn import Turn
 
 _Error = TypeVar("_Error", bound=GeminiSyncError)
 

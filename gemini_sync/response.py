@@ -1,15 +1,14 @@
-"""Knows REST response JSON: the view of one chunk, and parts merged into one turn; knows no stream and no verdict."""
+"""Knows REST response JSON: the view of one chunk, and the typed values in it; knows no stream."""
 
 from __future__ import annotations
 
 import binascii
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
+from gemini_sync.details import text_of
 from gemini_sync.errors import ProtocolError
-
-_PIECES_PER_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -76,20 +75,19 @@ def parts_of(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
 
 
-def _texts(parts: list[dict[str, Any]], *, thought: bool) -> Iterator[str]:
-    for part in parts:
-        text = part.get("text")
-        if isinstance(text, str) and bool(part.get("thought")) is thought:
-            yield text
+def text_in(parts: list[dict[str, Any]], *, thought: bool) -> str:
+    """The answer text among ``parts``, or that of the thoughts."""
+    texts = (part.get("text") for part in parts if bool(part.get("thought")) is thought)
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def function_calls(parts: list[dict[str, Any]]) -> tuple[FunctionCall, ...]:
     calls = [part["functionCall"] for part in parts if isinstance(part.get("functionCall"), dict)]
     return tuple(
         FunctionCall(
-            _string(call.get("name")) or "",
+            text_of(call.get("name")) or "",
             call["args"] if isinstance(call.get("args"), dict) else {},
-            _string(call.get("id")),
+            text_of(call.get("id")),
         )
         for call in calls
     )
@@ -98,7 +96,7 @@ def function_calls(parts: list[dict[str, Any]]) -> tuple[FunctionCall, ...]:
 def inline_data(parts: list[dict[str, Any]]) -> tuple[Blob, ...]:
     """The inline data among ``parts``; raises ``ProtocolError`` where it is not base64."""
     blobs = [part["inlineData"] for part in parts if isinstance(part.get("inlineData"), dict)]
-    return tuple(Blob(_string(blob.get("mimeType")) or "", _decode(blob.get("data"))) for blob in blobs)
+    return tuple(Blob(text_of(blob.get("mimeType")) or "", _decode(blob.get("data"))) for blob in blobs)
 
 
 def _decode(data: Any) -> bytes:
@@ -117,10 +115,6 @@ def _decode(data: Any) -> bytes:
     if not whole:
         raise ProtocolError(f"Expected base64 in inlineData, came {len(data)} characters that are not.")
     return decoded
-
-
-def _string(value: Any) -> Optional[str]:
-    return value if isinstance(value, str) else None
 
 
 class Chunk:
@@ -153,12 +147,12 @@ class Chunk:
     @property
     def text(self) -> str:
         """The answer text in it, without thoughts."""
-        return "".join(_texts(self.parts, thought=False))
+        return text_in(self.parts, thought=False)
 
     @property
     def thoughts(self) -> str:
         """The thought summaries in it."""
-        return "".join(_texts(self.parts, thought=True))
+        return text_in(self.parts, thought=True)
 
     @property
     def function_calls(self) -> tuple[FunctionCall, ...]:
@@ -171,11 +165,11 @@ class Chunk:
 
     @property
     def finish_reason(self) -> Optional[str]:
-        return _string(candidate_of(self._raw).get("finishReason"))
+        return text_of(candidate_of(self._raw).get("finishReason"))
 
     @property
     def finish_message(self) -> Optional[str]:
-        return _string(candidate_of(self._raw).get("finishMessage"))
+        return text_of(candidate_of(self._raw).get("finishMessage"))
 
     @property
     def usage(self) -> Optional[Usage]:
@@ -206,15 +200,15 @@ class Chunk:
 
     @property
     def model_version(self) -> Optional[str]:
-        return _string(self._raw.get("modelVersion"))
+        return text_of(self._raw.get("modelVersion"))
 
     @property
     def response_id(self) -> Optional[str]:
-        return _string(self._raw.get("responseId"))
+        return text_of(self._raw.get("responseId"))
 
     @property
     def trace_id(self) -> Optional[str]:
-        return _string(self.envelope.get("traceId"))
+        return text_of(self.envelope.get("traceId"))
 
     def __reduce__(self) -> Any:
         return Chunk, (self._raw, self._envelope)
@@ -226,128 +220,3 @@ class Chunk:
 
     def __repr__(self) -> str:
         return f"Chunk(text={self.text!r}, finish_reason={self.finish_reason!r}, parts={len(self.parts)})"
-
-
-class _TextRun:
-    """Neighbouring text parts that become one: collected, because joining pairs of strings would be quadratic."""
-
-    __slots__ = ("blocks", "pieces", "thought")
-
-    def __init__(self, thought: bool) -> None:
-        self.thought = thought
-        self.blocks: list[str] = []
-        self.pieces: list[str] = []
-
-    def pack(self) -> None:
-        """Join the pieces so far: a string of 50 characters takes three times the memory of its text."""
-        self.blocks.append("".join(self.pieces))
-        self.pieces.clear()
-
-    def part(self) -> dict[str, Any]:
-        text = "".join(self.blocks + self.pieces)
-        return {"text": text, "thought": True} if self.thought else {"text": text}
-
-
-class Turn:
-    """What the chunks of a stream add up to; it keeps the data of the answer, never the chunks."""
-
-    def __init__(self) -> None:
-        self.chunks = 0
-        self.finish_reason: Optional[str] = None
-        self.finish_message: Optional[str] = None
-        self.prompt_feedback: Optional[dict[str, Any]] = None
-        self.usage_metadata: Optional[dict[str, Any]] = None
-        self.model_version: Optional[str] = None
-        self.response_id: Optional[str] = None
-        self.trace_id: Optional[str] = None
-        self._merged: list[Union[_TextRun, dict[str, Any]]] = []
-        self._run: Optional[_TextRun] = None  # the last of _merged, while text may still join it
-
-    def add(self, chunk: Chunk) -> str:
-        """Take in a chunk; returns its answer text."""
-        raw = chunk._raw
-        self.chunks += 1
-        candidates = raw.get("candidates")
-        try:
-            candidate = candidates[0]  # type: ignore[index]
-            (part,) = candidate["content"]["parts"]
-            text = part["text"]
-            plain = len(part) == 1 and type(text) is str and not candidate.get("index")
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-            plain = False
-        if plain:  # what nearly every chunk is: candidate 0 with one text part
-            run = self._run
-            if run is None or run.thought:
-                run = self._open_run(thought=False)
-            run.pieces.append(text)
-            if len(run.pieces) >= _PIECES_PER_BLOCK:
-                run.pack()
-        else:
-            candidate = candidate_of(raw)
-            text = "".join(map(self._add_part, parts_of(candidate)))
-        if "finishReason" in candidate:
-            self.finish_reason = _string(candidate["finishReason"]) or self.finish_reason
-            self.finish_message = _string(candidate.get("finishMessage")) or self.finish_message
-        if "usageMetadata" in raw:
-            metadata = raw["usageMetadata"]
-            self.usage_metadata = metadata if isinstance(metadata, dict) else self.usage_metadata
-        if (
-            (self.model_version is None and "modelVersion" in raw)
-            or (self.response_id is None and "responseId" in raw)
-            or (self.trace_id is None and chunk._envelope is not None)
-            or "finishReason" in candidate
-            or "promptFeedback" in raw
-        ):
-            self._add_names(chunk)
-        return text  # type: ignore[no-any-return]
-
-    def _add_names(self, chunk: Chunk) -> None:
-        self.model_version = chunk.model_version or self.model_version
-        self.trace_id = chunk.trace_id or self.trace_id
-        # Code Assist names the answer by its trace id (GC code_assist/converter.ts).
-        self.response_id = chunk.response_id or self.response_id or self.trace_id
-        self.prompt_feedback = chunk.prompt_feedback or self.prompt_feedback
-
-    def _open_run(self, *, thought: bool) -> _TextRun:
-        run = self._run = _TextRun(thought)
-        self._merged.append(run)
-        return run
-
-    def _add_part(self, part: dict[str, Any]) -> str:
-        """Merge one part; returns its answer text."""
-        text = part.get("text")
-        thought = bool(part.get("thought"))
-        if isinstance(text, str) and not (set(part) - {"text", "thought"}):
-            run = self._run
-            if run is None or run.thought is not thought:
-                run = self._open_run(thought=thought)
-            run.pieces.append(text)
-        else:
-            # A signature (or a field we do not know) belongs to exactly this part: it stays as it came.
-            self._run = None
-            self._merged.append(part)
-        return text if isinstance(text, str) and not thought else ""
-
-    @property
-    def parts(self) -> list[dict[str, Any]]:
-        """The merged parts; those that carry more than text are the server's own dicts."""
-        merged = [item.part() if isinstance(item, _TextRun) else item for item in self._merged]
-        # What carries nothing would be refused when it is sent back as history.
-        return [part for part in merged if part.get("text") or set(part) - {"text", "thought"}]
-
-    def text(self, *, thought: bool = False) -> str:
-        return "".join(_texts(self.parts, thought=thought))
-
-    @property
-    def empty(self) -> bool:
-        """True when there is no text, call, data or code: thoughts and signatures alone are empty."""
-        return not any(
-            (part.get("text") and not part.get("thought")) or set(part) - {"text", "thought", "thoughtSignature"}
-            for part in self.parts
-        )
-
-    @property
-    def block_reason(self) -> Optional[str]:
-        feedback = self.prompt_feedback or {}
-        reason = _string(feedback.get("blockReason"))
-        return reason or ("BLOCKED" if feedback.get("blockReasonMessage") else None)

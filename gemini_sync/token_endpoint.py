@@ -8,8 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, Optional
 from urllib.parse import quote_plus, urlencode
 
-from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_exponential, wait_random
-from tenacity.stop import stop_base
+from tenacity import RetryCallState, Retrying, wait_exponential, wait_random
 
 from gemini_sync.call import Call
 from gemini_sync.config import OAuthClient, check_secret
@@ -96,10 +95,7 @@ def _try(transport: Transport, url: str, form: Mapping[str, str], *, call: Call,
 
 
 def _read(answer: Answer, secrets: Collection[str]) -> Refreshed:
-    try:
-        decoded = answer.json()
-    except (ValueError, RecursionError):
-        decoded = None
+    decoded = answer.decoded
     error = find_error(decoded)
     if answer.status != 200 or error is not None:
         raise _refusal(answer, decoded, error or {}, secrets)
@@ -168,12 +164,10 @@ def _wait(state: RetryCallState) -> float:
     return _backoff(state) if hint is None else hint
 
 
-class _OutOfTime(stop_base):
-    """Stops where the next try would begin too late, on the clock of the call; tenacity's own read the system's."""
-
-    def __call__(self, retry_state: RetryCallState) -> bool:
-        later = retry_state.kwargs["call"].clock() + retry_state.upcoming_sleep
-        return bool(later >= retry_state.kwargs["until"])
+def _gives_up(state: RetryCallState) -> bool:
+    """True after 3 tries, or where the next would begin too late on the clock of the call."""
+    later = state.kwargs["call"].clock() + state.upcoming_sleep
+    return state.attempt_number >= 3 or bool(later >= state.kwargs["until"])
 
 
 def _log_retry(state: RetryCallState) -> None:
@@ -181,7 +175,7 @@ def _log_retry(state: RetryCallState) -> None:
 
 
 _RETRYING = Retrying(
-    stop=stop_after_attempt(3) | _OutOfTime(),
+    stop=_gives_up,
     wait=_wait,
     retry=retry_if(_is_transient),
     before_sleep=_log_retry,

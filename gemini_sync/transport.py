@@ -15,7 +15,7 @@ import requests
 from gemini_sync.call import Call, cancelled_error
 from gemini_sync.config import Timeouts
 from gemini_sync.connection import RECEIVE_BYTES, GuardedAdapter, active, guard
-from gemini_sync.errors import DeadlineExceeded, ProtocolError, TransportError
+from gemini_sync.errors import ApiError, DeadlineExceeded, ProtocolError, TransportError, api_error, find_error
 from gemini_sync.foreign import FOREIGN, map_error
 from gemini_sync.fork import renew_after_fork
 from gemini_sync.scrub import scrub
@@ -202,12 +202,22 @@ class Answer:
     def __init__(self, status: int, headers: Mapping[str, str], text: str) -> None:
         self.status, self.headers, self.text = status, headers, text
 
-    def json(self) -> Any:
-        """The decoded body; raises ValueError where it is no JSON."""
+    @property
+    def decoded(self) -> Any:
+        """The body as JSON; None where it is none."""
         try:
             return json.loads(self.text)
-        except RecursionError as exc:
-            raise ValueError("nested too deeply") from exc
+        except (ValueError, RecursionError):
+            return None
+
+    def error(self, secret: str) -> Optional[ApiError]:
+        """The error this answer is, by its status or by its body, rid of ``secret``; None where it is none."""
+        if self.status >= 400:
+            return api_error(self.status, self.text, headers=self.headers, secrets=(secret,))
+        decoded = self.decoded
+        if find_error(decoded) is None:
+            return None
+        return api_error(None, decoded, headers=self.headers, secrets=(secret,))
 
 
 class Exchange:

@@ -239,17 +239,19 @@ def test_oauth_client_from() -> None:
     both = {"GEMINI_OAUTH_CLIENT_ID": "the-id", "GEMINI_OAUTH_CLIENT_SECRET": "canary"}
     assert oauth_client_from(both) == OAuthClient("the-id", "canary")
     assert oauth_client_from({}) is None
-    assert oauth_client_from({"GEMINI_OAUTH_CLIENT_ID": ""}) is None
-    for name in both:
-        with pytest.raises(ConfigError, match=f"{name} is not set") as caught:
-            oauth_client_from({**both, name: ""})
-        assert "canary" not in str(caught.value)
+    for blank in ("", " "):
+        assert oauth_client_from({"GEMINI_OAUTH_CLIENT_ID": blank}) is None
+        for name in both:
+            with pytest.raises(ConfigError, match=f"{name} is not set") as caught:
+                oauth_client_from({**both, name: blank})
+            assert "canary" not in str(caught.value)
 
 
 def test_get_access_token__of_the_environment(
     emulator: Emulator, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoints = Endpoints(**emulator.urls)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", " ")
     with pytest.raises(CredentialsError, match=r"oauth_creds\.json"):
         get_access_token(endpoints=endpoints)
     default = emulator.write_credentials(home / ".gemini" / "oauth_creds.json", expires_in=-5)

@@ -150,7 +150,7 @@ def test_retry_after__seconds_or_a_date(
 
 def test_retry_after__counts_from_now_by_itself() -> None:
     assert retry_after_header("Sun, 06 Nov 1994 08:49:37 GMT") == 0
-    assert (retry_after_header("Fri, 01 Jan 2999 00:00:00 GMT") or 0) > 1e9
+    assert retry_after_header("Fri, 01 Jan 2999 00:00:00 GMT") == 1e9  # no wait in Python takes much more
 
 
 @given(st.text(max_size=40))

@@ -239,16 +239,22 @@ def test_failure__stays_what_it_is(emulator: Emulator, code: int, kind: type[Exc
     assert (error.code, error.reason, error.link) == (code, "SOME_REASON", "https://help.example")
 
 
-@pytest.mark.parametrize("code", [400, 404, 409, 204])
+@pytest.mark.parametrize("code", [400, 404, 409])
 def test_failure__of_our_own_making_is_one_of_the_credentials(emulator: Emulator, code: int) -> None:
     emulator.load_code_assist.fail(code, reason="SOME_REASON", link="https://help.example")
     with pytest.raises(CredentialsError, match="did not name a project") as caught:
         _find(emulator)
     assert caught.value.code == code
-    if code >= 400:
-        assert (caught.value.reason, caught.value.link) == ("SOME_REASON", "https://help.example")
-        assert caught.value.status is not None
-        assert caught.value.details
+    assert (caught.value.reason, caught.value.link) == ("SOME_REASON", "https://help.example")
+    assert caught.value.status is not None
+    assert caught.value.details
+
+
+def test_answer__status_without_content(emulator: Emulator) -> None:
+    emulator.load_code_assist.fail(204)
+    with pytest.raises(ProtocolError, match="came status 204") as caught:
+        _find(emulator)
+    assert caught.value.code == 204
 
 
 @pytest.mark.parametrize("answer", [b"<html>Sign in</html>", b"", b"[]", b"7", b"[" * 50_000])

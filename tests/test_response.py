@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from gemini_sync import response
 from gemini_sync.errors import ProtocolError
-from gemini_sync.response import Blob, Chunk, FunctionCall, Turn, Usage
+from gemini_sync.response import Blob, Chunk, FunctionCall, Usage
+from gemini_sync.turn import Turn
 from tests.odd_json import RESPONSES
 
 _PROPERTIES = [name for name in vars(Chunk) if isinstance(vars(Chunk)[name], property)]

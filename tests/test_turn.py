@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from gemini_sync import response
 from gemini_sync.request import build
-from gemini_sync.response import Chunk, Turn
+from gemini_sync.response import Chunk
 from gemini_sync.sse import ForeignEvent, events
+from gemini_sync.turn import _PIECES_PER_BLOCK, Turn
 
 
 def chunk(*parts: Any, **candidate: Any) -> Chunk:
@@ -71,7 +72,7 @@ def test_merging(parts: list[Any], merged: list[Any]) -> None:
 
 
 def test_merging__many_pieces() -> None:
-    pieces = [f"{number} " for number in range(3 * response._PIECES_PER_BLOCK + 5)]
+    pieces = [f"{number} " for number in range(3 * _PIECES_PER_BLOCK + 5)]
     turn = turn_of(*(chunk({"text": piece}) for piece in pieces))
     assert turn.parts == [{"text": "".join(pieces)}]
     assert pickle.loads(pickle.dumps(turn)).text() == "".join(pieces)
