@@ -11,6 +11,7 @@ from gemini_sync.backends import DEFAULT_MAX_EVENT_BYTES, ApiKeyBackend, Backend
 from gemini_sync.config import Endpoints, OAuthClient, Retry, Timeouts, check_settings
 from gemini_sync.credentials import (
     DEFAULT_CREDENTIALS_PATH,
+    Credentials,
     CredentialsLike,
     credentials_for,
     oauth_client_from,
@@ -91,9 +92,10 @@ class GeminiDualAdapter:
         self._model = check_model(model)
         self._timeouts = timeouts
         self._transport = Transport(session_factory)
+        self._credentials: Optional[Credentials] = None
         backends: dict[str, Backend] = {}
         if oauth_creds_path is not None:
-            credentials = credentials_for(
+            self._credentials = credentials_for(
                 oauth_creds_path,
                 transport=self._transport,
                 oauth_client=oauth_client,
@@ -102,7 +104,7 @@ class GeminiDualAdapter:
             )
             projects = Projects(self._transport, endpoints, project)
             backends[OAUTH] = CodeAssistBackend(
-                credentials, projects.project, self._transport, endpoints, max_event_bytes
+                self._credentials, projects.project, self._transport, endpoints, max_event_bytes
             )
         if api_key is not None:
             backends[API_KEY] = ApiKeyBackend(api_key, self._transport, endpoints, max_event_bytes)
@@ -238,6 +240,8 @@ class GeminiDualAdapter:
         After an answer that puts the account at stake (terms of service, unsupported client, validation required) no
         further OAuth request is made, so the next call falls back at once; ``force=True`` lifts that.
         """
+        if self._credentials is not None:
+            self._credentials.forget_failure()
         self._router.reset(force=force)
 
     def close(self) -> None:

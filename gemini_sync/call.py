@@ -6,8 +6,9 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any, Optional
 
 from gemini_sync.config import Timeouts
@@ -69,6 +70,15 @@ class Call:
         if self.progressed:
             self.progressed = False
             self.enter("idle", self.timeouts.idle)
+
+    @contextmanager
+    def bounded(self, seconds: float) -> Iterator[None]:
+        """For a small answer, to be there whole within ``seconds``: ``connect`` and ``total`` hold as before."""
+        ours, self.timeouts = self.timeouts, Timeouts(connect=self.timeouts.connect, first_token=seconds, idle=None)
+        try:
+            yield
+        finally:
+            self.timeouts = ours
 
     def remaining(self) -> Optional[float]:
         """Seconds until the deadline in force, not below 0; None where there is none."""

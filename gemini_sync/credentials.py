@@ -66,7 +66,7 @@ class Credentials:
         # Tokens the server refused; they stay after a renewal, for a thread that looked at the source before it may
         # hold one still. Each use is atomic, so there is no lock.
         self._refused: set[str] = set()
-        # Both are written by the thread that leads the flight only.
+        # Both are set by the thread that leads the flight only.
         self._failure: Optional[_Failure] = None
         self._ahead_failed_at = -math.inf
 
@@ -82,7 +82,10 @@ class Credentials:
         """
         held = self._source.look(call).held
         if held is None or not self._is_usable(held):
-            return self._flight.run(call, lambda: self._renew(call))
+            token = self._flight.run(call, lambda: self._renew(call))
+            if token.access_token in self._refused:  # by another thread, while its flight was still in the air
+                token = self._flight.run(call, lambda: self._renew(call))
+            return token
         if self._is_due(held):
             return self._ahead(call, held)
         return held.token
@@ -107,6 +110,10 @@ class Credentials:
                 said = snippet(str(exc), [access_token])
                 raise CredentialsError(f"The token source failed: {type(exc).__name__}: {said}") from exc
 
+    def forget_failure(self) -> None:
+        """The next ``fetch`` tries anew, however short ago the last one failed."""
+        self._failure = None
+
     def _is_usable(self, held: Held) -> bool:
         return self._clock() < held.mandatory_at and held.token.access_token not in self._refused
 
@@ -119,15 +126,18 @@ class Credentials:
         seen = self._source.look(call)
         if seen.held is not None and self._is_usable(seen.held):
             return seen.held.token
-        if self._failure is not None and self._failure.stands(self._clock(), seen.version):
-            raise copy.copy(self._failure.error)
+        failure = self._failure
+        if failure is not None and failure.stands(self._clock(), seen.version):
+            raise copy.copy(failure.error)
+        refused = self._refused.copy()
         try:
-            token = self._source.renew(call)
+            token = self._source.renew(call, seen.held)
         except GeminiSyncError as exc:
             if not ends_the_call(exc):
                 self._failure = _Failure(self._clock(), seen.version, copy.copy(exc))
             raise
-        self._refused.discard(token.access_token)  # where it is the same one, it was given anew
+        if token.access_token in refused:
+            self._refused.discard(token.access_token)  # the same one, given anew
         return token
 
     def _ahead(self, call: Call, held: Held) -> Token:
@@ -150,7 +160,7 @@ class Credentials:
         if not self._is_due(held):
             return held.token
         try:
-            return self._source.renew(call, quick=True)
+            return self._source.renew(call, held, quick=True)
         except GeminiSyncError as exc:
             if not ends_the_call(exc):
                 self._ahead_failed_at = self._clock()

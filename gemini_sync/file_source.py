@@ -78,22 +78,24 @@ class FileSource:
         return self._read(call)
 
     def _read(self, call: Call) -> _FileSnapshot:
-        before = self._snapshot
-        return self._take_in(token_file.read(self._path, call), before)
+        while True:
+            before = self._snapshot
+            taken = self._take_in(token_file.read(self._path, call), before)
+            if taken is not None:
+                return taken
 
-    def _take_in(self, stored: Stored, before: Optional[_FileSnapshot]) -> _FileSnapshot:
+    def _take_in(self, stored: Stored, before: Optional[_FileSnapshot]) -> Optional[_FileSnapshot]:
         """Make what the file says ours, except where it is behind what we hold of the same login.
 
-        What another thread has made ours since ``before`` stays: the file may have been read earlier than by that one,
-        and the next look shows whether it still is as taken in.
+        None where another thread has replaced ``before`` since: this reading may be older than that one's.
         """
         if stored.exposed:
             self._warn_once("Other users can read %s. Run: chmod 600 %s", self._path, self._path)
         login, signature = stored.login, stored.signature if stored.settled else None
         with self._lock:
             ours = self._snapshot
-            if ours is not None and ours is not before:
-                return ours
+            if ours is not before:
+                return None
             if ours is not None and ours.on_file == login:
                 taken = ours._replace(signature=signature)
             else:
@@ -101,22 +103,30 @@ class FileSource:
                 if ours is not None and ours.unsaved and login.refresh_token == ours.refresh_token:
                     held = _fresher(held, ours.held)
                 taken = _FileSnapshot(signature, login, login.refresh_token, held)
+            if taken == ours:
+                return ours  # the very one, so that whoever reads the same overtakes nobody
             self._snapshot = taken
         return taken
 
-    def renew(self, call: Call, *, quick: bool = False) -> Token:
+    def renew(self, call: Call, spent: Optional[Held], *, quick: bool = False) -> Token:
         ours = self.look(call)
+        if ours.held is not None and self._is_usable(ours.held, spent):
+            return ours.held.token
         try:
             return self._refresh(call, ours, quick)
         except RefreshError as exc:
             if exc.reason not in LOGIN_ENDED:
                 raise
             theirs = self._read(call)
-            if theirs.held is not None and theirs.held != ours.held and self._clock() < theirs.held.mandatory_at:
+            if theirs.held is not None and self._is_usable(theirs.held, ours.held):
                 return theirs.held.token
             if theirs.refresh_token == ours.refresh_token:
                 raise
         return self._refresh(call, theirs, quick)
+
+    def _is_usable(self, held: Held, spent: Optional[Held]) -> bool:
+        other = spent is None or held.token.access_token != spent.token.access_token
+        return other and self._clock() < held.mandatory_at
 
     def _refresh(self, call: Call, ours: _FileSnapshot, quick: bool) -> Token:
         client = ours.on_file.client or self._client
@@ -149,7 +159,6 @@ class FileSource:
             "refresh_token": refresh_token,
             "expiry_date": int(token.expires_at * 1000),
         }
-        before = self._snapshot
         try:
             stored = token_file.update(self._path, on_file.refresh_token, changes, call)
         except CredentialsError as exc:
@@ -158,7 +167,8 @@ class FileSource:
         except OSError as exc:
             self._warn_once("The refreshed access token stays in memory: %s: %s", self._path, exc.strerror or exc)
             return token
-        held = self._take_in(stored, before).held
+        taken = self._take_in(stored, self._snapshot)
+        held = taken and taken.held
         return held.token if held is not None and self._clock() < held.mandatory_at else token
 
     def _warn_once(self, message: str, *arguments: object) -> None:

@@ -30,6 +30,7 @@ class _Flight(Future[Result]):
         super().__init__()
         # Guards nothing; held by the leader.
         self.led = threading.Lock()
+        self.leader = threading.get_ident()
 
     @property
     def has_outcome(self) -> bool:
@@ -69,6 +70,8 @@ class SingleFlight(Generic[Result]):
             flight = self._fly(mine, work, key, share_failure=True)
             if flight is mine:
                 return mine.result()
+            if flight.leader == mine.leader:  # a log handler, say, that calls while its own thread is at it
+                return work()
             call.wait_for(flight)
             if flight.has_outcome:
                 error = flight.exception()

@@ -45,7 +45,7 @@ class Projects:
         self._found: dict[str, str] = {}  # the project by the identity of the credentials in use
 
     def project(self, call: Call, token: Token) -> str:
-        """The project id for ``token``; one thread asks for all, and a failure is asked again.
+        """The project id for ``token``; one thread asks for all with that token, and a failure is asked again.
 
         Raises:
             ConfigError: a project has to be set, or a project number was (reason ``"PROJECT_REQUIRED"``).
@@ -55,7 +55,7 @@ class Projects:
             DeadlineExceeded, StreamInterrupted: the ``total`` deadline of ``call`` passed, or it was cancelled.
         """
         known = self._found.get(token.identity)
-        return known or self._flight.run(call, lambda: self._find(call, token), key=token.identity)
+        return known or self._flight.run(call, lambda: self._find(call, token), key=token.access_token)
 
     def _find(self, call: Call, token: Token) -> str:
         found = self._found

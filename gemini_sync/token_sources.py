@@ -13,9 +13,10 @@ from typing import Any, NamedTuple, Optional, Protocol
 from gemini_sync.call import Call, Clock
 from gemini_sync.config import check_secret
 from gemini_sync.errors import ConfigError, CredentialsError, GeminiSyncError, RefreshError
+from gemini_sync.flight import ends_the_call
 from gemini_sync.foreign import map_error
 from gemini_sync.scrub import snippet
-from gemini_sync.transport import default_session
+from gemini_sync.transport import foreign_session
 
 # google-auth refreshes 225 s ahead; a token that lives shorter than an hour has its windows shortened alike.
 _USUAL_LIFETIME_SECONDS = 3600.0
@@ -71,8 +72,8 @@ class Source(Protocol):
     def look(self, call: Call) -> Seen:
         """What is at hand, without a request."""
 
-    def renew(self, call: Call, *, quick: bool = False) -> Token:
-        """Another token than the one at hand; ``quick`` where the caller could also do without."""
+    def renew(self, call: Call, spent: Optional[Held], *, quick: bool = False) -> Token:
+        """Another token than ``spent``; ``quick`` where the caller could also do without."""
 
 
 class Snapshot(NamedTuple):
@@ -89,9 +90,9 @@ class CallableSource:
         self._function = function
 
     def look(self, call: Call) -> Snapshot:
-        return Snapshot(hold(self.renew(call)))
+        return Snapshot(hold(self.renew(call, None)))
 
-    def renew(self, call: Call, *, quick: bool = False) -> Token:
+    def renew(self, call: Call, spent: Optional[Held], *, quick: bool = False) -> Token:
         try:
             given = self._function()
         except GeminiSyncError:
@@ -117,7 +118,7 @@ class GoogleAuthSource:
     def look(self, call: Call) -> Snapshot:
         return self._snapshot
 
-    def renew(self, call: Call, *, quick: bool = False) -> Token:
+    def renew(self, call: Call, spent: Optional[Held], *, quick: bool = False) -> Token:
         held, before = self._read(), self._snapshot.held
         theirs = held is not None and (before is None or held.token != before.token)  # refreshed by somebody else
         if held is None or not theirs or self._clock() >= held.advisory_at:
@@ -129,7 +130,10 @@ class GoogleAuthSource:
         return held.token
 
     def _read(self, *, fresh: bool = False) -> Optional[Held]:
-        access_token, expiry = self._credentials.token, getattr(self._credentials, "expiry", None)
+        while True:
+            access_token, expiry = self._credentials.token, getattr(self._credentials, "expiry", None)
+            if self._credentials.token == access_token:
+                break
         if not access_token:
             return None
         if not isinstance(expiry, datetime):
@@ -146,7 +150,7 @@ class GoogleAuthSource:
             raise ConfigError(
                 "Refreshing google-auth credentials needs google-auth: pip install 'gemini-sync[google-auth]'."
             ) from exc
-        with default_session() as session:
+        with foreign_session(call, _GOOGLE_AUTH_SECONDS) as session:
             session.max_redirects = 0  # the refresh token would go along
             try:
                 self._credentials.refresh(partial(requests.Request(session), timeout=_GOOGLE_AUTH_SECONDS))
@@ -159,7 +163,7 @@ class GoogleAuthSource:
 
     def _refresh_error(self, exc: Exception, call: Call) -> GeminiSyncError:
         mapped = map_error(exc, call, str(getattr(self._credentials, "token_uri", "")))
-        if mapped.reason == "CERTIFICATE_VERIFY_FAILED":
+        if mapped.reason == "CERTIFICATE_VERIFY_FAILED" or ends_the_call(mapped):
             return mapped
         names = ("token", "refresh_token", "client_secret")
         secrets = [str(getattr(self._credentials, name, None) or "") for name in names]

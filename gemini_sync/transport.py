@@ -6,6 +6,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from http.cookiejar import Cookie, DefaultCookiePolicy
 from typing import Any, Optional
 from urllib.parse import urlsplit
@@ -13,7 +14,6 @@ from urllib.parse import urlsplit
 import requests
 
 from gemini_sync.call import Call, cancelled_error
-from gemini_sync.config import Timeouts
 from gemini_sync.connection import RECEIVE_BYTES, GuardedAdapter, active, guard
 from gemini_sync.errors import ApiError, DeadlineExceeded, ProtocolError, TransportError, api_error, find_error
 from gemini_sync.foreign import FOREIGN, map_error
@@ -51,9 +51,22 @@ def default_session() -> requests.Session:
     session = requests.Session()
     session.cookies.set_policy(_NoNewCookies())
     adapter = GuardedAdapter(pool_maxsize=1)
+    guard(adapter)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session
+
+
+@contextmanager
+def foreign_session(call: Call, seconds: float) -> Iterator[requests.Session]:
+    """A session for another library: each answer it gets takes at most ``seconds``, and ends with ``call``."""
+    outer, active.call = active.call, call
+    try:
+        with call.bounded(seconds), default_session() as session:
+            yield session
+    finally:
+        active.call = outer
+        call.detach()
 
 
 _LOCATION = "X-Refused-Location"
@@ -188,12 +201,8 @@ class Transport:
         seconds: float,
     ) -> Answer:
         """A whole small answer, whatever its status, within ``seconds``; raises as ``send``."""
-        ours, call.timeouts = call.timeouts, Timeouts(connect=call.timeouts.connect, first_token=seconds, idle=None)
-        try:
-            with self.send(call, method, url, headers, body) as exchange:
-                return exchange.answer(seconds)
-        finally:
-            call.timeouts = ours
+        with call.bounded(seconds), self.send(call, method, url, headers, body) as exchange:
+            return exchange.answer(seconds)
 
 
 class Answer:

@@ -80,6 +80,10 @@ class Gate:
     def open(self) -> None:
         self._opened.set()
 
+    @property
+    def is_open(self) -> bool:
+        return self._opened.is_set()
+
 
 def in_thread(work: Callable[[], Any]) -> Callable[[], Any]:
     """Start ``work`` in a thread; the result waits for its end and gives what it returned, or raises what it raised."""

@@ -100,6 +100,75 @@ def test_fetch__overtaken_by_the_renewal_of_another_thread(
     assert len(transport.forms) == 1
 
 
+def test_fetch__token_refused_while_it_is_saved(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who joins the flight that made the refused token does not get it back."""
+    credentials = emulated(emulator.write_credentials(tmp_path / "c.json", expires_in=-5), emulator)
+    update, gate, waiting = token_file.update, Gate(), threading.Semaphore(0)
+    hooks = iter([gate])
+    monkeypatch.setattr(token_file, "update", lambda *args: (next(hooks, lambda: None)(), update(*args))[1])
+    leader = in_thread(credentials.token)
+    gate.await_arrivals()
+    refused = credentials.token()  # in memory already
+    credentials.invalidate(refused)
+    joined = in_thread(lambda: credentials.fetch(Watched(waiting)).access_token)
+    await_all(waiting, 1)
+    gate.open()
+    assert joined() == leader() == credentials.token() != refused
+    assert len(emulator.token.requests) == 2
+
+
+def test_fetch__new_login_while_another_thread_takes_in_an_older_look(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = emulator.write_credentials(tmp_path / "c.json", expires_in=-5)
+    emulator.revoke(json.loads(path.read_text())["refresh_token"])
+    credentials = emulated(path, emulator)
+    source, read, slow, gate, taken_in = credentials._source, token_file.read, Call(), Gate(), threading.Event()
+    new_login = threading.Event()
+    late: list[Any] = []
+
+    def slow_read(path: str, call: Call) -> Any:
+        stored = read(path, call)
+        if call is slow:
+            gate()
+        elif new_login.is_set() and not gate.is_open:
+            gate.open()
+            assert taken_in.wait(20)
+        return stored
+
+    def log_in() -> None:
+        late.append(in_thread(lambda: (source.look(slow), taken_in.set())))
+        gate.await_arrivals()
+        emulator.write_credentials(path)
+        new_login.set()
+
+    monkeypatch.setattr(token_file, "read", slow_read)
+    emulator.token.before = log_in
+    assert credentials.token() == json.loads(path.read_text())["access_token"]
+    late[0]()
+    assert len(emulator.token.requests) == 1
+
+
+@pytest.mark.parametrize("client", ["none", "given"])
+def test_fetch__other_program_refreshes_just_before(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: str
+) -> None:
+    path = emulator.write_credentials(tmp_path / "c.json", expires_in=-5)
+    changes = {} if client == "given" else {"oauth_client": None}
+    credentials = emulated(path, emulator, **changes)
+    renew = credentials._source.renew
+
+    def renew_late(*args: Any, **kwargs: Any) -> Token:
+        emulator.write_credentials(path)
+        return renew(*args, **kwargs)
+
+    monkeypatch.setattr(credentials._source, "renew", renew_late)
+    assert credentials.token() == json.loads(path.read_text())["access_token"]
+    assert not emulator.token.requests
+
+
 def test_fetch__fifty_threads_share_a_failure(emulator: Emulator, tmp_path: Path) -> None:
     path = emulator.write_credentials(tmp_path / "c.json", expires_in=-5)
     before = path.read_bytes()

@@ -15,6 +15,7 @@ from gemini_sync.call import Call
 from gemini_sync.config import Timeouts
 from gemini_sync.errors import DeadlineExceeded, RefreshError, StreamInterrupted, TransportError
 from gemini_sync.flight import SingleFlight, ends_the_call
+from tests.adapter_kit import in_thread
 from tests.credentials_kit import Watched, await_all, together
 
 _THREADS = 8
@@ -156,12 +157,18 @@ def test_ends_the_call(error: BaseException, ends: bool) -> None:
 def test_run__total_deadline_of_a_waiter() -> None:
     flight: SingleFlight[str] = SingleFlight()
 
-    def led() -> str:
+    def wait() -> str:
         with pytest.raises(DeadlineExceeded) as caught:
             flight.run(Call(Timeouts(total=0.001)).start(), lambda: "mine")
         return caught.value.deadline
 
-    assert flight.run(Call(), led) == "total"
+    assert flight.run(Call(), lambda: in_thread(wait)()) == "total"  # type: ignore[no-any-return]
+
+
+def test_run__inside_its_own_flight() -> None:
+    flight: SingleFlight[str] = SingleFlight()
+    assert flight.run(Call(), lambda: "led, " + flight.run(Call(), lambda: "nested")) == "led, nested"
+    assert flight.run(Call(), lambda: "again") == "again"
 
 
 # -- interruptions, which come anywhere

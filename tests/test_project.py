@@ -25,6 +25,7 @@ from gemini_sync.project import Projects, load_code_assist
 from gemini_sync.testing.emulator import Emulator
 from gemini_sync.token_sources import Token
 from gemini_sync.transport import Transport
+from tests.adapter_kit import Gate, in_thread
 from tests.credentials_kit import Clock, Slept, Watched, await_all, together
 
 _METADATA = {"ideType": "IDE_UNSPECIFIED", "platform": "PLATFORM_UNSPECIFIED", "pluginType": "GEMINI"}
@@ -296,6 +297,18 @@ def test_projects__found_between_the_look_and_the_attempt(emulator: Emulator) ->
     project = projects.project(Call(), token)
     assert projects._find(Call(), token) == project  # what a thread runs that looked before and leads after
     assert len(emulator.load_code_assist.requests) == 1
+
+
+def test_projects__failure_of_another_token_is_not_shared(emulator: Emulator) -> None:
+    """Who has a good token does not wait for one that is refused, although both are of one login."""
+    projects, gate = _projects(emulator), Gate()
+    emulator.load_code_assist.fail(401, before=gate)
+    refused = in_thread(lambda: projects.project(Call(), Token("revoked", None)))
+    gate.await_arrivals()
+    assert projects.project(Call(), Token(emulator.issue_token(), None)) == "emulator-project"
+    gate.open()
+    with pytest.raises(AuthError):
+        refused()
 
 
 def test_projects__fifty_threads_one_discovery(emulator: Emulator) -> None:

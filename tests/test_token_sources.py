@@ -6,6 +6,7 @@ import datetime
 import json
 import ssl
 import sys
+import threading
 from typing import Any, Optional
 
 import google.auth.exceptions
@@ -14,11 +15,30 @@ import pytest
 import trustme
 
 from gemini_sync.call import Call
+from gemini_sync.config import Timeouts
 from gemini_sync.credentials import Credentials
-from gemini_sync.errors import ConfigError, CredentialsError, RefreshError, TransportError
+from gemini_sync.errors import (
+    ConfigError,
+    CredentialsError,
+    DeadlineExceeded,
+    RefreshError,
+    StreamInterrupted,
+    TransportError,
+)
 from gemini_sync.testing.emulator import Emulator
 from gemini_sync.token_sources import GoogleAuthSource, Token
-from tests.credentials_kit import Clock, ScriptedTransport, emulated, fetch, scripted, together, told
+from tests.adapter_kit import Gate, in_thread
+from tests.credentials_kit import (
+    Clock,
+    ScriptedTransport,
+    Watched,
+    await_all,
+    emulated,
+    fetch,
+    scripted,
+    together,
+    told,
+)
 
 
 def _of(source: Any) -> Credentials:
@@ -174,6 +194,48 @@ def test_google_auth__refresh_token_is_refused(emulator: Emulator) -> None:
     with pytest.raises(RefreshError, match="Reauthentication is needed"):
         fetch(emulated(_google(emulator), emulator))
     assert len(emulator.token.requests) == 2
+
+
+@pytest.mark.parametrize("ending", ["cancel", "total"])
+def test_google_auth__refresh_ends_with_its_call(emulator: Emulator, ending: str) -> None:
+    """And with that one alone: whoever waits for it refreshes for itself."""
+    credentials = emulated(_google(emulator), emulator)
+    gate, waiting = Gate(), threading.Semaphore(0)
+    emulator.token.fail(503, before=gate)
+    call = Call(Timeouts(total=0.2 if ending == "total" else None)).start()
+    leader = in_thread(lambda: credentials.fetch(call))
+    gate.await_arrivals()
+    if ending == "cancel":
+        waiter = in_thread(lambda: credentials.fetch(Watched(waiting)).access_token)
+        await_all(waiting, 1)
+        call.cancel()
+        assert waiter() == fetch(credentials)
+    with pytest.raises(StreamInterrupted if ending == "cancel" else DeadlineExceeded):
+        leader()
+    gate.open()
+
+
+def test_google_auth__refreshed_by_somebody_else_between_two_reads(emulator: Emulator) -> None:
+    """The refused old token does not come back with the expiry of the new one."""
+
+    class Torn:
+        token_now, expiry, renewed = "old", datetime.datetime(2020, 1, 1), False
+
+        @property
+        def token(self) -> str:
+            token = self.token_now
+            if self.renewed:
+                self.token_now, self.expiry, self.renewed = "new", datetime.datetime(2999, 1, 1), False
+            return token
+
+        def refresh(self, request: Any) -> None:
+            raise AssertionError("not needed")
+
+    theirs = Torn()
+    credentials = emulated(theirs, emulator)
+    credentials.invalidate("old")
+    theirs.renewed = True
+    assert fetch(credentials) == "new"
 
 
 def test_google_auth__redirect_is_not_followed(emulator: Emulator) -> None:
