@@ -97,6 +97,8 @@ class _State:
                 raise self.interrupted("the connection ended without a finish reason")
             self.phase = "complete"
             return
+        if self.phase == "closed" and isinstance(exc, ValueError):  # another thread is in the generator, closing it
+            raise self.closed() from exc
         self.phase = "interrupted"
         if isinstance(exc, StreamInterrupted):
             self.label(exc).partial = Reply._of(self)

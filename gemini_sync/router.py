@@ -9,15 +9,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Optional, TypeVar
+from typing import Any, Generic, Optional, TypeVar
 
 from tenacity import RetryCallState, Retrying
 
 from gemini_sync.backends import Backend
-from gemini_sync.call import Call
+from gemini_sync.call import Call, cancelled_error
 from gemini_sync.config import Retry, Timeouts
-from gemini_sync.errors import AuthError, ConfigError, GeminiSyncError, StreamInterrupted
+from gemini_sync.errors import AuthError, ConfigError, GeminiSyncError, InvalidRequestError, StreamInterrupted
 from gemini_sync.fork import renew_after_fork
 from gemini_sync.policy import ACCOUNT_SAFETY_REASONS, Decision, decide
 from gemini_sync.reply import Attempt, Journey, Reply
@@ -38,6 +39,16 @@ def notify_stderr(event: FallbackEvent) -> None:
     if sys.stderr is not None:  # a program without a console has none
         sys.stderr.write(f"{event}\n")
         sys.stderr.flush()
+
+
+@dataclass(frozen=True)
+class _Trip(Generic[_T]):
+    """What one call takes along: ``operate`` does what it wants on one backend."""
+
+    model: str
+    call: Call
+    journey: Journey
+    operate: Callable[[Backend], _T]
 
 
 class Router:
@@ -84,8 +95,10 @@ class Router:
             before_sleep=self._pause,
             sleep=lambda seconds: None,
         )
-        # The error after which the account must not be used for OAuth any more; one assignment, so no lock.
-        self._barred: Optional[GeminiSyncError] = None
+        # The error after which the account must not be used for OAuth any more, with the generation of its call; and
+        # the generation from which on that counts. One assignment each, so no lock.
+        self._bar: tuple[int, Optional[GeminiSyncError]] = (0, None)
+        self._lifted_at = 0
         self._closed = False
         # Its methods are atomic, so there is no lock, which a signal handler that closes the adapter, or the end of a
         # dropped reply whenever garbage is collected, could ask for in the very thread that holds it.
@@ -110,8 +123,10 @@ class Router:
     def count_tokens(self, request: Request, timeouts: Timeouts) -> int:
         """The number of tokens in ``request``, from whichever route serves it."""
         call = self._call(timeouts)
+        trip = _Trip(request.model, call, Journey(), lambda backend: backend.count_tokens(request, call))
         with self._registered(call):
-            return self._serve(request, call, Journey(), lambda backend: backend.count_tokens(request, call))[0]
+            # An account may count and yet not generate: no probe, which would go back and forth.
+            return self._serve(trip, may_probe=False)[0]
 
     def _call(self, timeouts: Timeouts) -> Call:
         if self._closed:
@@ -119,37 +134,39 @@ class Router:
         return Call(timeouts, clock=self._clock, sleep=self._sleep)
 
     def _chunks(self, request: Request, call: Call, journey: Journey) -> Iterator[Chunk]:
+        trip = _Trip(request.model, call, journey, lambda backend: backend.open(request, call))
         with self._registered(call):
-            (first, rest), choice = self._serve(request, call, journey, lambda backend: backend.open(request, call))
+            (first, rest), choice = self._serve(trip)
             with closing(rest):  # type: ignore[type-var]
                 try:
-                    yield first
-                    del first
-                    yield from rest
+                    with _cancelled_first(call):
+                        yield first
+                        del first
+                        yield from rest
                 except GeminiSyncError as exc:
-                    self._after_commit(request.model, choice, journey, exc)
+                    self._after_commit(choice, trip, exc)
                     raise
 
     # -- one call
 
-    def _serve(
-        self, request: Request, call: Call, journey: Journey, operate: Callable[[Backend], _T]
-    ) -> tuple[_T, Choice]:
-        """What ``operate`` gives on the first route that answers, and the choice that led there.
+    def _serve(self, trip: _Trip[_T], *, may_probe: bool = True) -> tuple[_T, Choice]:
+        """What the operation gives on the first route that answers, and the choice that led there.
 
         Raises the error of the last route tried, from that of the one before.
         """
-        call.start()
+        trip.call.start()
         choice: Optional[Choice] = None
         try:
-            choice = self._sticky.choose(request.model)
+            choice = self._sticky.choose(trip.model, may_probe=may_probe)
             try:
-                result = self._try_route(choice.route, call, journey, operate)
+                result = self._try_route(choice.route, choice, trip)
             except GeminiSyncError as error:
                 decision = self._fallback_decision(choice.route, error)
-                if decision is None:
-                    raise
-                return self._serve_other(request.model, choice, decision, error, call, journey, operate), choice
+                if decision is not None:
+                    return self._serve_other(choice, decision, error, trip), choice
+                if choice.probe and not _is_cancelled(error) and not isinstance(error, InvalidRequestError):
+                    self._sticky.demote(choice, _line(error))  # or each call that follows would probe, and fail
+                raise
             promoted = self._sticky.promote(choice, "a probe succeeded") if choice.probe else None
             if promoted is not None:
                 self._notify(FallbackEvent(API_KEY, OAUTH, "a probe succeeded", None, time.time()))
@@ -167,57 +184,48 @@ class Router:
             decision = Decision.FALL_BACK
         return None if decision is Decision.SURFACE else decision
 
-    def _serve_other(
-        self,
-        model: str,
-        choice: Choice,
-        decision: Decision,
-        error: GeminiSyncError,
-        call: Call,
-        journey: Journey,
-        operate: Callable[[Backend], _T],
-    ) -> _T:
-        if decision is Decision.FALL_BACK and not self._demote(choice, error):
-            if choice.probe:
-                _log.info("the probe of OAuth failed, the API key goes on serving: %s", _line(error))
-            elif self._sticky.overtaken(choice):
-                # No flip, yet this call goes another way than the caller was told: that must not be silent either.
-                _log.warning("the API key serves one call, OAuth stays preferred: %s", _line(error))
+    def _serve_other(self, choice: Choice, decision: Decision, error: GeminiSyncError, trip: _Trip[_T]) -> _T:
+        model = trip.model if decision is Decision.FALL_BACK_MODEL else None
+        flips = model is None and self._demote(choice, error)
         try:
-            result = self._try_route(API_KEY, call, journey, operate)
+            result = self._try_route(API_KEY, choice, trip)
         except GeminiSyncError as second:
             raise second from error
-        if decision is Decision.FALL_BACK_MODEL:  # only an answer shows that the model is served there
-            self._demote_model(choice, model, error)
+        if model is not None:  # only an answer shows that the model is served there
+            flips = self._demote(choice, error, model)
+        if choice.probe:
+            _log.info("the probe of OAuth failed, the API key goes on serving: %s", _line(error))
+        elif not flips and self._sticky.overtaken(choice):
+            # No flip, yet this call goes another way than the caller was told: that must not be silent either.
+            _log.warning("the API key serves one call, OAuth stays preferred: %s", _line(error))
         return result
 
-    def _demote(self, choice: Choice, error: GeminiSyncError) -> bool:
-        flips = self._sticky.demote(choice, _line(error))
+    def _demote(self, choice: Choice, error: GeminiSyncError, model: Optional[str] = None) -> bool:
+        """Fall back, with one model or all, and say so; False where that has been decided before."""
+        line = _line(error)
+        flips = self._sticky.demote(choice, line) if model is None else self._sticky.demote_model(choice, model)
         if flips:
-            self._notify(FallbackEvent(OAUTH, API_KEY, _line(error), error, time.time(), link=error.link))
+            name = model and model.removeprefix("models/")
+            self._notify(FallbackEvent(OAUTH, API_KEY, line, error, time.time(), model=name, link=error.link))
         return flips
 
-    def _demote_model(self, choice: Choice, model: str, error: GeminiSyncError) -> None:
-        if self._sticky.demote_model(choice, model):
-            name = model.removeprefix("models/")
-            self._notify(FallbackEvent(OAUTH, API_KEY, _line(error), error, time.time(), model=name, link=error.link))
-
-    def _try_route(self, route: str, call: Call, journey: Journey, operate: Callable[[Backend], _T]) -> _T:
-        backend = self._backends[route]
+    def _try_route(self, route: str, choice: Choice, trip: _Trip[_T]) -> _T:
+        backend, journey = self._backends[route], trip.journey
 
         def once(call: Call) -> _T:
             started, begun = time.time(), self._clock()
             try:
-                barred = self._barred if route == OAUTH else None
+                barred = self._bar_in_force() if route == OAUTH else None
                 if barred is not None:
                     raise copy.copy(barred)
-                result = operate(backend)
+                with _cancelled_first(call):
+                    result = trip.operate(backend)
             except GeminiSyncError as exc:
                 outcome = "cancelled" if _is_cancelled(exc) else "failed"
                 seconds = self._clock() - begun
                 kept = copy.copy(exc)  # without the traceback, which would keep all frames of the caller alive
                 journey.attempts.append(Attempt(route, started, seconds, outcome, kept, exc.retry_after, exc.trace_id))
-                self._note(route, exc)
+                self._note(route, choice, exc)
                 raise
             journey.route = route
             trace_id = result[0].trace_id if isinstance(result, tuple) else None
@@ -225,32 +233,36 @@ class Router:
             return result
 
         try:
-            return run(self._retrying, once, call)
+            return run(self._retrying, once, trip.call)
         except GeminiSyncError as exc:  # of the last try, or what ended the wait for another
             exc.route, exc.attempts = route, tuple(journey.attempts)
             raise
 
-    def _note(self, route: str, exc: GeminiSyncError) -> None:
+    def _note(self, route: str, choice: Choice, exc: GeminiSyncError) -> None:
         """Remember a failure, and what it means for the account."""
         if not _is_cancelled(exc):
             self._sticky.record(route, _line(exc))
-        if route == OAUTH and exc.reason in ACCOUNT_SAFETY_REASONS and self._barred is None:
-            self._barred = copy.copy(exc)
+        if route == OAUTH and exc.reason in ACCOUNT_SAFETY_REASONS and self._bar_in_force() is None:
+            self._bar = (choice.generation, copy.copy(exc))
 
-    def _after_commit(self, model: str, choice: Choice, journey: Journey, exc: GeminiSyncError) -> None:
+    def _bar_in_force(self) -> Optional[GeminiSyncError]:
+        """The answer that bars OAuth; not one to a call that began before ``reset(force=True)``."""
+        generation, error = self._bar
+        return error if generation >= self._lifted_at else None
+
+    def _after_commit(self, choice: Choice, trip: _Trip[Any], exc: GeminiSyncError) -> None:
         """The stream broke under the caller: nothing is sent again, but the table says where the next call goes."""
+        journey = trip.journey
         route = journey.attempts[-1].route
         journey.broke("cancelled" if _is_cancelled(exc) else "interrupted", copy.copy(exc))
-        self._note(route, exc)
+        self._note(route, choice, exc)
         exc.route, exc.attempts = route, tuple(journey.attempts)
         # A 401 has dropped its token: the next call refreshes and is right again.
         if route != OAUTH or not self._falls_back or _is_cancelled(exc) or isinstance(exc, AuthError):
             return
         decision = self._decide(exc)
-        if decision is Decision.FALL_BACK:
-            self._demote(choice, exc)
-        elif decision is Decision.FALL_BACK_MODEL:
-            self._demote_model(choice, model, exc)
+        if decision in (Decision.FALL_BACK, Decision.FALL_BACK_MODEL):
+            self._demote(choice, exc, trip.model if decision is Decision.FALL_BACK_MODEL else None)
 
     # -- the retry policy
 
@@ -290,9 +302,9 @@ class Router:
         return self._sticky.status()
 
     def reset(self, *, force: bool = False) -> None:
+        generation = self._sticky.reset()
         if force:
-            self._barred = None
-        self._sticky.reset()
+            self._lifted_at = generation
 
     def close(self) -> None:
         """Cancel the calls that are running and refuse new ones. Idempotent."""
@@ -317,6 +329,17 @@ class Router:
             self._on_fallback(event)
         except Exception:
             _log.exception("on_fallback failed; the call goes on")
+
+
+@contextmanager
+def _cancelled_first(call: Call) -> Iterator[None]:
+    """A cancelled call ends as cancelled, whatever else befell it meanwhile."""
+    try:
+        yield
+    except GeminiSyncError as exc:
+        if call.cancelled and not _is_cancelled(exc):
+            raise cancelled_error() from exc
+        raise
 
 
 def _is_cancelled(error: GeminiSyncError) -> bool:

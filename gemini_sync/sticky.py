@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, TypeVar
 
 from gemini_sync.fork import renew_after_fork
 
@@ -15,6 +15,10 @@ OAUTH = "oauth"
 API_KEY = "api_key"
 _NAMES = {OAUTH: "OAuth", API_KEY: "the API key"}
 _FAILURES_KEPT = 20
+# A KeyboardInterrupt at an unlucky moment loses a probe without an end; after this long nobody waits for it.
+_PROBE_LEASE_SECONDS = 600.0
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ class _Snapshot(NamedTuple):
     models: Mapping[str, str]
     flipped_at: float  # monotonic, for the cool-down
     probing: Optional[Choice]  # the probe under way, told from earlier ones by identity
+    probed_at: float  # monotonic, when that began
     failures: deque[Failure]  # shared with the snapshots since the last reset(); append and copy are atomic
 
 
@@ -130,7 +135,7 @@ class Sticky:
 
     def _begin(self, generation: int, reason: Optional[str]) -> _Snapshot:
         failures: deque[Failure] = deque(maxlen=_FAILURES_KEPT)
-        return _Snapshot(Choice(self._home, generation), self._wall(), reason, {}, 0.0, None, failures)
+        return _Snapshot(Choice(self._home, generation), self._wall(), reason, {}, 0.0, None, 0.0, failures)
 
     def renew_after_fork(self) -> None:
         self._lock = threading.RLock()
@@ -140,87 +145,90 @@ class Sticky:
     def fallback_active(self) -> bool:
         return self._snapshot.choice.route != self._home
 
-    def choose(self, model: str) -> Choice:
+    def _update(self, decide: Callable[[_Snapshot], tuple[_Snapshot, _T]]) -> _T:
+        """Replace the snapshot by the one that ``decide`` makes of it; returns what it says besides."""
+        with self._lock:
+            while True:
+                before = self._snapshot
+                after, outcome = decide(before)
+                # In one statement: a signal handler may decide in this very thread, and what it decides stands.
+                self._snapshot = after if self._snapshot is before else self._snapshot
+                if self._snapshot is after:
+                    return outcome
+
+    def choose(self, model: str, *, may_probe: bool = True) -> Choice:
         """The route for a call; at most one caller at a time gets a probe after the cool-down."""
         snapshot = self._snapshot
         choice = snapshot.choice
         if choice.route == self._home:
             if snapshot.models and model in snapshot.models:
                 return Choice(snapshot.models[model], choice.generation)
-            return choice
-        if self._may_probe(snapshot, model):
-            with self._lock:
-                snapshot = self._snapshot
-                if snapshot.choice.route != self._home and self._may_probe(snapshot, model):
-                    probe = Choice(self._home, snapshot.choice.generation, probe=True)
-                    self._snapshot = snapshot._replace(probing=probe)
-                    return probe
-        return snapshot.choice
+        elif may_probe and self._is_probe_due(snapshot, model):
+            return self._update(lambda now: self._begin_probe(now, model))
+        return choice
 
-    def _may_probe(self, snapshot: _Snapshot, model: str) -> bool:
-        if self._sticky_for is None or snapshot.probing is not None or model in snapshot.models:
+    def _is_probe_due(self, now: _Snapshot, model: str) -> bool:
+        if self._sticky_for is None or model in now.models:
             return False
-        return self._clock() - snapshot.flipped_at >= self._sticky_for
+        if now.probing is not None and self._clock() - now.probed_at < _PROBE_LEASE_SECONDS:
+            return False
+        return self._clock() - now.flipped_at >= self._sticky_for
+
+    def _begin_probe(self, now: _Snapshot, model: str) -> tuple[_Snapshot, Choice]:
+        if now.choice.route == self._home or not self._is_probe_due(now, model):
+            return now, now.choice
+        probe = Choice(self._home, now.choice.generation, probe=True)
+        return now._replace(probing=probe, probed_at=self._clock()), probe
 
     def demote(self, choice: Choice, reason: str) -> bool:
         """``choice`` failed for good: fall back, unless that has been decided since; True for the one that flips.
 
         A failed probe only renews the cool-down.
         """
-        with self._lock:
-            snapshot = self._snapshot
-            if choice.generation != snapshot.choice.generation or choice.route != self._home:
-                return False
-            if choice.probe:
-                self._cool_down(choice)
-                return False
-            self._snapshot = snapshot._replace(
-                choice=Choice(self._other, choice.generation + 1),
-                since=self._wall(),
-                reason=reason,
-                flipped_at=self._clock(),
-            )
-            return True
 
-    def _cool_down(self, probe: Choice) -> None:
-        """Under the lock: ``probe`` failed, the next one waits its time."""
-        snapshot = self._snapshot
-        if snapshot.probing is probe:
-            self._snapshot = snapshot._replace(flipped_at=self._clock(), probing=None)
+        def decide(now: _Snapshot) -> tuple[_Snapshot, bool]:
+            if choice.probe:
+                return self._cooled_down(now, choice), False
+            if choice.generation != now.choice.generation or choice.route != self._home:
+                return now, False
+            away = Choice(self._other, choice.generation + 1)
+            return now._replace(choice=away, since=self._wall(), reason=reason, flipped_at=self._clock()), True
+
+        return self._update(decide)
+
+    def _cooled_down(self, now: _Snapshot, probe: Choice) -> _Snapshot:
+        """``probe`` failed: the next one waits its time."""
+        return now._replace(flipped_at=self._clock(), probing=None) if now.probing is probe else now
 
     def demote_model(self, choice: Choice, model: str) -> bool:
         """``choice`` does not serve ``model``: route this model alone the other way; True for the one that flips.
 
         A probe that met this has failed: it only renews the cool-down.
         """
-        with self._lock:
-            snapshot = self._snapshot
+
+        def decide(now: _Snapshot) -> tuple[_Snapshot, bool]:
             if choice.probe:
-                self._cool_down(choice)
-                return False
-            if choice.generation != snapshot.choice.generation or choice.route != self._home:
-                return False
-            if model in snapshot.models:
-                return False
-            self._snapshot = snapshot._replace(models={**snapshot.models, model: self._other})
-            return True
+                return self._cooled_down(now, choice), False
+            if choice.generation != now.choice.generation or choice.route != self._home or model in now.models:
+                return now, False
+            return now._replace(models={**now.models, model: self._other}), True
+
+        return self._update(decide)
 
     def promote(self, choice: Choice, reason: str) -> Optional[Choice]:
         """The probe ``choice`` got an answer: go back to the first route; the choice now in force where that flips."""
-        with self._lock:
-            snapshot = self._snapshot
-            if snapshot.probing is not choice:
-                return None
+
+        def decide(now: _Snapshot) -> tuple[_Snapshot, Optional[Choice]]:
+            if now.probing is not choice:
+                return now, None
             home = Choice(self._home, choice.generation + 1)
-            self._snapshot = snapshot._replace(choice=home, since=self._wall(), reason=reason, probing=None)
-            return home
+            return now._replace(choice=home, since=self._wall(), reason=reason, probing=None), home
+
+        return self._update(decide)
 
     def release(self, choice: Choice) -> None:
         """The probe ``choice`` ended without an outcome (cancelled): another call may probe."""
-        with self._lock:
-            snapshot = self._snapshot
-            if snapshot.probing is choice:
-                self._snapshot = snapshot._replace(probing=None)
+        self._update(lambda now: (now._replace(probing=None) if now.probing is choice else now, None))
 
     def overtaken(self, choice: Choice) -> bool:
         """True when the first route was chosen anew after ``choice``: its failure says nothing about that decision."""
@@ -231,10 +239,17 @@ class Sticky:
         """Remember a failure for ``status()``."""
         self._snapshot.failures.append(Failure(route, self._wall(), error))
 
-    def reset(self) -> None:
-        """Go back to the first route for all models; failures of calls that began before no longer count."""
-        with self._lock:
-            self._snapshot = self._begin(self._snapshot.choice.generation + 1, "reset()")
+    def reset(self) -> int:
+        """Go back to the first route for all models; failures of calls that began before no longer count.
+
+        Returns the generation that begins with it.
+        """
+
+        def decide(now: _Snapshot) -> tuple[_Snapshot, int]:
+            generation = now.choice.generation + 1
+            return self._begin(generation, "reset()"), generation
+
+        return self._update(decide)
 
     def status(self) -> RouteStatus:
         snapshot = self._snapshot

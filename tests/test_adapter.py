@@ -212,14 +212,28 @@ def test_close__wakes_a_wait_between_tries(rig: Rig, caplog: pytest.LogCaptureFi
     assert rig.counts == (1, 0)
 
 
-def test_close__after_which_a_reply_begins(rig: Rig) -> None:
+@pytest.mark.parametrize("ending", ["close", "cancel"])
+@pytest.mark.parametrize("credentials", ["there", "missing"])
+def test_close__after_which_a_reply_begins(rig: Rig, ending: str, credentials: str) -> None:
+    if credentials == "missing":
+        rig.path.unlink()
     adapter = rig.adapter()
     reply = adapter.stream("Hi")
-    adapter.close()
+    (adapter.close if ending == "close" else reply.cancel)()
     with pytest.raises(StreamInterrupted) as caught:
         next(reply)
     assert caught.value.cancelled
-    assert rig.emulator.requests == []
+    assert (rig.emulator.requests, rig.flips, adapter.fallback_active) == ([], [], False)
+
+
+def test_reset__tries_a_refresh_anew_however_short_ago_it_failed(rig: Rig) -> None:
+    rig.path = rig.emulator.write_credentials(rig.path, expires_in=-60)
+    rig.emulator.token.fail(400, error="invalid_client")
+    adapter = rig.adapter()
+    assert adapter.generate("Hi").route == "api_key"
+    adapter.reset()
+    assert adapter.generate("Hi").route == "oauth"
+    assert len(rig.emulator.token.requests) == 2
 
 
 def test_context_manager__closes(rig: Rig) -> None:

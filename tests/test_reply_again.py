@@ -9,6 +9,8 @@ import pytest
 
 from gemini_sync.errors import BlockedError, GeminiSyncError, ServerError, StreamInterrupted
 from gemini_sync.reply import Reply
+from gemini_sync.response import Chunk
+from tests.adapter_kit import Gate, in_thread
 from tests.test_reply_verdicts import STOP, chunk, end_of, reply_of
 
 
@@ -93,3 +95,28 @@ def test_closed__after_it_was_interrupted_or_complete_stays_so() -> None:
     with pytest.raises(StreamInterrupted, match="it was interrupted before") as caught:
         list(cut)
     assert not caught.value.cancelled
+
+
+def test_close__by_another_thread_while_this_one_goes_on() -> None:
+    """The closing thread is inside the generator, giving the connection back."""
+    gate = Gate()
+
+    def source() -> Iterator[Chunk]:
+        try:
+            yield chunk("a")
+            yield chunk("b", finishReason="STOP")
+        finally:
+            gate()
+
+    reply = Reply(source())
+    texts = iter(reply)
+    assert next(texts) == "a"
+    closed = in_thread(reply.close)
+    gate.await_arrivals()
+    with pytest.raises(StreamInterrupted, match="was closed") as caught:
+        next(texts)
+    assert caught.value.cancelled
+    gate.open()
+    closed()
+    with pytest.raises(StreamInterrupted, match="was closed"):
+        next(reply)

@@ -104,6 +104,48 @@ def test_account_safety__with_oauth_alone_gives_each_call_an_error_of_its_own() 
     assert isinstance(pickle.loads(pickle.dumps(errors[-1])), PermissionDeniedError)
 
 
+def test_account_safety__of_a_call_that_began_before_the_forced_reset() -> None:
+    """A slow call does not undo what a person has decided since."""
+
+    def late() -> GeminiSyncError:
+        table.router.reset(force=True)
+        return validation()
+
+    table = Table(late, BY_OAUTH)
+    assert [table.route(), table.route()] == ["api_key", "oauth"]
+    assert table.events == []
+
+
+@pytest.mark.parametrize("fails", [forbidden, not_found])
+def test_failure__overtaken_by_a_reset_is_not_served_in_silence(fails: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def late() -> GeminiSyncError:
+        table.router.reset()
+        return fails()  # type: ignore[no-any-return]
+
+    table = Table(late, BY_OAUTH)
+    assert [table.route(), table.route()] == ["api_key", "oauth"]
+    assert table.events == []
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
+        f"the API key serves one call, OAuth stays preferred: {type(fails()).__name__}: {fails()}"
+    ]
+
+
+@pytest.mark.parametrize("when", ["before the first chunk", "after it"])
+def test_cancelled__never_flips_whatever_else_befalls_the_call(when: str) -> None:
+    def fails() -> GeminiSyncError:
+        reply.cancel()
+        return forbidden()
+
+    table = Table(fails if when == "before the first chunk" else ["by", fails], BY_OAUTH)
+    reply = table.stream()
+    with pytest.raises(StreamInterrupted) as caught:
+        list(reply)
+    assert caught.value.cancelled
+    assert caught.value.attempts[-1].outcome == "cancelled"
+    assert (table.events, table.router.fallback_active, table.router.status().failures) == ([], False, ())
+    assert table.route() == "oauth"
+
+
 # -- what a person sees
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 from collections.abc import Callable
@@ -16,8 +17,10 @@ from gemini_sync.errors import (
     GeminiSyncError,
     InvalidRequestError,
     PermissionDeniedError,
+    ProtocolError,
     QuotaError,
     StreamInterrupted,
+    TransportError,
 )
 from gemini_sync.policy import Decision, decide
 from tests.adapter_kit import (
@@ -204,6 +207,35 @@ def test_probe__without_an_outcome_frees_the_slot(interrupt: Any) -> None:
     with pytest.raises((KeyboardInterrupt, InvalidRequestError)):
         table.route()
     assert table.router.fallback_active
+    assert table.route() == "oauth"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DeadlineExceeded("total", deadline="total", seconds=1),
+        TransportError("certificate", reason="CERTIFICATE_VERIFY_FAILED"),
+        ProtocolError("redirect", code=302),
+    ],
+    ids=str,
+)
+def test_probe__that_surfaces_renews_the_cool_down(error: GeminiSyncError) -> None:
+    """Or each call that follows would probe, and fail, beside a key that serves."""
+    table, clock = probing(lambda: copy.copy(error), BY_OAUTH)
+    clock.advance(60.0)
+    with pytest.raises(type(error)):
+        table.route()
+    assert [table.route() for _ in range(5)] == ["api_key"] * 5
+    clock.advance(60.0)
+    assert table.route() == "oauth"
+
+
+def test_probe__is_never_the_counting_of_tokens() -> None:
+    """An account may count and yet not generate: that would go back and forth for ever."""
+    table, clock = probing(BY_OAUTH)
+    clock.advance(60.0)
+    table.router.count_tokens(ask("some-model"), Timeouts())
+    assert (table.counts, table.router.fallback_active) == ((1, 2), True)
     assert table.route() == "oauth"
 
 

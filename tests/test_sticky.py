@@ -1,14 +1,16 @@
-"""Holds the fallback state to a simple model under random interleavings, and to one flip under real threads."""
+"""Holds the fallback state to its rules one by one, and to one flip under real threads."""
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, Optional
 
 import pytest
 
+from gemini_sync import sticky as sticky_module
 from gemini_sync.sticky import API_KEY, OAUTH, Choice, Failure, RouteStatus, Sticky
 
 
@@ -339,3 +341,45 @@ def test_choose__needs_no_lock() -> None:
         assert in_threads(
             1, lambda _: [at_home.choose("m").route, at_home.choose("n").route, fallen.choose("m").route]
         ) == [[API_KEY, OAUTH, API_KEY]]
+
+
+def test_reset__in_a_signal_handler_at_any_line_of_a_flip_stands() -> None:
+    for number in range(1, 100):
+        state, _ = sticky()
+        choice, left, chosen = state.choose("m"), [number], []
+
+        def trace(frame: Any, event: str, argument: Any) -> Any:
+            return line if frame.f_code.co_filename == sticky_module.__file__ else None
+
+        def line(frame: Any, event: str, argument: Any) -> Any:
+            left[0] -= event == "line"  # noqa: B023
+            if left[0] == 0 and not chosen:  # noqa: B023
+                sys.settrace(None)
+                state.reset()  # noqa: B023
+                chosen.append(state.choose("m"))  # noqa: B023
+            return line
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            flips = state.demote(choice, "403")
+        finally:
+            sys.settrace(before)
+        if not chosen:
+            break
+        assert (state.fallback_active, state.status().reason) == (False, "reset()")
+        assert state.choose("m") == chosen[0]
+        assert state.demote(chosen[0], "403 again")
+    assert number > 5
+    assert flips
+
+
+def test_probe__that_was_lost_is_forgotten_after_a_while() -> None:
+    state, clock, _ = probing()
+    clock.now += 599
+    assert not state.choose("m").probe
+    clock.now += 1
+    second = state.choose("m")
+    assert second.probe
+    assert not state.choose("m").probe
+    assert state.promote(second, "answered") == Choice(OAUTH, 2)

@@ -219,13 +219,13 @@ def test_google_auth__refreshed_by_somebody_else_between_two_reads(emulator: Emu
     """The refused old token does not come back with the expiry of the new one."""
 
     class Torn:
-        token_now, expiry, renewed = "old", datetime.datetime(2020, 1, 1), False
+        token_now, expiry, renewed = "old", datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc), False
 
         @property
         def token(self) -> str:
             token = self.token_now
             if self.renewed:
-                self.token_now, self.expiry, self.renewed = "new", datetime.datetime(2999, 1, 1), False
+                self.token_now, self.expiry, self.renewed = "new", self.expiry.replace(year=2999), False
             return token
 
         def refresh(self, request: Any) -> None:
