@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NoReturn, Protocol, TypeVar, Union
 
 from gemini_sync import sse
@@ -66,15 +66,17 @@ class ApiKeyBackend:
 
     def open(self, request: Request, call: Call) -> Opened:
         url = f"{self._base}{request.path}:streamGenerateContent?alt=sse"
+        call.secrets.add(self._key)
         exchange = self._transport.send(call, "POST", url, self._headers, request.body)
-        return _first(_chunks(exchange, self._max_event_bytes, Chunk, self._key))
+        return _first(_chunks(exchange, self._max_event_bytes, Chunk))
 
     def count_tokens(self, request: Request, call: Call) -> int:
         model = json.dumps(request.model).encode()
         body = b'{"generateContentRequest":{"model":' + model + b"," + request.body[1:] + b"}"
         url = f"{self._base}{request.path}:countTokens"
+        call.secrets.add(self._key)
         answer = self._transport.fetch("POST", url, self._headers, body, call=call, seconds=_count_seconds(call))
-        return _total(answer, self._key)
+        return _total(answer, call)
 
 
 class CodeAssistBackend:
@@ -102,8 +104,8 @@ class CodeAssistBackend:
             project = self._project(call, token)
             url = self._base + "streamGenerateContent?alt=sse"
             body = self._wrap(request, project)
-            exchange = self._transport.send(call, "POST", url, _bearer(token), body)
-            first, rest = _first(_chunks(exchange, self._max_event_bytes, _unwrapped, token.access_token))
+            exchange = self._transport.send(call, "POST", url, _bearer(token, call), body)
+            first, rest = _first(_chunks(exchange, self._max_event_bytes, _unwrapped))
             return first, self._watched(rest, token)
 
         return self._with_token(call, stream)
@@ -116,8 +118,10 @@ class CodeAssistBackend:
 
         def count(token: Token) -> int:
             url = self._base + "countTokens"
-            answer = self._transport.fetch("POST", url, _bearer(token), body, call=call, seconds=_count_seconds(call))
-            return _total(answer, token.access_token)
+            answer = self._transport.fetch(
+                "POST", url, _bearer(token, call), body, call=call, seconds=_count_seconds(call)
+            )
+            return _total(answer, call)
 
         return self._with_token(call, count)
 
@@ -150,7 +154,8 @@ class CodeAssistBackend:
             raise
 
 
-def _bearer(token: Token) -> dict[str, str]:
+def _bearer(token: Token, call: Call) -> dict[str, str]:
+    call.secrets.add(token.access_token)
     return {"Authorization": f"Bearer {token.access_token}", "Content-Type": _JSON}
 
 
@@ -166,9 +171,7 @@ def _unwrapped(event: dict[str, Any]) -> Chunk:
     return Chunk(response if isinstance(response, dict) else {}, event)
 
 
-def _chunks(
-    exchange: Exchange, max_event_bytes: int, unwrap: Callable[[dict[str, Any]], Chunk], secret: str
-) -> Iterator[Chunk]:
+def _chunks(exchange: Exchange, max_event_bytes: int, unwrap: Callable[[dict[str, Any]], Chunk]) -> Iterator[Chunk]:
     """The chunks of a response; closes it at the end.
 
     Raises:
@@ -177,7 +180,7 @@ def _chunks(
         TransportError, StreamInterrupted: as ``Exchange.chunks``.
     """
     with exchange:
-        _check_stream(exchange, secret)
+        _check_stream(exchange)
         call, decode, position = exchange.call, _decode, 0
         bounded = call.timeouts.total is not None
         for event in sse.events(exchange.chunks(), max_event_bytes):
@@ -195,7 +198,7 @@ def _chunks(
                 decoded = _loads(data, position)
             del data
             if type(decoded) is not dict or foreign or decoded.get("error") is not None:
-                _refuse_event(decoded, position, secret)
+                _refuse_event(decoded, position, call.secrets)
             chunk = unwrap(decoded)
             del decoded
             yield chunk
@@ -212,33 +215,33 @@ def _loads(data: str, position: int) -> Any:
         raise ProtocolError(f"Event {position} is not JSON: expected a chunk, came {len(data)} characters.") from exc
 
 
-def _refuse_event(decoded: Any, position: int, secret: str) -> NoReturn:
+def _refuse_event(decoded: Any, position: int, secrets: Collection[str]) -> NoReturn:
     if find_error(decoded) is not None:
-        raise api_error(None, decoded, secrets=(secret,))
+        raise api_error(None, decoded, secrets=secrets)
     kind = "an object outside the events" if isinstance(decoded, dict) else type(decoded).__name__
     raise ProtocolError(f"Event {position} is no chunk: expected a JSON object, came {kind}.")
 
 
-def _check_stream(exchange: Exchange, secret: str) -> None:
+def _check_stream(exchange: Exchange) -> None:
     """Raises the error of a response that is no event stream, with a bounded part of its body."""
     content_type = _content_type(exchange.headers)
     if exchange.status == 200 and content_type == "text/event-stream":
         return
     refuse_redirect(exchange.status, exchange.headers)
-    raise _error_of(exchange.answer(), "text/event-stream", secret)
+    raise _error_of(exchange.answer(), "text/event-stream", exchange.call)
 
 
 def _content_type(headers: Mapping[str, str]) -> str:
     return (headers.get("Content-Type") or "").partition(";")[0].strip().lower()
 
 
-def _error_of(answer: Answer, expected: str, secret: str) -> Union[ApiError, ProtocolError]:
-    error = answer.error(secret)
+def _error_of(answer: Answer, expected: str, call: Call) -> Union[ApiError, ProtocolError]:
+    error = answer.error(call.secrets)
     if error is not None:
         return error
     came = _content_type(answer.headers) or "no content type"
     return ProtocolError(
-        f"Expected {expected}, came status {answer.status} with {came}: {snippet(answer.text, (secret,))!r}. "
+        f"Expected {expected}, came status {answer.status} with {came}: {snippet(answer.text, call.secrets)!r}. "
         "A proxy or login page may have answered instead.",
         code=answer.status,
     )
@@ -248,10 +251,10 @@ def _count_seconds(call: Call) -> float:
     return min(_COUNT_SECONDS, call.timeouts.first_token or _COUNT_SECONDS)
 
 
-def _total(answer: Answer, secret: str) -> int:
+def _total(answer: Answer, call: Call) -> int:
     refuse_redirect(answer.status, answer.headers)
     decoded = answer.decoded if answer.status == 200 else None
     total = decoded.get("totalTokens") if isinstance(decoded, dict) else None
     if isinstance(total, int) and not isinstance(total, bool):
         return total
-    raise _error_of(answer, "a JSON object with totalTokens", secret)
+    raise _error_of(answer, "a JSON object with totalTokens", call)

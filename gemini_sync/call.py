@@ -24,6 +24,7 @@ class Call:
 
     Attributes:
         progressed: set by whoever made a chunk out of the bytes; the next read then starts a new ``idle`` deadline.
+        secrets: the credentials sent so far, for whoever quotes a server.
         fresh: False while the request in flight went out on a connection that had been used before.
     """
 
@@ -40,6 +41,7 @@ class Call:
         self._total_at = self.deadline_at = self._total_seconds = math.inf
         self._phase, self._phase_seconds = "total", math.inf
         self.progressed = False
+        self.secrets: set[str] = set()
         self.fresh = True
         self.cancelled = False
         # Guards cancelled and _socket: cancel() must never shut down a descriptor that was closed and given out again.

@@ -7,7 +7,6 @@ import contextlib
 import io
 import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from typing import Any, Optional, TextIO
@@ -15,16 +14,11 @@ from typing import Any, Optional, TextIO
 from gemini_sync.adapter import GeminiDualAdapter
 from gemini_sync.errors import GeminiSyncError
 from gemini_sync.reply import Reply
+from gemini_sync.scrub import printable
+from gemini_sync.sticky import FallbackEvent
 from gemini_sync.version import VERSION
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130  # wrong usage is 2, by argparse
-
-# What could move a terminal's cursor, recolour, retitle or reorder it: escape sequences, then every control character
-# but newline and tab, and the bidirectional overrides and isolates.
-_UNSAFE = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"
-    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
-)
 
 
 class Output:
@@ -49,7 +43,7 @@ class Output:
 
     def write(self, text: str, *, dim: bool = False) -> None:
         if self._terminal:
-            text = _UNSAFE.sub("", text)
+            text = printable(text)
         if not text:
             return
         self._in_line = not text.endswith("\n")
@@ -123,8 +117,14 @@ def _parser() -> argparse.ArgumentParser:
 def _ask(options: argparse.Namespace, output: Output, error_output: Output) -> int:
     prompt = _prompt(options)
     thinking: Any = {"thinkingConfig": {"includeThoughts": True}} if options.thoughts else None
+
+    def tell(event: FallbackEvent) -> None:
+        # Not the event's own words: the session is this one command, and cannot be reset.
+        link = f" See {event.link}" if event.link and event.link not in event.reason else ""
+        error_output.write(f"gemini-sync: OAuth failed ({event.reason}); the API key answers.{link}\n")
+
     with (
-        GeminiDualAdapter.from_env() as adapter,
+        GeminiDualAdapter.from_env(on_fallback=tell) as adapter,
         adapter.stream(
             prompt, model=options.model, system_instruction=options.system, generation_config=thinking
         ) as reply,
@@ -155,10 +155,14 @@ def _prompt(options: argparse.Namespace) -> str:
     if prompt in (None, "-"):
         if sys.stdin is None or (prompt is None and sys.stdin.isatty()):
             options.refuse("give a prompt, or '-' to read it from standard input")
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="strict")  # the C locale would let anything pass
         try:
             prompt = sys.stdin.read()
         except UnicodeDecodeError as exc:
             options.refuse(f"standard input is not {exc.encoding} text")
+    elif not prompt.isascii() and prompt.encode(errors="ignore").decode() != prompt:
+        options.refuse(f"the prompt is not {sys.getfilesystemencoding()} text")
     if not prompt or not prompt.strip():
         options.refuse("the prompt is empty")
     return str(prompt)

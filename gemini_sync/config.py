@@ -44,7 +44,7 @@ def _check_url(name: str, url: object) -> str:
         host, _ = parts.hostname, parts.port
     except ValueError as exc:
         raise ConfigError(f"Endpoints.{name} is not a URL: {exc}.") from exc
-    if not host or not (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))):
+    if not host or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))):
         raise ConfigError(
             f"Endpoints.{name} must be an https:// URL (http:// only on loopback), not {url!r}: "
             "credentials are not sent in the clear."
@@ -52,7 +52,7 @@ def _check_url(name: str, url: object) -> str:
     return url.rstrip("/")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:

@@ -10,6 +10,7 @@ import re
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from typing import Any, Optional
 
 from requests.adapters import HTTPAdapter
@@ -18,6 +19,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NewConnectionError
 from urllib3.poolmanager import pool_classes_by_scheme
+from urllib3.response import BaseHTTPResponse
 from urllib3.util.connection import allowed_gai_family
 from urllib3.util.ssl_ import create_urllib3_context
 
@@ -88,6 +90,14 @@ class _Response(http.client.HTTPResponse):
         if active.call is not None:
             self._reader = _DeadlineReader(self.fp.detach(), sock, active.call)
             self.fp = io.BufferedReader(self._reader, RECEIVE_BYTES)
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """The final status: http.client itself skips no interim answer but 100 (RFC 9110 section 15.2)."""
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 101 < status < 200:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
 
     def read1(self, n: int = -1) -> bytes:
         """What one receive brought, over the borders of HTTP chunks.
@@ -176,7 +186,10 @@ class _GuardedMixin:
             self._start_answer(active.call)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        if active.call is not None and self.sock is not None:
+        if active.call is None:  # of a session that its owner uses for other things, too
+            super().request(*args, **kwargs)  # type: ignore[misc]
+            return
+        if self.sock is not None:
             active.call.fresh = not self._used
             self._start_answer(active.call)
         self._unsent = []
@@ -240,6 +253,13 @@ def _guarded(manager: Any) -> Any:
     if manager.pool_classes_by_scheme is pool_classes_by_scheme:  # SOCKS and other adapters bring classes of their own
         manager.pool_classes_by_scheme = {"http": _GuardedPool, "https": _GuardedTLSPool}
     return manager
+
+
+def reader(raw: Any) -> Callable[[], bytes]:
+    """Reads the body behind a requests response, still encoded, a piece at a time and ``b""`` at its end."""
+    if isinstance(raw, BaseHTTPResponse):
+        return functools.partial(raw.read1, RECEIVE_BYTES, decode_content=False)
+    return functools.partial(getattr(raw, "read1", None) or raw.read, RECEIVE_BYTES)  # any file, of a test's adapter
 
 
 class _TLSSocket(ssl.SSLSocket):

@@ -9,11 +9,13 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
 from gemini_sync.details import first_hint, list_of, of_type, text_of
-from gemini_sync.scrub import scrubbed, snippet
+from gemini_sync.scrub import one_line, scrub, scrubbed, snippet
 
 if TYPE_CHECKING:
     from gemini_sync.reply import Attempt, Reply
 
+
+_MESSAGE_CHARACTERS = 2000
 
 _Self = TypeVar("_Self", bound="GeminiSyncError")
 
@@ -277,15 +279,16 @@ def api_error(
     link = _link(details, info)
     head = f"{code} {status or cls.__name__}" + (f" ({reason})" if reason else "")
     next_step = f"See {link}" if link else _NEXT_STEP[cls]
+    said = snippet(message, secrets, _MESSAGE_CHARACTERS).rstrip(".")
     return cls(
-        f"{head}: {' '.join(message.split()).rstrip('.')}. {next_step}".strip(),
+        one_line(f"{head}: {said}. {next_step}"),
         code=code,
         status=status,
         reason=reason,
         details=details,
         retry_after=first_hint(details, info, headers or {}, message, now),
         link=link,
-        trace_id=_trace_id(headers or {}),
+        trace_id=_trace_id(headers or {}, secrets),
     )
 
 
@@ -324,5 +327,5 @@ def _link(details: Iterable[Mapping[str, Any]], info: Mapping[str, Any]) -> Opti
     return next(filter(None, map(text_of, urls)), None)
 
 
-def _trace_id(headers: Mapping[str, str]) -> Optional[str]:
-    return headers.get("x-cloudaicompanion-trace-id") or headers.get("x-goog-request-id")
+def _trace_id(headers: Mapping[str, str], secrets: Iterable[str]) -> Optional[str]:
+    return scrub(headers.get("x-cloudaicompanion-trace-id") or headers.get("x-goog-request-id") or "", secrets) or None

@@ -1,7 +1,4 @@
-"""Knows which failure leads to which decision, as a table people can read; knows neither routes' state nor the network.
-
-The documentation's decision table is generated from ``RULES``.
-"""
+"""Knows which failure leads to which decision, as a table to read; knows neither routes' state nor the network."""
 
 from __future__ import annotations
 
@@ -114,6 +111,13 @@ RULES: tuple[Rule, ...] = (
         lambda error: isinstance(error, StreamInterrupted) and error.cancelled,
         Decision.SURFACE,
         "the caller wants it over.",
+    ),
+    Rule(
+        "proxy",
+        "a proxy that is no URL",
+        _reason("PROXY_INVALID"),
+        Decision.SURFACE,
+        "the other route goes through it as well.",
     ),
     Rule(
         "credentials",

@@ -132,7 +132,7 @@ class _Discovery:
             method, self._base + path, headers, body, call=self._call, seconds=_ANSWER_SECONDS
         )
         refuse_redirect(answer.status, answer.headers)
-        error = answer.error(self._access_token)
+        error = answer.error([self._access_token])
         if error is not None:
             try:
                 raise _explained(error)

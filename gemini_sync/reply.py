@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Optional, TypeVar
 
@@ -70,9 +70,11 @@ class _State:
         journey: Journey,
         cancel: Optional[Callable[[], None]] = None,
         require_finish: bool = True,
+        secrets: Collection[str] = (),
         phase: str = "new",
     ) -> None:
         self.chunks, self.journey, self.cancel, self.require_finish = chunks, journey, cancel, require_finish
+        self.secrets = secrets
         self.turn = Turn()
         self.phase = phase  # new, open, complete, interrupted or closed
 
@@ -129,11 +131,12 @@ class _State:
         """What is wrong with a complete answer, or None."""
         turn, partial = self.turn, Reply._of(self)
         if turn.block_reason is not None:
-            why = snippet(str((turn.prompt_feedback or {}).get("blockReasonMessage") or "Change the prompt."))
+            said = str((turn.prompt_feedback or {}).get("blockReasonMessage") or "Change the prompt.")
+            why = snippet(said, self.secrets)
             return BlockedError(
                 f"The prompt was refused ({turn.block_reason}): {why}", reason=turn.block_reason, partial=partial
             )
-        reason, message = turn.finish_reason, turn.finish_message and snippet(turn.finish_message)
+        reason, message = turn.finish_reason, turn.finish_message and snippet(turn.finish_message, self.secrets)
         if reason in _REFUSED or reason in _FAILED:
             cls, what = (BlockedError, "refused") if reason in _REFUSED else (FinishReasonError, "not finished")
             return cls(
@@ -196,8 +199,9 @@ class Reply(Iterator[str]):
         journey: Optional[Journey] = None,
         cancel: Optional[Callable[[], None]] = None,
         require_finish: bool = True,
+        secrets: Collection[str] = (),
     ) -> None:
-        self._state = _State(chunks, journey or Journey(), cancel, require_finish)
+        self._state = _State(chunks, journey or Journey(), cancel, require_finish, secrets)
         self._texts = _texts(self._state)
 
     @classmethod

@@ -118,6 +118,7 @@ class Router:
             journey=journey,
             cancel=call.cancel,
             require_finish=self._require_finish,
+            secrets=call.secrets,
         )
 
     def count_tokens(self, request: Request, timeouts: Timeouts) -> int:

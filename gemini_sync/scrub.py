@@ -1,4 +1,4 @@
-"""Knows how to take credentials out of text that people will see; knows nothing of where the text comes from."""
+"""Knows how to take credentials and control characters out of text for people; knows nothing of its sources."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ SNIPPET_CHARACTERS = 500
 _SECRET_SHAPES = re.compile(
     r"AIza[\w-]{10,}|AIzv[\w-]{10,}|\bAQ\.[\w-]{10,}|ya29\.[\w.-]+|\b1//[\w-]{10,}|GOCSPX-[\w-]+"
     r"|(?<=Bearer )[\w.~+/=-]+|(?<=[?&]key=)[^&\s\"']+|(?<=://)[^/\s:@\"']+:[^/\s@\"']+(?=@)"
+)
+# What could move a terminal's cursor, recolour, retitle or reorder it: escape sequences, then every control character
+# but those that are white space, and the bidirectional overrides and isolates.
+_UNSAFE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 )
 
 
@@ -33,7 +39,17 @@ def scrubbed(value: Any, secrets: Iterable[str]) -> Any:
     return value
 
 
-def snippet(text: str, secrets: Iterable[str] = ()) -> str:
-    """At most 500 characters of ``text`` on one line, scrubbed before it is cut."""
-    flat = " ".join(scrub(text, secrets).split())
-    return flat if len(flat) <= SNIPPET_CHARACTERS else flat[: SNIPPET_CHARACTERS - 1] + "…"
+def printable(text: str) -> str:
+    """``text`` without what a terminal would obey."""
+    return _UNSAFE.sub("", text)
+
+
+def one_line(text: str) -> str:
+    """``printable`` text on one line."""
+    return printable(" ".join(text.split()))
+
+
+def snippet(text: str, secrets: Iterable[str] = (), characters: int = SNIPPET_CHARACTERS) -> str:
+    """At most so many characters of ``text`` on one line, scrubbed before it is cut."""
+    flat = scrub(one_line(text), secrets)
+    return flat if len(flat) <= characters else flat[: characters - 1] + "…"

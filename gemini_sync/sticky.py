@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Optional, TypeVar
 
 from gemini_sync.fork import renew_after_fork
+from gemini_sync.scrub import one_line
 
 OAUTH = "oauth"
 API_KEY = "api_key"
@@ -53,7 +54,7 @@ class FallbackEvent:
             what += " To go back, mend this and call reset()."
         if self.link and self.link not in what:
             what += f" See {self.link}"
-        return "gemini-sync: " + "".join(c if c.isprintable() else " " for c in what)
+        return f"gemini-sync: {one_line(what)}"
 
 
 class Failure(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from http.cookiejar import Cookie, DefaultCookiePolicy
 from typing import Any, Optional
@@ -14,8 +14,17 @@ from urllib.parse import urlsplit
 import requests
 
 from gemini_sync.call import Call, cancelled_error
-from gemini_sync.connection import RECEIVE_BYTES, GuardedAdapter, active, guard
-from gemini_sync.errors import ApiError, DeadlineExceeded, ProtocolError, TransportError, api_error, find_error
+from gemini_sync.config import is_loopback
+from gemini_sync.connection import GuardedAdapter, active, guard, reader
+from gemini_sync.errors import (
+    ApiError,
+    ConfigError,
+    DeadlineExceeded,
+    ProtocolError,
+    TransportError,
+    api_error,
+    find_error,
+)
 from gemini_sync.foreign import FOREIGN, map_error
 from gemini_sync.fork import renew_after_fork
 from gemini_sync.scrub import scrub
@@ -23,7 +32,7 @@ from gemini_sync.version import VERSION
 
 SessionFactory = Callable[[], requests.Session]
 
-_ERROR_BODY_BYTES = 64 * 1024
+_ERROR_BODY_BYTES = 2**20
 _ERROR_BODY_SECONDS = 5.0
 _IDLE_SESSIONS = 32
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # which of them, their first bytes tell
@@ -78,6 +87,35 @@ def _hide_redirect(response: requests.Response, **_: Any) -> None:
         response.headers[_LOCATION] = response.headers.pop("Location")
 
 
+def _prepared(session: requests.Session, method: str, url: str) -> tuple[requests.PreparedRequest, dict[str, Any]]:
+    """A request without body and credentials, and what the environment and the session say about sending it."""
+    request = session.prepare_request(requests.Request(method, url, headers=_HEADERS, auth=_NoAuth()))
+    request.hooks = {"response": [*request.hooks["response"], _hide_redirect]}
+    settings: dict[str, Any] = {**session.merge_environment_settings(url, {}, True, None, None)}
+    settings["proxies"] = _usable(settings["proxies"], url)
+    return request, settings
+
+
+def _usable(proxies: Mapping[str, str], url: str) -> dict[str, str]:
+    """``proxies`` where the one for ``url`` can be used; none where it would carry a credential in the clear."""
+    proxy = requests.utils.select_proxy(url, proxies)
+    if proxy is None:
+        return dict(proxies)
+    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    try:
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(
+            f"The proxy for {urlsplit(url).hostname} is not a URL with a host, such as http://HOST:PORT. "
+            "Check HTTPS_PROXY and its like, or the proxies of your session.",
+            reason="PROXY_INVALID",
+        )
+    # http is for loopback alone, and a proxy elsewhere would be told what is meant for this machine.
+    return {} if url.startswith("http:") and not is_loopback(parts.hostname or "") else dict(proxies)
+
+
 class _NoAuth(requests.auth.AuthBase):
     """Keeps requests from asking ``.netrc``, whose entry would replace our credential."""
 
@@ -110,6 +148,8 @@ class Transport:
             return self._idle.pop()
         except IndexError:
             session = (self._session_factory or default_session)()
+        if not isinstance(session, requests.Session):
+            raise ConfigError(f"session_factory must return a requests.Session, not {type(session).__name__}.")
         session.cookies.set_policy(_NoNewCookies())
         for adapter in session.adapters.values():
             guard(adapter)
@@ -123,16 +163,15 @@ class Transport:
             session.close()
 
     def _prepare(self, session: requests.Session, method: str, url: str) -> tuple[requests.PreparedRequest, Any]:
+        if self._session_factory is not None:  # its sessions may differ, and change from call to call
+            return _prepared(session, method, url)
         # session.request() would read the environment, and build all of this, for each call: a third of its cost.
         environment = tuple(map(os.environ.get, _ENVIRONMENT))
         entry = self._templates.get((method, url))
         if entry is None or entry[0] != environment:
-            template = session.prepare_request(requests.Request(method, url, headers=_HEADERS, auth=_NoAuth()))
-            template.hooks = {"response": [*template.hooks["response"], _hide_redirect]}
-            settings = session.merge_environment_settings(url, {}, True, None, None)
             if len(self._templates) >= _TEMPLATES:
                 self._templates.clear()
-            entry = self._templates[method, url] = (environment, template, dict(settings))
+            entry = self._templates[method, url] = (environment, *_prepared(session, method, url))
         return entry[1].copy(), entry[2]
 
     def send(
@@ -187,6 +226,10 @@ class Transport:
         call.fresh = True
         try:
             return session.send(request, allow_redirects=False, timeout=(call.timeouts.connect, left), **settings)
+        except requests.HTTPError as exc:
+            if exc.response is None:
+                raise
+            return exc.response  # a hook of the session's raised for the status: what that means is decided later
         finally:
             active.call = outer
 
@@ -214,19 +257,22 @@ class Answer:
     @property
     def decoded(self) -> Any:
         """The body as JSON; None where it is none."""
+        lines = self.text.splitlines() if self.text.startswith("data:") else None
         try:
-            return json.loads(self.text)
+            # An error may be framed as the events would have been.
+            return json.loads(self.text if lines is None else "\n".join(line.removeprefix("data:") for line in lines))
         except (ValueError, RecursionError):
             return None
 
-    def error(self, secret: str) -> Optional[ApiError]:
-        """The error this answer is, by its status or by its body, rid of ``secret``; None where it is none."""
-        if self.status >= 400:
-            return api_error(self.status, self.text, headers=self.headers, secrets=(secret,))
+    def error(self, secrets: Collection[str]) -> Optional[ApiError]:
+        """The error this answer is, by its status or by its body, rid of ``secrets``; None where it is none."""
         decoded = self.decoded
+        if self.status >= 400:
+            body = self.text if decoded is None else decoded
+            return api_error(self.status, body, headers=self.headers, secrets=secrets)
         if find_error(decoded) is None:
             return None
-        return api_error(None, decoded, headers=self.headers, secrets=(secret,))
+        return api_error(None, decoded, headers=self.headers, secrets=secrets)
 
 
 class Exchange:
@@ -258,7 +304,8 @@ class Exchange:
         if self._open:
             self._open = False
             self.call.detach()
-            self._response.close()
+            if self._response.raw is not None:
+                self._response.close()
             if reusable:
                 self._transport.give_back(self._session, self._idle)
             else:
@@ -272,14 +319,19 @@ class Exchange:
             StreamInterrupted: the call was cancelled.
             ProtocolError: the content encoding is unknown or the compressed body was cut off.
         """
-        call, read = self.call, self._response.raw.read1
+        call = self.call
         try:
-            decompress = _decompressor(self.headers.get("Content-Encoding"))
+            content = getattr(self._response, "_content", False)
+            if content is not False:  # a hook of the session's has read it, or a test's adapter has made it up
+                yield self._response.content
+                return
+            read = reader(self._response.raw)
+            decompress = _decompressor(self.headers.get("Content-Encoding"), call.secrets)
             while True:
                 if not call.attached:  # else the connection does it
                     call.begin_read()
                     call.check()
-                data = read(RECEIVE_BYTES, decode_content=False)
+                data = read()
                 if not data:
                     break
                 if decompress is not None:
@@ -296,7 +348,7 @@ class Exchange:
             self.close()
 
     def answer(self, seconds: float = _ERROR_BODY_SECONDS) -> Answer:
-        """The body as text, at most 64 KiB and ``seconds`` of it; what could not be read is left out."""
+        """The body as text, at most 1 MiB and ``seconds`` of it; what could not be read is left out."""
         if 300 <= self.status < 400:  # nobody follows it, so what its body says is no matter
             return Answer(self.status, self.headers, "")
         left = self.call.remaining()
@@ -313,15 +365,15 @@ class Exchange:
                 raise
         finally:
             chunks.close()  # type: ignore[attr-defined]
-        return Answer(self.status, self.headers, bytes(data[:_ERROR_BODY_BYTES]).decode("utf-8", "replace"))
+        return Answer(self.status, self.headers, bytes(data[:_ERROR_BODY_BYTES]).decode("utf-8-sig", "replace"))
 
 
-def _decompressor(encoding: Optional[str]) -> Optional[Callable[[bytes], bytes]]:
+def _decompressor(encoding: Optional[str], secrets: Collection[str]) -> Optional[Callable[[bytes], bytes]]:
     """For a server that compresses although identity was asked for; unlike urllib3's it notices a cut-off end."""
     if encoding is None or encoding.strip().lower() in ("", "identity"):
         return None
     if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
-        raise ProtocolError(f"Expected an uncompressed body, came Content-Encoding {scrub(encoding)!r}.")
+        raise ProtocolError(f"Expected an uncompressed body, came Content-Encoding {scrub(encoding, secrets)!r}.")
     state = zlib.decompressobj(_GZIP_OR_ZLIB)
 
     def decompress(data: bytes) -> bytes:
@@ -330,7 +382,9 @@ def _decompressor(encoding: Optional[str]) -> Optional[Callable[[bytes], bytes]]
             raise ProtocolError("The compressed body ended before its end marker: it was cut off.")
         pieces = []
         while data:
-            if state.eof:  # a further member
+            if state.eof:
+                if not data.strip(b"\0"):
+                    break  # padding, as gzip's own tools pass over
                 state = zlib.decompressobj(_GZIP_OR_ZLIB)
             try:
                 pieces.append(state.decompress(data))

@@ -13,8 +13,6 @@ _PIECES_PER_BLOCK = 1024
 class _TextRun:
     """Neighbouring text parts that become one: collected, because joining pairs of strings would be quadratic."""
 
-    __slots__ = ("blocks", "pieces", "thought")
-
     def __init__(self, thought: bool) -> None:
         self.thought = thought
         self.blocks: list[str] = []
@@ -54,7 +52,7 @@ class Turn:
             candidate = candidates[0]  # type: ignore[index]
             (part,) = candidate["content"]["parts"]
             text = part["text"]
-            plain = len(part) == 1 and type(text) is str and not candidate.get("index")
+            plain = text and len(part) == 1 and type(text) is str and not candidate.get("index")
         except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             plain = False
         if plain:  # what nearly every chunk is: candidate 0 with one text part
@@ -99,6 +97,8 @@ class Turn:
         """Merge one part; returns its answer text."""
         text = part.get("text")
         thought = bool(part.get("thought"))
+        if not text and not (set(part) - {"text", "thought"}):
+            return ""  # it carries nothing, and comes between no two texts
         if isinstance(text, str) and not (set(part) - {"text", "thought"}):
             run = self._run
             if run is None or run.thought is not thought:

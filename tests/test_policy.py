@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Optional
 
@@ -29,6 +30,7 @@ from gemini_sync.errors import (
 )
 from gemini_sync.policy import ACCOUNT_SAFETY_REASONS, RULES, WAIT_LIMIT_SECONDS, Decision, Rule, decide, explain
 from gemini_sync.reply import Reply
+from tests.support import ROOT
 
 RETRY, FALL_BACK, FALL_BACK_MODEL, SURFACE = Decision
 _RPC = "type.googleapis.com/google.rpc."
@@ -76,6 +78,7 @@ TABLE: list[tuple[str, BaseException, Decision, str]] = [
     ("refresh refused: rapt", RefreshError("refused", code=400, reason="invalid_rapt"), FALL_BACK, "credentials"),
     ("refresh failed for good", RefreshError("503", code=503), FALL_BACK, "credentials"),
     ("redirect from the token endpoint", RefreshError("307", code=307), FALL_BACK, "credentials"),
+    ("proxy that is no URL", ConfigError("x", reason="PROXY_INVALID"), SURFACE, "proxy"),
     ("validation required", answered(403, "VALIDATION_REQUIRED"), FALL_BACK, "account"),
     ("validation required, found by us", CredentialsError("x", reason="VALIDATION_REQUIRED"), FALL_BACK, "credentials"),
     ("unsupported client", ApiError("x", reason="UNSUPPORTED_CLIENT"), FALL_BACK, "account"),
@@ -154,6 +157,16 @@ def test_table__in_the_middle_of_a_stream(error: BaseException, decision: Decisi
     # What broke a stream decides about the next call as it would have decided about this one.
     if isinstance(error, Exception):
         assert explain(interrupted(error)).rule == ("cancelled" if rule == "cancelled" else rule)
+
+
+def test_docs__have_the_table() -> None:
+    def code(text: str) -> str:
+        return re.sub(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b|\bRetry\.\w+|\bcancel\(\)", r"`\g<0>`", text)
+
+    head = ["| What happened | Decision | Because | Rule |", "|---|---|---|---|"]
+    rows = [f"| {code(rule.what)} | {rule.decision} | {code(rule.why)} | `{rule.name}` |" for rule in RULES]
+    page = (ROOT / "docs" / "fallback.md").read_text("utf-8")
+    assert [line for line in page.splitlines() if line.startswith("|")] == head + rows
 
 
 def test_every_rule__has_a_row_here() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from gemini_sync.errors import FinishReasonError, GeminiSyncError, ServerError, StreamInterrupted
 from gemini_sync.reply import Attempt, Journey, Reply
 from gemini_sync.response import Chunk
+
+PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
 
 def chunk(*parts: Any, usage: Any = None, **candidate: Any) -> Chunk:
@@ -46,7 +49,13 @@ def test_pickle__shows_what_came() -> None:
     assert repr(pickle.loads(pickle.dumps(reply))) == repr(reply).replace("'open'", "'closed'")
 
 
-@pytest.mark.parametrize("duplicate", [lambda one: pickle.loads(pickle.dumps(one)), copy.deepcopy])
+@pytest.mark.parametrize(
+    "duplicate",
+    [
+        *(partial(lambda protocol, one: pickle.loads(pickle.dumps(one, protocol)), protocol) for protocol in PROTOCOLS),
+        copy.deepcopy,
+    ],
+)
 @pytest.mark.parametrize(
     ("last", "error"), [(chunk("b", finishReason="OTHER"), FinishReasonError), (chunk("b"), StreamInterrupted)]
 )

@@ -73,6 +73,7 @@ TABLE = {
     "refresh failed in transit": Row(lambda: RefreshError("503", code=503), 1, "api_key", "api_key"),
     "no OAuth client": Row(lambda: ConfigError("Set one.", reason="OAUTH_CLIENT_REQUIRED"), 1, "api_key", "api_key"),
     "no project": Row(lambda: ConfigError("Set one.", reason="PROJECT_REQUIRED"), 1, "api_key", "api_key"),
+    "proxy that is no URL": Row(lambda: ConfigError("No URL.", reason="PROXY_INVALID"), 1, None, "oauth"),
     "validation required": Row(denied("VALIDATION_REQUIRED"), 1, "api_key", "api_key"),
     "unsupported client": Row(denied("UNSUPPORTED_CLIENT"), 1, "api_key", "api_key"),
     "terms of service": Row(denied("TOS_VIOLATION"), 1, "api_key", "api_key"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gemini_sync import GeminiSyncError
+from gemini_sync import BlockedError, GeminiSyncError
 from gemini_sync.testing.emulator import Emulator
 from tests.adapter_kit import Rig
 from tests.credentials_kit import together, told
@@ -161,7 +161,24 @@ def test_refused_refresh__tells_no_secret(rig: Rig, caplog: pytest.LogCaptureFix
     form = f"{file_token(rig, 'refresh')} {CLIENT_SECRET}"
     form = form if echo == "plain" else urllib.parse.quote_plus(form)
     rig.emulator.token.fail(400, times=None, error="invalid_grant", error_subtype=form, description=f"Sent: {form}")
-    check_silence(rig, caplog, *failures(rig))
+    shown = failures(rig)
+    assert any("Sent:" in str(item) for item in shown)
+    check_silence(rig, caplog, *shown)
+
+
+@pytest.mark.parametrize("refused", ["prompt", "answer"])
+@pytest.mark.parametrize("route", ["oauth", "api_key"])
+def test_verdict__tells_no_secret(rig: Rig, caplog: pytest.LogCaptureFixture, route: str, refused: str) -> None:
+    said = f"You sent {sent_to(route, rig)}."
+    if refused == "prompt":
+        chunk: dict[str, Any] = {"promptFeedback": {"blockReason": "SAFETY", "blockReasonMessage": said}}
+    else:
+        chunk = {"candidates": [{"finishReason": "SAFETY", "finishMessage": said}]}
+    getattr(rig.emulator, route).answer(chunks=[chunk])
+    with pytest.raises(BlockedError, match="You sent") as caught:
+        rig.adapter(**({} if route == "oauth" else {"oauth_creds_path": None})).generate("Hi")
+    texts = [caplog.text, str(caught.value), repr(caught.value), str(caught.value.finish_message)]
+    assert not [canary for canary in CANARIES if any(canary in text for text in texts)]
 
 
 def test_many_401s__at_once_tell_no_secret(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:

@@ -127,7 +127,7 @@ def test_connections__are_reused_after_an_error(emulator, body):
     assert (len(emulator.requests), emulator.connections_total) == (3, 1)
 
 
-@pytest.mark.parametrize("fault", [{"kind": "endless_error"}, {"kind": 500, "body": b"x" * 1_000_000}])
+@pytest.mark.parametrize("fault", [{"kind": "endless_error"}, {"kind": 500, "body": b"x" * 2_000_000}])
 def test_error_body__is_bounded(emulator, fault):
     emulator.api_key.fail(**fault, times=None)
     _, error = drain(ask(emulator))

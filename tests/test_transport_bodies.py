@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import json
 import logging
 import zlib
 
 import pytest
 import requests
 
-from gemini_sync import DeadlineExceeded, ProtocolError, ServerError, StreamInterrupted, Timeouts
+from gemini_sync import (
+    DeadlineExceeded,
+    InvalidRequestError,
+    ProtocolError,
+    QuotaError,
+    ServerError,
+    StreamInterrupted,
+    Timeouts,
+)
 from gemini_sync.call import Call
 from gemini_sync.connection import active
 from gemini_sync.testing.emulator import Emulator, default_text
@@ -99,12 +108,13 @@ def compressed(kind):
         "one member": gzip.compress(ANSWER),
         "two members": gzip.compress(ANSWER[:half]) + gzip.compress(ANSWER[half:]),
         "an empty member": gzip.compress(b"") + gzip.compress(ANSWER) + gzip.compress(b""),
+        "padded": gzip.compress(ANSWER) + b"\0" * 1000,
         "zlib": zlib.compress(ANSWER),
     }[kind]
 
 
 @pytest.mark.parametrize("pieces", [10**6, 7, 1])
-@pytest.mark.parametrize("kind", ["one member", "two members", "an empty member", "zlib"])
+@pytest.mark.parametrize("kind", ["one member", "two members", "an empty member", "padded", "zlib"])
 def test_compressed__is_whole(emulator, kind, pieces):
     encoding = "deflate" if kind == "zlib" else "gzip"
     emulator.api_key.answer(body=compressed(kind), headers={"Content-Encoding": encoding}, pieces=pieces)
@@ -255,3 +265,42 @@ def test_nested_call__of_a_session_of_the_users_own(emulator):
         assert exchange.answer().status == 404
     assert (seen, active.call) == ([call], None)
     transport.close()
+
+
+# --- the bodies of errors
+
+EXHAUSTED = {
+    "error": {
+        "code": 429,
+        "status": "RESOURCE_EXHAUSTED",
+        "message": "Come back later.",
+        "details": [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "QUOTA_EXHAUSTED"}],
+    }
+}
+ERROR_BODIES = {
+    "plain": json.dumps(EXHAUSTED).encode(),
+    "byte order mark": b"\xef\xbb\xbf" + json.dumps(EXHAUSTED).encode(),
+    "array": json.dumps([EXHAUSTED]).encode(),
+    "event": b"data: " + json.dumps(EXHAUSTED).encode() + b"\r\n\r\n",
+    "event of many lines": b"data: " + json.dumps(EXHAUSTED, indent=1).replace("\n", "\ndata: ").encode() + b"\n\n",
+    "large": json.dumps({"error": {**EXHAUSTED["error"], "message": "x" * 100_000}}).encode(),
+}
+
+
+@pytest.mark.parametrize("operation", ["stream", "count_tokens"])
+@pytest.mark.parametrize("body", ERROR_BODIES.values(), ids=ERROR_BODIES)
+def test_error_body__is_understood(emulator, tmp_path, body, operation):
+    emulator.api_key.fail(429, body=body, times=None)
+    with Rig(emulator, tmp_path) as rig:
+        adapter = rig.adapter(oauth_creds_path=None)
+        with pytest.raises(QuotaError) as caught:
+            list(adapter.stream("Why?")) if operation == "stream" else adapter.count_tokens("Why?")
+    assert (caught.value.reason, len(emulator.api_key.requests)) == ("QUOTA_EXHAUSTED", 1)
+    assert len(str(caught.value)) < 2200
+
+
+def test_error_body__says_nothing_to_a_terminal(emulator):
+    emulator.api_key.fail(400, message="bad \x1b]0;owned\x07field\x1b[2J\r\nhere", status="\x1b[1mODD")
+    with pytest.raises(InvalidRequestError) as caught:
+        list(ask(emulator))
+    assert str(caught.value) == "400 ODD: bad field here. Change the request."

@@ -32,6 +32,8 @@ def turn_of(*chunks: Chunk) -> Turn:
 
 # -- merging
 
+NOTHING: list[dict[str, Any]] = [{}, {"text": None}, {"thought": True}, {"text": "", "thought": True}]
+
 
 @pytest.mark.parametrize(
     ("parts", "merged"),
@@ -60,6 +62,11 @@ def turn_of(*chunks: Chunk) -> Turn:
             [{"text": "a"}, {"functionCall": {"name": "f"}, "x": [1]}, {"functionCall": {"name": "g"}}, {"text": "b"}],
         ),
         ([{"text": ""}], []),
+        *(([{"text": "a"}, nothing, {"text": "b"}], [{"text": "ab"}]) for nothing in NOTHING),
+        (
+            [{"text": "a", "thought": True}, {"text": ""}, {"text": "b", "thought": True}],
+            [{"text": "ab", "thought": True}],
+        ),
         ([{"text": "a"}, {"text": ""}, {"text": "b"}], [{"text": "ab"}]),
         ([{"text": "", "thought": True, "unknown": "s"}], [{"text": "", "thought": True, "unknown": "s"}]),
     ],

@@ -46,7 +46,7 @@ class Canned(BaseAdapter):
 
     def __init__(
         self,
-        body: Callable[[], io.RawIOBase],
+        body: Callable[[], io.IOBase],
         status: int = 200,
         headers: Optional[Mapping[str, str]] = None,
     ) -> None:
