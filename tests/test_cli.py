@@ -1,3 +1,5 @@
+"""Holds the command line to what each command writes where, and to the exit status it gives."""
+
 from __future__ import annotations
 
 import io
@@ -103,8 +105,15 @@ def test_ask__fallback_is_one_line_on_standard_error(with_oauth: Path, capsys: C
     assert cli.main(["ask", "hello"]) == 0
     out, err = capsys.readouterr()
     assert out == default_text("hello") + "\n"
-    assert err.startswith("gemini-sync: OAuth failed")
+    assert err.startswith("gemini-sync: OAuth failed (CredentialsError: ")
+    assert err.endswith("; the API key answers.\n")
     assert err.count("\n") == 1
+
+
+def test_ask__link_that_mends_the_fallback_is_shown(with_oauth: Path, emulator: Emulator, capsys: Captured) -> None:
+    emulator.oauth.fail(403, reason="VALIDATION_REQUIRED", link="https://example.com/validate", times=None)
+    assert cli.main(["ask", "hello"]) == 0
+    assert capsys.readouterr().err.count("https://example.com/validate") == 1
 
 
 def test_ask__token_limit_is_no_error_but_said(emulator: Emulator, capsys: Captured) -> None:

@@ -1,3 +1,5 @@
+"""Holds the command line to what a shell sees: exit statuses, pipes, terminals, signals."""
+
 from __future__ import annotations
 
 import os
@@ -52,6 +54,18 @@ def test_closed_stderr__does_not_hurt_the_answer(
     monkeypatch.setattr("sys.stderr", None)
     assert cli.main(["ask", "--thoughts", "hello"]) == 0
     assert capsys.readouterr().out == "The answer.\n"
+
+
+@POSIX
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8", "POSIX"])
+@pytest.mark.parametrize("way", ["standard input", "argument"])
+def test_prompt__that_is_no_text(locale: str, way: str) -> None:
+    """Containers run with such locales, under which Python itself lets any byte pass."""
+    given = b"\xff\xfe prompt"
+    arguments = ["-"] if way == "standard input" else [os.fsdecode(given)]
+    done = run_python(*ASK, *arguments, given=os.fsdecode(given), errors="surrogateescape", env={"LC_ALL": locale})
+    assert done.returncode == 2
+    assert f"gemini-sync ask: error: {'the prompt' if way == 'argument' else way} is not utf-8 text" in done.stderr
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

@@ -1,3 +1,5 @@
+"""Holds the demo to showing the fallback, to noticing when it does not, and to leaving nothing behind."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""Holds the package to what gets installed, and the README and the pages to code that runs."""
+
 from __future__ import annotations
 
 import configparser
