@@ -27,7 +27,7 @@ _FIELD = re.compile(rb"(?:data|event|id|retry)(?::|$)|:")
 _JSON_STRING = re.compile(
     rb'"(?:[^"\\]+|\\.?)*"?'
 )  # also one that is not closed: a match never fails, so none is tried twice
-_LARGE_BLOCK_BYTES = 64 * 1024
+_LARGE_BLOCK_BYTES = 2 * 1024  # sseclient copies a block nine times
 _STAND_IN = b"data:\n\n"
 
 
@@ -76,7 +76,6 @@ class _Framer:
         self._skip_newline = False  # the last byte was a CR: an LF that follows belongs to it
 
     def __iter__(self) -> Iterator[bytes]:
-        max_bytes = min(_LARGE_BLOCK_BYTES, self._max_event_bytes)
         for chunk in _without_bom(self._chunks):
             if self._is_within():
                 # Only up to the next blank line: a burst must not go on in this lane because one read ended in it.
@@ -85,14 +84,29 @@ class _Framer:
                 yield from self._feed(chunk[:end])
                 chunk = chunk[end:]
             if not self._is_within():
-                end = _plain_end(chunk, max_bytes)
-                if end:
-                    yield chunk[:end]
-                    chunk = chunk[end:]
+                begin = start = 0
+                for end, stop in _plain_blocks(chunk, self._max_event_bytes):
+                    if end - start > _LARGE_BLOCK_BYTES:
+                        yield from self._pass(chunk[begin:start])
+                        value = chunk[start + (6 if chunk[start + 5 : start + 6] == b" " else 5) : end]
+                        self.instead = Event(data=value.decode("utf-8", "replace"))  # type: ignore[call-arg]
+                        del value
+                        yield _STAND_IN
+                        begin = stop
+                    start = stop
+                yield from self._pass(chunk[begin:start])
+                chunk = chunk[start:]
             if chunk:
                 yield from self._feed(chunk)
             del chunk
         yield from self._end()
+
+    def _pass(self, blocks: bytes) -> Iterator[bytes]:
+        """Complete blocks, as they are where sseclient can decode them."""
+        if _is_utf8(blocks):
+            yield blocks
+        else:
+            yield from self._feed(blocks)
 
     def _is_within(self) -> bool:
         """True while something has begun whose end has not come."""
@@ -225,22 +239,22 @@ def _without_bom(chunks: Iterable[bytes]) -> Iterator[bytes]:
     return chain([start[len(_BOM) :] if start.startswith(_BOM) else start], rest)
 
 
-def _plain_end(chunk: bytes, max_bytes: int) -> int:
-    """How far ``chunk`` is what servers send nearly always, blocks of one ``data`` line each: sseclient can have them.
+def _plain_blocks(chunk: bytes, max_bytes: int) -> Iterator[tuple[int, int]]:
+    """Where the line and the block end, of each block that is what servers send nearly always: one ``data`` line.
 
-    It looks for single bytes only: those searches run at the speed of memory, all others a byte at a time.
+    Ends at the first that is not, or not whole. It looks for single bytes only: those searches run at the speed of
+    memory, all others a byte at a time.
     """
     crlf = b"\r" in chunk
     line_end, separator = (b"\r", b"\r\n\r\n") if crlf else (b"\n", b"\n\n")
-    size, position = len(separator), 0
-    while chunk.startswith(b"data:", position):
-        end = chunk.find(line_end, position)
-        if chunk[end : end + size] != separator or end - position > max_bytes:
-            break
-        if crlf and chunk.find(b"\n", position, end) >= 0:
-            break
-        position = end + size
-    return position if _is_utf8(chunk) else 0
+    size, start = len(separator), 0
+    while chunk.startswith(b"data:", start):
+        end = chunk.find(line_end, start)
+        stop = end + size
+        if chunk[end:stop] != separator or end - start > max_bytes or (crlf and chunk.find(b"\n", start, end) >= 0):
+            return
+        yield end, stop
+        start = stop
 
 
 def _is_utf8(block: bytes) -> bool:
