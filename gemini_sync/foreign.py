@@ -20,7 +20,7 @@ FOREIGN = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPExceptio
 
 
 def map_error(exc: BaseException, call: Call, url: str) -> GeminiSyncError:
-    """Our error for a foreign one; the state of ``call`` says more than the type (WIRE: requests facts).
+    """Our error for a foreign one; the state of ``call`` says more than the type.
 
     Takes the traceback off ``exc``: urllib3's frames keep their errors, so all would live until garbage is collected.
     """

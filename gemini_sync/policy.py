@@ -28,7 +28,7 @@ from gemini_sync.errors import (
 
 WAIT_LIMIT_SECONDS = 10.0
 
-# After these the account itself is at stake: the route is not tried again, whatever is repaired (WIRE section 2).
+# After these the account itself is at stake: the route is not tried again, whatever is repaired.
 ACCOUNT_SAFETY_REASONS = frozenset({"TOS_VIOLATION", "UNSUPPORTED_CLIENT", "VALIDATION_REQUIRED"})
 _LONG_QUOTA_REASONS = frozenset({"QUOTA_EXHAUSTED", "INSUFFICIENT_G1_CREDITS_BALANCE"})
 _NO_QUOTA_AT_ALL = re.compile(r"\blimit: 0(?!\.?\d)")

@@ -24,7 +24,7 @@ _LARGEST_BYTES = 2**20
 # Time stamps of files advance in steps of up to 10 ms; a file changed again within one looks unchanged.
 _SETTLED_NANOSECONDS = 50_000_000
 _REPLACE_TRIES = 3
-_LOG_IN = "Log in with the Gemini CLI or with 'gcloud auth application-default login', or name another file."
+_LOG_IN = "Log in anew, for example with 'gcloud auth application-default login', or name another file."
 
 #: mtime in nanoseconds, size in bytes, inode: changes whenever the file does.
 Signature = tuple[int, int, int]
@@ -133,7 +133,7 @@ def _login(path: str, document: Any) -> Login:
         raise CredentialsError(
             f"The credentials file {path} is of the type {kind!r:.40}. Give oauth_creds_path a google-auth Credentials "
             "object instead of the path, such as google.auth.load_credentials_from_file() returns "
-            "(pip install 'gemini-sync[google-auth]')."
+            "(pip install google-auth)."
         )
     access_token, refresh_token, client_id, client_secret = (
         _secret(path, document, name) for name in ("access_token", "refresh_token", "client_id", "client_secret")

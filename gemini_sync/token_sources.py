@@ -147,9 +147,7 @@ class GoogleAuthSource:
         try:
             requests = importlib.import_module("google.auth.transport.requests")
         except ImportError as exc:
-            raise ConfigError(
-                "Refreshing google-auth credentials needs google-auth: pip install 'gemini-sync[google-auth]'."
-            ) from exc
+            raise ConfigError("Refreshing google-auth credentials needs google-auth: pip install google-auth.") from exc
         with foreign_session(call, _GOOGLE_AUTH_SECONDS) as session:
             session.max_redirects = 0  # the refresh token would go along
             try:

@@ -207,10 +207,6 @@ def test_sleep__at_most_until_the_total_deadline() -> None:
     assert clock.slept == [4, 6]
 
 
-def test_sleep__for_real() -> None:
-    Call().start().sleep(0)
-
-
 def test_sleep__cancelled_before_it() -> None:
     call, clock = call_with(total=None)
     call.cancel()

@@ -1,4 +1,4 @@
-"""Holds the exercise of DESIGN 1.1: OAuth broken on purpose, one visible message, no way back but reset()."""
+"""Holds the exercise that proves the point: OAuth broken on purpose, one visible message, no way back but reset()."""
 
 from __future__ import annotations
 

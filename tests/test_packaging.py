@@ -140,10 +140,18 @@ def test_readme__example_of_a_test(tmp_path: Path) -> None:
     names["test_my_code"](tmp_path)
 
 
-def test_docs__examples_compile() -> None:
-    pages = [README, *(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))]
-    blocks = [block for page in pages for block in _python_blocks(page)]
-    assert len(blocks) >= 6
+@pytest.mark.parametrize("page", ["quickstart.md", "testing.md"])
+def test_docs__examples_run(user: dict[str, Any], page: str) -> None:
+    blocks = _python_blocks((ROOT / "docs" / page).read_text(encoding="utf-8"))
+    assert blocks
+    for block in blocks:  # a later one goes on where the first ended
+        exec(block, user)
+    user["adapter"].close()
+
+
+def test_examples__with_credentials_of_the_readers_own_compile() -> None:
+    blocks = [*_python_blocks(README), *_python_blocks((ROOT / "docs" / "credentials.md").read_text(encoding="utf-8"))]
+    assert len(blocks) >= 4
     for block in blocks:
         compile(block, "example", "exec")
 

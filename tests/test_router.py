@@ -1,4 +1,4 @@
-"""Holds the router to the decision table (DESIGN section 3), with backends that play each failure."""
+"""Holds the router to the decision table, with backends that play each failure."""
 
 from __future__ import annotations
 

@@ -303,7 +303,7 @@ def test_google_auth__failure_without_words() -> None:
 
 def test_google_auth__not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "google.auth.transport.requests", None)
-    with pytest.raises(ConfigError, match=r"gemini-sync\[google-auth\]"):
+    with pytest.raises(ConfigError, match="pip install google-auth"):
         fetch(_of(_Fake()))
 
 

@@ -53,8 +53,10 @@ def imports(bench: Bench) -> Result:
             _import(statement, cache)
         samples = paired({statement: partial(seconds, statement) for statement in seen}, bench.rounds * _ROUNDS_MORE)
     memory = {statement: median(peak for _, peak, _ in found) for statement, found in seen.items()}
-    rows = [Row(statement, peak, peak / memory[_BASE]) for statement, peak in memory.items()]
-    result = Result([table("import", "ms", samples, MILLI), Table("import: memory", "MiB, peak resident set", rows)])
+    result = Result([table("import", "ms", samples, MILLI)])
+    if memory[_BASE]:  # known on Linux alone
+        rows = [Row(statement, peak, peak / memory[_BASE]) for statement, peak in memory.items()]
+        result.tables.append(Table("import: memory", "MiB, peak resident set", rows))
     result.expect(f"CPU of {_OURS} / {_BASE}", ratio(samples, _OURS, _BASE), 1.25)
     result.expect("imports of gemini_sync that bring its command line along", sum(cli for *_, cli in seen[_OURS]), 0)
     return result

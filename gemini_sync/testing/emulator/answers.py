@@ -11,7 +11,7 @@ from typing import Any
 
 from gemini_sync.testing.emulator.wire import JSON_TYPE, SSE_TYPE, Pace, Response, json_response
 
-#: A signature is bound to the endpoint that made it; the other one refuses it (WIRE.md section 5).
+#: A signature is bound to the endpoint that made it; the other one refuses it.
 SIGNATURES = {
     route: base64.b64encode(f"emulator thought signature of {route}".encode()).decode()
     for route in ("oauth", "api_key")
@@ -195,7 +195,7 @@ def merge(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def envelope(chunk: Any, call: Call) -> dict[str, Any]:
-    """One event of the OAuth route around a chunk (WIRE.md section 2)."""
+    """One event of the OAuth route around a chunk (GC code_assist/converter.ts)."""
     return {"response": chunk, "traceId": f"{call.number:016x}"}
 
 

@@ -32,7 +32,7 @@ def status_body(
     fields: Mapping[str, str] | None = None,
     details: Iterable[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """`{"error": …}` with the details that the arguments ask for (WIRE.md section 4).
+    """`{"error": …}` with the details that the arguments ask for (https://aip.dev/193).
 
     `reason`, `domain` and `metadata` make an ErrorInfo, `retry_delay` ("2s", or seconds and nanos) a
     RetryInfo, `quota_id` a QuotaFailure, `link` a Help, `fields` (field -> description) a BadRequest;

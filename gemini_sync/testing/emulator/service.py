@@ -14,7 +14,7 @@ from gemini_sync.testing.emulator.wire import Recorded, Response, json_response
 
 _METHODS = "(?P<method>streamGenerateContent|generateContent|countTokens)"
 
-#: What each route serves (WIRE.md sections 1 to 3).
+#: What each route serves (ai.google.dev/api; GC code_assist/server.ts).
 _ENDPOINTS = {
     "token": re.compile(r"POST /(?P<method>token)"),
     "oauth": re.compile(r"POST /v1internal:" + _METHODS),

@@ -1,4 +1,4 @@
-"""Holds every request on the wire to WIRE.md: path, query, headers and body, and no credential where it could leak."""
+"""Holds every request on the wire to what the services want, and to no credential where it could leak."""
 
 from __future__ import annotations
 

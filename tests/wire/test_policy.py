@@ -1,4 +1,4 @@
-"""Holds the decision table (DESIGN section 3) to requests counted on real sockets: faults before the first chunk."""
+"""Holds the decision table to requests counted on real sockets: faults before the first chunk."""
 
 from __future__ import annotations
 
