@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
+from gemini_sync.details import LONGEST_SECONDS
 from gemini_sync.errors import ConfigError
 
 _NOT_IN_A_BASE_URL = re.compile(r"[@?#\s\x00-\x1f]")
@@ -90,15 +91,12 @@ class OAuthClient:
         object.__setattr__(self, "secret", check_secret(self.secret, "OAuthClient.secret"))
 
 
-_LONGEST_SECONDS = 1e9  # what sockets and locks take everywhere
-
-
 def _check_number(name: str, value: object, *, minimum: float = 0.0, above: bool = True) -> None:
     good = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not good or not (value > minimum if above else value >= minimum):  # type: ignore[operator]
         raise ConfigError(f"{name} must be a number {'above' if above else 'of at least'} {minimum:g}, not {value!r}.")
-    if _LONGEST_SECONDS < value < math.inf:  # type: ignore[operator]
-        raise ConfigError(f"{name} must be at most {_LONGEST_SECONDS:g} seconds, not {value!r}. None is no limit.")
+    if LONGEST_SECONDS < value < math.inf:  # type: ignore[operator]
+        raise ConfigError(f"{name} must be at most {LONGEST_SECONDS:g} seconds, not {value!r}. None is no limit.")
 
 
 @dataclass(frozen=True)

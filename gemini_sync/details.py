@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Optional
 
-_LONGEST_SECONDS = 1e9  # no wait in Python takes more than a few times that
+LONGEST_SECONDS = 1e9  # no wait in Python takes more than a few times that
 
 
 def text_of(value: Any) -> Optional[str]:
@@ -53,7 +53,7 @@ def retry_after_header(value: Optional[str], now: Optional[float] = None) -> Opt
         at = calendar.timegm(parsedate_to_datetime(value).utctimetuple())  # a date without a zone is in UTC, too
     except (TypeError, ValueError, IndexError, OverflowError):
         return None
-    return min(max(0.0, at - (time.time() if now is None else now)), _LONGEST_SECONDS)
+    return min(max(0.0, at - (time.time() if now is None else now)), LONGEST_SECONDS)
 
 
 def first_hint(
@@ -71,4 +71,4 @@ def first_hint(
         _seconds(metadata.get("quotaResetDelay")) if isinstance(metadata, dict) else None,
         _seconds(in_text.group(1)) if in_text else None,
     ]
-    return next((min(seconds, _LONGEST_SECONDS) for seconds in hints if seconds is not None), None)
+    return next((min(seconds, LONGEST_SECONDS) for seconds in hints if seconds is not None), None)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from gemini_sync.config import Retry
 from gemini_sync.errors import (
     ApiError,
     AuthError,
@@ -26,7 +27,7 @@ from gemini_sync.errors import (
     quota_ids,
 )
 
-WAIT_LIMIT_SECONDS = 10.0
+WAIT_LIMIT_SECONDS = Retry.wait_limit
 
 # After these the account itself is at stake: the route is not tried again, whatever is repaired.
 ACCOUNT_SAFETY_REASONS = frozenset({"TOS_VIOLATION", "UNSUPPORTED_CLIENT", "VALIDATION_REQUIRED"})

@@ -141,7 +141,7 @@ class _Framer:
                 lines.append(line)
             del line
         while lines:
-            yield from self._take(lines.pop().rstrip(b"\r\n"))
+            yield from self._sort(lines.pop().rstrip(b"\r\n"))
         self._hold(self._line, unfinished)
 
     def _end_line(self, chunk: bytes) -> Union[bytes, str]:
@@ -169,7 +169,7 @@ class _Framer:
         if data:
             where.append(data)
 
-    def _take(self, line: bytes) -> Iterator[bytes]:
+    def _sort(self, line: bytes) -> Iterator[bytes]:
         """Sort one complete line; the blocks it completes."""
         if _FIELD.match(line):
             self._close_foreign()
@@ -220,7 +220,7 @@ class _Framer:
             line = b"".join(self._line)
             self._line.clear()
             self._held -= len(line)
-            yield from self._take(line)
+            yield from self._sort(line)
         self._close_foreign()
         data = "\n".join(_values(self._block, b"data"))
         if not data or not _is_json(data):
