@@ -24,8 +24,9 @@ from gemini_sync.reply import Reply
 from gemini_sync.request import DEFAULT_MODEL, Contents, SystemInstruction, build, check_model
 from gemini_sync.rest import GenerationConfig, SafetySetting, Tool, ToolConfig
 from gemini_sync.router import Policy, Router, notify_stderr
+from gemini_sync.sessions import SessionFactory
 from gemini_sync.sticky import API_KEY, OAUTH, FallbackEvent, RouteStatus
-from gemini_sync.transport import SessionFactory, Transport
+from gemini_sync.transport import Transport
 
 
 class GeminiDualAdapter:

@@ -12,11 +12,13 @@ from gemini_sync.call import Call
 from gemini_sync.config import Endpoints, check_secret
 from gemini_sync.credentials import Token
 from gemini_sync.errors import ApiError, AuthError, ProtocolError, api_error, find_error
+from gemini_sync.exchange import Answer, Exchange
 from gemini_sync.request import Request
 from gemini_sync.response import Chunk
 from gemini_sync.scrub import snippet
+from gemini_sync.sessions import refuse_redirect
 from gemini_sync.sticky import API_KEY, OAUTH
-from gemini_sync.transport import Answer, Exchange, Transport, refuse_redirect
+from gemini_sync.transport import Transport
 
 DEFAULT_MAX_EVENT_BYTES = 64 * 2**20
 _COUNT_SECONDS = 30.0

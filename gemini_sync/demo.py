@@ -11,9 +11,9 @@ from gemini_sync.adapter import GeminiDualAdapter
 from gemini_sync.config import Endpoints, OAuthClient
 from gemini_sync.errors import GeminiSyncError
 from gemini_sync.router import notify_stderr
+from gemini_sync.sessions import default_session
 from gemini_sync.sticky import FallbackEvent
 from gemini_sync.testing.emulator import Emulator, default_text
-from gemini_sync.transport import default_session
 
 if TYPE_CHECKING:
     import requests

@@ -22,8 +22,9 @@ from gemini_sync.errors import (
 )
 from gemini_sync.flight import SingleFlight
 from gemini_sync.scrub import snippet
+from gemini_sync.sessions import refuse_redirect
 from gemini_sync.token_sources import Token
-from gemini_sync.transport import Transport, refuse_redirect
+from gemini_sync.transport import Transport
 
 _ANSWER_SECONDS = 30.0
 _POLL_SECONDS = 5.0

@@ -14,10 +14,12 @@ from gemini_sync.call import Call
 from gemini_sync.config import OAuthClient, check_secret
 from gemini_sync.details import retry_after_header
 from gemini_sync.errors import ConfigError, GeminiSyncError, ProtocolError, RefreshError, TransportError, find_error
+from gemini_sync.exchange import Answer
 from gemini_sync.flight import ends_the_call
 from gemini_sync.retrying import error_of, retry_if, run
 from gemini_sync.scrub import scrub, snippet
-from gemini_sync.transport import Answer, Transport, refuse_redirect
+from gemini_sync.sessions import refuse_redirect
+from gemini_sync.transport import Transport
 
 _log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from gemini_sync.errors import ConfigError, CredentialsError, GeminiSyncError, R
 from gemini_sync.flight import ends_the_call
 from gemini_sync.foreign import map_error
 from gemini_sync.scrub import snippet
-from gemini_sync.transport import foreign_session
+from gemini_sync.sessions import foreign_session
 
 # google-auth refreshes 225 s ahead; a token that lives shorter than an hour has its windows shortened alike.
 _USUAL_LIFETIME_SECONDS = 3600.0

@@ -16,8 +16,9 @@ import pytest
 from gemini_sync.call import Call
 from gemini_sync.config import Endpoints, OAuthClient
 from gemini_sync.credentials import Credentials, credentials_for
+from gemini_sync.exchange import Answer
 from gemini_sync.testing.emulator import Emulator
-from gemini_sync.transport import Answer, Transport
+from gemini_sync.transport import Transport
 
 CLIENT = OAuthClient("kit-client-id", "kit-client-secret")
 NOW = 1_900_000_000.0

@@ -23,8 +23,8 @@ from gemini_sync.errors import (
     ProtocolError,
     StreamInterrupted,
 )
+from gemini_sync.sessions import default_session
 from gemini_sync.testing.emulator import Emulator, default_text
-from gemini_sync.transport import default_session
 from tests.adapter_kit import Gate, Rig, in_thread
 
 

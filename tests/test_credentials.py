@@ -17,8 +17,8 @@ from gemini_sync.errors import (
     StreamInterrupted,
     TransportError,
 )
+from gemini_sync.exchange import Answer
 from gemini_sync.testing.emulator import Emulator
-from gemini_sync.transport import Answer
 from tests.credentials_kit import Clock, Counter, ScriptedTransport, fetch, scripted, warnings_in, write_file
 
 _DOWN = Answer(503, {}, "down")

@@ -15,9 +15,9 @@ from gemini_sync import token_file
 from gemini_sync.call import Call
 from gemini_sync.credentials import Credentials
 from gemini_sync.errors import RefreshError
+from gemini_sync.exchange import Answer
 from gemini_sync.testing.emulator import Emulator
 from gemini_sync.token_sources import Token
-from gemini_sync.transport import Answer
 from tests.adapter_kit import Gate, in_thread
 from tests.credentials_kit import (
     Clock,

@@ -11,7 +11,7 @@ import pytest
 
 from gemini_sync.call import Call
 from gemini_sync.errors import ConfigError, CredentialsError, RefreshError
-from gemini_sync.transport import Answer
+from gemini_sync.exchange import Answer
 from tests.credentials_kit import Clock, Counter, ScriptedTransport, fetch, scripted, warnings_in, write_file
 
 _REFUSED = Answer(400, {}, '{"error": "invalid_grant"}')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +18,9 @@ _FLOORS = (
     ("config", "retrying"),
     ("call", "policy", "request", "response", "sse", "sticky"),
     ("connection", "flight", "foreign", "token_file", "turn"),
-    ("reply", "transport"),
-    ("token_endpoint", "token_sources"),
+    ("exchange", "reply", "sessions"),
+    ("token_sources", "transport"),
+    ("token_endpoint",),
     ("file_source",),
     ("credentials",),
     ("project",),
@@ -31,7 +33,13 @@ _FLOORS = (
 _FLOOR_OF = {f"gemini_sync.{name}": floor for floor, names in enumerate(_FLOORS) for name in names}
 _EMULATOR = "gemini_sync.testing.emulator"
 _LIBRARIES = {
-    "requests": {"gemini_sync.connection", "gemini_sync.foreign", "gemini_sync.transport"},
+    "requests": {
+        "gemini_sync.connection",
+        "gemini_sync.exchange",
+        "gemini_sync.foreign",
+        "gemini_sync.sessions",
+        "gemini_sync.transport",
+    },
     "urllib3": {"gemini_sync.connection", "gemini_sync.foreign"},
     "sseclient": {"gemini_sync.sse"},
     "tenacity": {"gemini_sync.retrying", "gemini_sync.router", "gemini_sync.token_endpoint"},
@@ -121,3 +129,10 @@ def test_module__opens_with_a_sentence_and_evaluates_no_annotation(module: str) 
     annotated = any(isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AnnAssign)) for node in tree.body)
     if annotated:  # X | None, say, cannot be evaluated on Python 3.9
         assert any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
+
+
+def test_docs__have_the_floors() -> None:
+    page = (ROOT / "docs" / "house.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (.*?) \| .* \|$", page, re.MULTILINE)
+    told = [(int(floor), name) for floor, names in rows for name in re.findall(r"`(\w+)`", names)]
+    assert told == [(floor, name) for floor, names in enumerate(_FLOORS) for name in names]

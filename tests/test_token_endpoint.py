@@ -19,9 +19,10 @@ from gemini_sync.errors import (
     StreamInterrupted,
     TransportError,
 )
+from gemini_sync.exchange import Answer
 from gemini_sync.testing.emulator import Emulator
 from gemini_sync.token_endpoint import Refreshed, refresh
-from gemini_sync.transport import Answer, Transport
+from gemini_sync.transport import Transport
 from tests.credentials_kit import CLIENT, Clock, Counter, ScriptedTransport, Slept
 
 _URL = "https://token.example/token"
