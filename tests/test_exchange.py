@@ -1,4 +1,4 @@
-"""What the transport makes of bodies: redirects unread, compressed ones whole or refused, errors read within bounds."""
+"""Holds responses to what is made of them: redirects unread, compressed bodies whole, errors read within bounds."""
 
 from __future__ import annotations
 
