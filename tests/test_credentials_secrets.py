@@ -11,12 +11,14 @@ from urllib.parse import quote_plus
 
 import pytest
 
+from gemini_sync import token_file
 from gemini_sync.call import Call
 from gemini_sync.config import Endpoints
 from gemini_sync.errors import GeminiSyncError
 from gemini_sync.project import load_code_assist
 from gemini_sync.testing.emulator import Emulator
-from tests.credentials_kit import Slept, emulated, told, write_file
+from gemini_sync.token_endpoint import Refreshed
+from tests.credentials_kit import Clock, ScriptedTransport, Slept, emulated, scripted, told, write_file
 
 # No shape that a general pattern would find: only knowing them removes them.
 _SECRETS = {
@@ -126,3 +128,14 @@ def test_project_faults(log: pytest.LogCaptureFixture, answer: Any) -> None:
         with pytest.raises(GeminiSyncError) as caught:
             load_code_assist(_ACCESS, endpoints=Endpoints(**emulator.urls))
     assert _leaks(log.text, told(caught.value)) == []
+
+
+def test_values__tell_no_secret(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "c.json", **_SECRETS, client_id="some-id")
+    stored = token_file.read(str(path), Call())
+    source = scripted(path, ScriptedTransport(), Clock())._source
+    held = source.look(Call()).held
+    refreshed = Refreshed(_ACCESS, 3600.0, _REFRESH, {"id_token": _SECRETS["id_token"]})
+    assert held is not None
+    for value in (stored, stored.login, stored.login.client, source.look(Call()), held, held.token, refreshed, source):
+        assert "canary" not in f"{value!r} {value}"

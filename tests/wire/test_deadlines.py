@@ -201,7 +201,8 @@ def test_total__ends_a_stream_that_goes_on(server, route):
     with watchdog(server.stop):
         texts, error = drain(ask(server, route, timeouts=limits(total=SHORT)))
     assert type(error) is (StreamInterrupted if texts else DeadlineExceeded)
-    assert (deadline_of(error), len(script.requests)) == ("total", 1)
+    assert deadline_of(error) == "total"
+    assert len(script.requests) <= 1  # none where connecting alone took a busy machine so long
     assert server.wait_closed()
 
 
@@ -213,7 +214,8 @@ def test_total__surfaces_before_the_first_chunk(emulator, tmp_path, fault):
         _, error = drain(adapter.stream("Why?"))
         assert not adapter.fallback_active
     assert (deadline_of(error), rig.flips) == ("total", [])
-    assert (len(emulator.oauth.requests), len(emulator.api_key.requests)) == (1, 0)
+    assert len(emulator.oauth.requests) <= 1
+    assert not emulator.api_key.requests
 
 
 def test_total__does_not_wait_for_a_try_it_would_not_live_to_see(emulator):
