@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, Optional, TextIO
@@ -14,11 +15,17 @@ from typing import Any, Optional, TextIO
 from gemini_sync.adapter import GeminiDualAdapter
 from gemini_sync.errors import GeminiSyncError
 from gemini_sync.reply import Reply
-from gemini_sync.scrub import printable
 from gemini_sync.sticky import FallbackEvent
 from gemini_sync.version import VERSION
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130  # wrong usage is 2, by argparse
+
+# What could move a terminal's cursor, recolour, retitle or reorder it: escape sequences, then every control character
+# but newline and tab, and the bidirectional overrides and isolates.
+_UNSAFE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c\x9d]*(?:\x07|\x1b\\|\x9c)"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+)
 
 
 class Output:
@@ -43,7 +50,7 @@ class Output:
 
     def write(self, text: str, *, dim: bool = False) -> None:
         if self._terminal:
-            text = printable(text)
+            text = _UNSAFE.sub("", text)
         if not text:
             return
         self._in_line = not text.endswith("\n")

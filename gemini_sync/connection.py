@@ -188,6 +188,7 @@ class _GuardedMixin:
     def request(self, *args: Any, **kwargs: Any) -> None:
         if active.call is None:  # of a session that its owner uses for other things, too
             super().request(*args, **kwargs)  # type: ignore[misc]
+            self._used = True
             return
         if self.sock is not None:
             active.call.fresh = not self._used
@@ -259,6 +260,8 @@ def reader(raw: Any) -> Callable[[], bytes]:
     """Reads the body behind a requests response, still encoded, a piece at a time and ``b""`` at its end."""
     if isinstance(raw, BaseHTTPResponse):
         return functools.partial(raw.read1, RECEIVE_BYTES, decode_content=False)
+    if raw is None:
+        return bytes
     return functools.partial(getattr(raw, "read1", None) or raw.read, RECEIVE_BYTES)  # any file, of a test's adapter
 
 

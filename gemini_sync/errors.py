@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gemini_sync.reply import Attempt, Reply
 
 
-_MESSAGE_CHARACTERS = 2000
+_MESSAGE_CHARACTERS = 10_000
 
 _Self = TypeVar("_Self", bound="GeminiSyncError")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Optional
@@ -29,10 +30,11 @@ class Answer:
     @property
     def decoded(self) -> Any:
         """The body as JSON; None where it is none."""
-        lines = self.text.splitlines() if self.text.startswith("data:") else None
+        # An error may be framed as the events would have been; no line of JSON begins like that.
+        block = re.split("\r\n\r\n|\n\n|\r\r", self.text, maxsplit=1)[0]
+        framed = [line[len("data:") :] for line in re.split("[\r\n]+", block) if line.startswith("data:")]
         try:
-            # An error may be framed as the events would have been.
-            return json.loads(self.text if lines is None else "\n".join(line.removeprefix("data:") for line in lines))
+            return json.loads("\n".join(framed) or self.text)
         except (ValueError, RecursionError):
             return None
 

@@ -100,8 +100,9 @@ class FileSource:
                 taken = ours._replace(signature=signature)
             else:
                 held = _held(login)
-                if ours is not None and ours.unsaved and login.refresh_token == ours.refresh_token:
-                    held = _fresher(held, ours.held)
+                if ours is not None and ours.refresh_token is not None and ours.refresh_token == login.refresh_token:
+                    spent = held is None or self._clock() >= held.mandatory_at
+                    held = _fresher(held, ours.held) if spent or ours.unsaved else held
                 taken = _FileSnapshot(signature, login, login.refresh_token, held)
             if taken == ours:
                 return ours  # the very one, so that whoever reads the same overtakes nobody

@@ -16,16 +16,19 @@ from gemini_sync.call import Call, cancelled_error
 from gemini_sync.errors import GeminiSyncError, ProtocolError, TransportError
 from gemini_sync.scrub import scrub
 
-FOREIGN = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError)
+_LIBRARIES = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException)
+FOREIGN = (*_LIBRARIES, OSError)
 
 
 def map_error(exc: BaseException, call: Call, url: str) -> GeminiSyncError:
     """Our error for a foreign one; the state of ``call`` says more than the type.
 
-    Takes the traceback off ``exc``: urllib3's frames keep their errors, so all would live until garbage is collected.
+    Takes the tracebacks off what requests and urllib3 raised: urllib3's frames keep their errors, so all of them, and
+    the caller's, would live until garbage is collected. A plain OSError may be of a hook or an adapter of the user's.
     """
-    for cause in _causes(exc):
-        cause.__traceback__ = None
+    if isinstance(exc, _LIBRARIES):
+        for cause in _causes(exc):
+            cause.__traceback__ = None
     if call.cancelled:
         return cancelled_error()
     remaining = call.remaining()

@@ -114,11 +114,11 @@ RULES: tuple[Rule, ...] = (
         "the caller wants it over.",
     ),
     Rule(
-        "proxy",
-        "a proxy that is no URL",
-        _reason("PROXY_INVALID"),
+        "setting",
+        "a proxy that is no URL, a session_factory that makes no session",
+        _reason("PROXY_INVALID", "SESSION_INVALID"),
         Decision.SURFACE,
-        "the other route goes through it as well.",
+        "the other route needs it as well.",
     ),
     Rule(
         "credentials",

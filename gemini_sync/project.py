@@ -44,9 +44,10 @@ class Projects:
         self._base = f"{endpoints.code_assist}/v1internal"
         self._flight: SingleFlight[str] = SingleFlight()
         self._found: dict[str, str] = {}  # the project by the identity of the credentials in use
+        self._asked_with: Optional[str] = None  # the token of the last question
 
     def project(self, call: Call, token: Token) -> str:
-        """The project id for ``token``; one thread asks for all with that token, and a failure is asked again.
+        """The project id for ``token``; one thread asks for all, and a failure is asked again.
 
         Raises:
             ConfigError: a project has to be set, or a project number was (reason ``"PROJECT_REQUIRED"``).
@@ -56,11 +57,20 @@ class Projects:
             DeadlineExceeded, StreamInterrupted: the ``total`` deadline of ``call`` passed, or it was cancelled.
         """
         known = self._found.get(token.identity)
-        return known or self._flight.run(call, lambda: self._find(call, token), key=token.access_token)
+        if known is not None:
+            return known
+        try:
+            return self._flight.run(call, lambda: self._find(call, token), key=token.identity)
+        except AuthError:
+            if self._asked_with == token.access_token:
+                raise
+        # It was another thread's token that was refused, an older one perhaps.
+        return self._flight.run(call, lambda: self._find(call, token), key=token.access_token)
 
     def _find(self, call: Call, token: Token) -> str:
         found = self._found
         if token.identity not in found:
+            self._asked_with = token.access_token
             discovery = _Discovery(self._transport, self._base, call, token.access_token, self._configured)
             found = self._found = {token.identity: discovery.run()}
         return found[token.identity]

@@ -191,6 +191,8 @@ class Router:
         try:
             result = self._try_route(API_KEY, choice, trip)
         except GeminiSyncError as second:
+            if second is error:
+                raise
             raise second from error
         if model is not None:  # only an answer shows that the model is served there
             flips = self._demote(choice, error, model)
@@ -303,6 +305,8 @@ class Router:
         return self._sticky.status()
 
     def reset(self, *, force: bool = False) -> None:
+        if force:
+            self._bar = (0, None)  # before the calls that the reset begins
         generation = self._sticky.reset()
         if force:
             self._lifted_at = generation

@@ -13,12 +13,6 @@ _SECRET_SHAPES = re.compile(
     r"AIza[\w-]{10,}|AIzv[\w-]{10,}|\bAQ\.[\w-]{10,}|ya29\.[\w.-]+|\b1//[\w-]{10,}|GOCSPX-[\w-]+"
     r"|(?<=Bearer )[\w.~+/=-]+|(?<=[?&]key=)[^&\s\"']+|(?<=://)[^/\s:@\"']+:[^/\s@\"']+(?=@)"
 )
-# What could move a terminal's cursor, recolour, retitle or reorder it: escape sequences, then every control character
-# but those that are white space, and the bidirectional overrides and isolates.
-_UNSAFE = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"
-    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
-)
 
 
 def scrub(text: str, secrets: Iterable[str] = ()) -> str:
@@ -39,14 +33,11 @@ def scrubbed(value: Any, secrets: Iterable[str]) -> Any:
     return value
 
 
-def printable(text: str) -> str:
-    """``text`` without what a terminal would obey."""
-    return _UNSAFE.sub("", text)
-
-
 def one_line(text: str) -> str:
-    """``printable`` text on one line."""
-    return printable(" ".join(text.split()))
+    """``text`` on one line; control characters, which a terminal would obey, and half characters become spaces."""
+    if not text.isprintable():
+        text = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(text.split())
 
 
 def snippet(text: str, secrets: Iterable[str] = (), characters: int = SNIPPET_CHARACTERS) -> str:

@@ -82,13 +82,14 @@ def prepared(session: requests.Session, method: str, url: str) -> tuple[requests
 def _usable(proxies: Mapping[str, str], url: str) -> dict[str, str]:
     """``proxies`` where the one for ``url`` can be used; none where it would carry a credential in the clear."""
     proxy = requests.utils.select_proxy(url, proxies)
-    if proxy is None:
+    if not proxy:  # also "", which to requests means none
         return dict(proxies)
-    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     try:
-        usable = bool(parts.hostname) and parts.port != 0
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        host = parts.hostname or ""
+        usable = host != "" and parts.port != 0
     except ValueError:
-        usable = False
+        usable, host = False, ""
     if not usable:
         raise ConfigError(
             f"The proxy for {urlsplit(url).hostname} is not a URL with a host, such as http://HOST:PORT. "
@@ -96,7 +97,7 @@ def _usable(proxies: Mapping[str, str], url: str) -> dict[str, str]:
             reason="PROXY_INVALID",
         )
     # http is for loopback alone, and a proxy elsewhere would be told what is meant for this machine.
-    return {} if url.startswith("http:") and not is_loopback(parts.hostname or "") else dict(proxies)
+    return {} if urlsplit(url).scheme == "http" and not is_loopback(host) else dict(proxies)
 
 
 def _hide_redirect(response: requests.Response, **_: Any) -> None:

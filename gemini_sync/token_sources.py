@@ -130,7 +130,7 @@ class GoogleAuthSource:
         return held.token
 
     def _read(self, *, fresh: bool = False) -> Optional[Held]:
-        while True:
+        for _ in range(3):  # a token that is another one at each look goes with the expiry that was seen with it
             access_token, expiry = self._credentials.token, getattr(self._credentials, "expiry", None)
             if self._credentials.token == access_token:
                 break

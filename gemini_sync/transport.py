@@ -50,7 +50,10 @@ class Transport:
         except IndexError:
             session = (self._session_factory or default_session)()
         if not isinstance(session, requests.Session):
-            raise ConfigError(f"session_factory must return a requests.Session, not {type(session).__name__}.")
+            raise ConfigError(
+                f"session_factory must return a requests.Session, not {type(session).__name__}.",
+                reason="SESSION_INVALID",
+            )
         return guarded(session)
 
     def _release(self, session: requests.Session, idle: list[requests.Session], reusable: bool) -> None:
@@ -113,6 +116,7 @@ class Transport:
         # Deadlines for transports that are no guarded connection (a caller's own adapter); ours set finer ones.
         call.enter("first_token", call.timeouts.first_token)
         call.check()
+        call.fresh = True  # from here on, only a connection that was used before may say otherwise
         request, settings = self._prepare(session, method, url)
         request.headers.update(headers)
         if body is not None:
@@ -122,11 +126,10 @@ class Transport:
         if left == 0:
             raise call.deadline_error()
         outer, active.call = active.call, call  # a log handler may call while a call is being sent
-        call.fresh = True
         try:
             return session.send(request, allow_redirects=False, timeout=(call.timeouts.connect, left), **settings)
         except requests.HTTPError as exc:
-            if exc.response is None:
+            if exc.response is None or exc.response.request is not request:
                 raise
             return exc.response  # a hook of the session's raised for the status: what that means is decided later
         finally:

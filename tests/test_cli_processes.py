@@ -140,7 +140,7 @@ def test_terminal__a_server_cannot_write_to_it_by_an_error(emulator: Emulator, t
     emulator.api_key.fail(400, message="bad \x1b[2Jthing")
     done = run_python(*ASK, "hello", stderr=terminal[1])
     assert done.returncode == 1
-    assert shown(terminal[0], b"\n").startswith("gemini-sync: 400 INVALID_ARGUMENT: bad thing")
+    assert shown(terminal[0], b"\n").startswith("gemini-sync: 400 INVALID_ARGUMENT: bad [2Jthing")
 
 
 def test_pipe__gets_the_text_as_it_came(emulator: Emulator, capsys: Captured) -> None:

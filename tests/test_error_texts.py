@@ -191,6 +191,21 @@ def test_scrub__places(text: str, scrubbed: str) -> None:
     assert scrub(text) == scrubbed
 
 
+@pytest.mark.parametrize("control", ["\x00", "\x07", "\x1b[", "\x9b", "\x9d", "\u202e", "\ud800"])
+@pytest.mark.parametrize("secret", ["AIza" + "S" * 35, "ya29.canary-canary", "1//0gCANARYCANARY", "opaque-canary"])
+def test_snippet__control_characters_go_and_uncover_no_secret(secret: str, control: str) -> None:
+    text = snippet(f"sent{control}{secret}{control} refused", [secret] if secret.startswith("opaque") else [])
+    assert text.isprintable()
+    assert "[redacted]" in text
+    assert secret[1:] not in text
+
+
+def test_snippet__of_a_megabyte_of_anything() -> None:
+    """In a time that grows with it: these are the beginnings of sequences that have no end."""
+    for piece in ("\x9d", "\x1b]", "\x9b0", "\x1b[;", "a\n", "AIza", "://a:"):
+        assert len(snippet(piece * 2**18)) <= 500
+
+
 def test_scrub__given_secrets() -> None:
     assert scrub("opaque and opaque-too, not 'open'", ["opaque", "opaque-too", ""]) == (
         "[redacted] and [redacted], not 'open'"

@@ -37,7 +37,7 @@ from gemini_sync.sticky import API_KEY, OAUTH, FallbackEvent
         ),
         (
             FallbackEvent("one", "two", "a\nb\x1b[31mc", None, 0),
-            "gemini-sync: one hands back to two: a bc; two serves from now on.",
+            "gemini-sync: one hands back to two: a b [31mc; two serves from now on.",
         ),
     ],
 )

@@ -109,6 +109,15 @@ def test_look__older_token_of_the_same_login_displaces_nothing(path: Path, clock
     assert fetch(credentials) == "theirs"
 
 
+def test_look__spent_token_written_back_displaces_nothing(path: Path, clock: Clock) -> None:
+    """Say by a backup: what was refreshed and saved since is still good, and the token endpoint need not be there."""
+    before = write_file(path, left=-5).read_bytes()
+    credentials = scripted(path, ScriptedTransport({"access_token": "ours", "expires_in": 3600}, _REFUSED), clock)
+    assert fetch(credentials) == "ours"
+    path.write_bytes(before)
+    assert fetch(credentials) == "ours"
+
+
 def test_look__shorter_lived_token_displaces_one_that_the_file_had_said(path: Path, clock: Clock) -> None:
     write_file(path, left=3600)
     credentials = scripted(path, ScriptedTransport(), clock)

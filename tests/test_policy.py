@@ -78,7 +78,7 @@ TABLE: list[tuple[str, BaseException, Decision, str]] = [
     ("refresh refused: rapt", RefreshError("refused", code=400, reason="invalid_rapt"), FALL_BACK, "credentials"),
     ("refresh failed for good", RefreshError("503", code=503), FALL_BACK, "credentials"),
     ("redirect from the token endpoint", RefreshError("307", code=307), FALL_BACK, "credentials"),
-    ("proxy that is no URL", ConfigError("x", reason="PROXY_INVALID"), SURFACE, "proxy"),
+    ("proxy that is no URL", ConfigError("x", reason="PROXY_INVALID"), SURFACE, "setting"),
     ("validation required", answered(403, "VALIDATION_REQUIRED"), FALL_BACK, "account"),
     ("validation required, found by us", CredentialsError("x", reason="VALIDATION_REQUIRED"), FALL_BACK, "credentials"),
     ("unsupported client", ApiError("x", reason="UNSUPPORTED_CLIENT"), FALL_BACK, "account"),

@@ -300,15 +300,28 @@ def test_projects__found_between_the_look_and_the_attempt(emulator: Emulator) ->
 
 
 def test_projects__failure_of_another_token_is_not_shared(emulator: Emulator) -> None:
-    """Who has a good token does not wait for one that is refused, although both are of one login."""
-    projects, gate = _projects(emulator), Gate()
+    """Who has a good token asks with that, although both are of one login."""
+    projects, gate, waiting = _projects(emulator), Gate(), threading.Semaphore(0)
     emulator.load_code_assist.fail(401, before=gate)
     refused = in_thread(lambda: projects.project(Call(), Token("revoked", None)))
     gate.await_arrivals()
-    assert projects.project(Call(), Token(emulator.issue_token(), None)) == "emulator-project"
+    good = Token(emulator.issue_token(), None)
+    served = in_thread(lambda: projects.project(Watched(waiting), good))
+    await_all(waiting, 1)
     gate.open()
+    assert served() == "emulator-project"
     with pytest.raises(AuthError):
         refused()
+    assert len(emulator.load_code_assist.requests) == 2
+
+
+def test_projects__threads_with_a_token_each_make_one_discovery(emulator: Emulator) -> None:
+    _newcomer(emulator)
+    projects, waiting = _projects(emulator), threading.Semaphore(0)
+    emulator.load_code_assist.before = lambda: await_all(waiting, 7)
+    outcomes = together(8, lambda: projects.project(Watched(waiting), Token(emulator.issue_token(), None)))
+    assert outcomes == ["emulator-project"] * 8
+    assert (len(emulator.load_code_assist.requests), len(emulator.onboard.requests)) == (1, 1)
 
 
 def test_projects__fifty_threads_one_discovery(emulator: Emulator) -> None:

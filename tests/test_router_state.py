@@ -146,6 +146,16 @@ def test_cancelled__never_flips_whatever_else_befalls_the_call(when: str) -> Non
     assert table.route() == "oauth"
 
 
+def test_error__that_is_the_same_object_on_both_routes() -> None:
+    """As test doubles raise it."""
+    error = PermissionDeniedError("403", code=403)
+    table = Table(lambda: error, api_key=lambda: error)
+    for _ in range(3):
+        with pytest.raises(PermissionDeniedError) as caught:
+            table.route()
+        assert caught.value is error
+
+
 # -- what a person sees
 
 

@@ -6,6 +6,7 @@ import io
 import itertools
 import socket
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
@@ -13,10 +14,11 @@ from typing import Any, Callable
 import pytest
 import requests
 
-from gemini_sync import ConfigError, Endpoints, InvalidRequestError
+from gemini_sync import ConfigError, Endpoints, InvalidRequestError, ProtocolError, Retry, TransportError
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import Rig
 from tests.transport_kit import Canned, mocked
+from tests.wire.raw_server import EVENT_STREAM, Peer, RawServer
 from tests.wire.support import event
 
 ANSWER = event("Hello", "STOP")
@@ -115,6 +117,29 @@ def test_hook__that_raises_an_error_without_a_response() -> None:
     assert isinstance(caught.value.__cause__, requests.HTTPError)
 
 
+def test_hook__error_of_another_service_is_not_taken_for_the_answer(rig: Rig) -> None:
+    def audits(response: requests.Response, **_: Any) -> None:
+        refusal = requests.Response()
+        refusal.status_code, refusal.request = 401, requests.Request("POST", "https://audit.example").prepare()
+        refusal.raise_for_status()
+
+    with pytest.raises(TransportError, match="HTTPError"):
+        rig.adapter(session_factory=hooked(audits), fallback=False).generate("Hi")
+    assert not rig.emulator.token.requests
+
+
+def test_hook__with_a_bug_can_be_found() -> None:
+    def buggy(response: requests.Response, **_: Any) -> None:
+        raise FileNotFoundError("/no/such/audit.log")
+
+    session = Canned(lambda: io.BytesIO(ANSWER)).session()
+    session.hooks["response"].append(buggy)
+    with pytest.raises(TransportError, match="FileNotFoundError") as caught:
+        mocked(session_factory=lambda: session).generate("Hi")
+    assert caught.value.__cause__ is not None
+    assert "buggy" in "".join(traceback.format_tb(caught.value.__cause__.__traceback__))
+
+
 class Upload:
     """A request of the user's own, its body made while it is sent; ``ahead`` is how much was made before any came."""
 
@@ -184,13 +209,30 @@ def test_adapter__that_makes_its_responses_by_hand(body: Any) -> None:
     assert mocked(session_factory=MadeUp(body).session).generate("Hi").text == "Hello"
 
 
+def test_adapter__that_gives_no_body() -> None:
+    with pytest.raises(ProtocolError, match="before the first chunk"):
+        mocked(session_factory=MadeUp(lambda: None).session).generate("Hi")  # type: ignore[arg-type, return-value]
+
+
 @pytest.mark.parametrize("made", [None, "session", requests], ids=repr)
-def test_session_factory__that_makes_no_session(made: Any) -> None:
+def test_session_factory__that_makes_no_session(rig: Rig, made: Any) -> None:
+    adapter = rig.adapter(session_factory=lambda: made)
     with pytest.raises(ConfigError, match=r"session_factory must return a requests\.Session, not"):
-        mocked(session_factory=lambda: made).generate("Hi")
+        adapter.generate("Hi")
+    assert not adapter.fallback_active  # the other route needs one as well
 
 
-@pytest.mark.parametrize("proxy", ["http://user:canary@", "http://", "http://user:canary@127.0.0.1:99999", "http://:1"])
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://user:canary@",
+        "http://",
+        "http://user:canary@127.0.0.1:99999",
+        "http://:1",
+        "http://[::1:3128",
+        "http://user:canary@pr\u2100xy:3128",
+    ],
+)
 @pytest.mark.parametrize("whose", ["environment", "session"])
 def test_proxy__that_is_no_url(rig: Rig, monkeypatch: pytest.MonkeyPatch, proxy: str, whose: str) -> None:
     """A setting of the caller's, the same on both routes: said clearly, without what it says, and no flip."""
@@ -209,8 +251,53 @@ def test_proxy__that_is_no_url(rig: Rig, monkeypatch: pytest.MonkeyPatch, proxy:
     assert (adapter.fallback_active, rig.flips) == (False, [])
 
 
+@pytest.mark.parametrize("scheme", ["http", "HTTP"])
 def test_proxy__elsewhere_gets_nothing_that_is_meant_for_this_machine(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.example:8080")
-    assert rig.adapter().generate("Hi").text == default_text("Hi")
+    urls = {name: url.replace("http", scheme, 1) for name, url in rig.emulator.urls.items()}
+    assert rig.adapter(endpoints=Endpoints(**urls)).generate("Hi").text == default_text("Hi")
+
+
+def test_proxy__empty_is_none(rig: Rig) -> None:
+    session = requests.Session()
+    session.proxies.update({"http": "", "https": ""})
+    assert rig.adapter(session_factory=lambda: session).generate("Hi").text == default_text("Hi")
+
+
+def test_header__that_turns_bad_between_two_tries(rig: Rig) -> None:
+    """Say a token, read anew with its newline. It is no reason to take a connection for a dead one, again and again."""
+    session = requests.Session()
+    adapter = rig.adapter(
+        oauth_creds_path=None,
+        session_factory=lambda: session,
+        sleep=lambda seconds: session.headers.update({"X-Gateway": "token\n"}),
+    )
+    adapter.generate("Hi")
+    rig.emulator.api_key.fail(503)
+    with pytest.raises(TransportError, match="InvalidHeader"):
+        adapter.generate("Hi")
+
+
+def test_connection__opened_by_the_owner_and_found_dead_is_opened_anew() -> None:
+    """With one try: it is no failure of the service."""
+    text = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    stream = EVENT_STREAM + b"Connection: close\r\n\r\n" + ANSWER
+
+    def script(peer: Peer) -> None:
+        request = peer.read_request()
+        server.requests.append(request)
+        if request.startswith(b"GET"):
+            peer.send(text)
+            server.requests.append(peer.read_request())  # and goes away without an answer
+        else:
+            peer.send(stream)
+
+    session = requests.Session()
+    with RawServer(script) as server:
+        adapter = mocked(endpoints=Endpoints(gemini=server.url), session_factory=lambda: session, retry=Retry(1))
+        assert adapter.generate("Hi").text == "Hello"
+        assert session.get(server.url).text == "ok"
+        assert adapter.generate("Hi").text == "Hello"
+        assert len(server.peers) == 3

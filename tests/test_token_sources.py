@@ -196,6 +196,21 @@ def test_google_auth__refresh_token_is_refused(emulator: Emulator) -> None:
     assert len(emulator.token.requests) == 2
 
 
+def test_google_auth__token_that_is_another_one_at_each_look(emulator: Emulator) -> None:
+    class Restless:
+        looks, expiry = 0, None
+
+        @property
+        def token(self) -> str:
+            self.looks += 1
+            return f"kit-{self.looks}"
+
+        def refresh(self, request: Any) -> None:
+            raise AssertionError("not needed")
+
+    assert fetch(emulated(Restless(), emulator)).startswith("kit-")
+
+
 @pytest.mark.parametrize("ending", ["cancel", "total"])
 def test_google_auth__refresh_ends_with_its_call(emulator: Emulator, ending: str) -> None:
     """And with that one alone: whoever waits for it refreshes for itself."""

@@ -19,7 +19,7 @@ URL = f"{HOST}/v1beta/models/m:streamGenerateContent?alt=sse"
 
 def mocked(**settings: Any) -> GeminiDualAdapter:
     """An adapter on the API-key route of ``HOST``."""
-    return GeminiDualAdapter("a-key", model="m", endpoints=Endpoints(gemini=HOST), **{"retry": AT_ONCE, **settings})
+    return GeminiDualAdapter("a-key", model="m", **{"endpoints": Endpoints(gemini=HOST), "retry": AT_ONCE, **settings})
 
 
 class Pieces(io.RawIOBase):
