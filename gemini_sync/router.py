@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Optional, TypeVar
 
@@ -41,14 +40,11 @@ def notify_stderr(event: FallbackEvent) -> None:
         sys.stderr.flush()
 
 
-@dataclass(frozen=True)
 class _Trip(Generic[_T]):
     """What one call takes along: ``operate`` does what it wants on one backend."""
 
-    model: str
-    call: Call
-    journey: Journey
-    operate: Callable[[Backend], _T]
+    def __init__(self, model: str, call: Call, journey: Journey, operate: Callable[[Backend], _T]) -> None:
+        self.model, self.call, self.journey, self.operate = model, call, journey, operate
 
 
 class Router:

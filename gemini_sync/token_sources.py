@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any, NamedTuple, Optional, Protocol
@@ -25,8 +24,7 @@ _MANDATORY_SECONDS = 30.0
 _GOOGLE_AUTH_SECONDS = 20.0
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """An access token.
 
     Attributes:
@@ -35,9 +33,12 @@ class Token:
         identity: differs where other credentials took over; tells nothing of them.
     """
 
-    access_token: str = field(repr=False)
+    access_token: str
     expires_at: Optional[float]
     identity: str = ""
+
+    def __repr__(self) -> str:
+        return object.__repr__(self)  # tells no secret
 
 
 class Held(NamedTuple):
