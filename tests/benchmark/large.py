@@ -14,7 +14,9 @@ from tests.benchmark.results import Result, Row, Table
 
 _SIZES = (8, 16, 32)
 _GROWTH_SIZES = (5, 10, 20, 40)
-_GENAI_LIMIT = 0.55
+# The target is to deliver an event. Decoding its base64 besides, which google-genai does in Rust and always, takes the
+# standard library as long as all the rest; so for that the limit is one of our own.
+_GENAI_LIMITS = {"text": 0.55, "data": 0.75}
 _GROWTH_LIMIT = 6.5  # for four times the size: beyond the caches a byte costs more
 _MEMORY_LIMITS = {8: 4.0, 32: 3.5}
 _MOST_ROUNDS = 7
@@ -69,7 +71,7 @@ def large(bench: Bench) -> Result:
             answer = Answer(kind, 1, size * MEBI)
             figure = ratio(samples[size], names.OURS, names.GENAI)
             what = f"CPU of one event of {size} MiB {kind}, gemini_sync / google-genai"
-            result.expect(what, figure, _GENAI_LIMIT)
+            result.expect(what, figure, _GENAI_LIMITS[kind])
             peaks = {name: _peak(reader, answer) for name, reader in _readers(bench, kind).items()}
             rows = [Row(name, peak, peak / peaks[names.OURS]) for name, peak in peaks.items()]
             title = f"one event of {size} MiB, {kind}: peak memory"
