@@ -28,6 +28,12 @@ from gemini_sync.sessions import SessionFactory
 from gemini_sync.sticky import API_KEY, OAUTH, FallbackEvent, RouteStatus
 from gemini_sync.transport import Transport
 
+_NO_CREDENTIALS = (
+    "No credentials: give api_key, or oauth_creds_path, or both. In the environment: set GEMINI_API_KEY, or have a "
+    "credentials file at ~/.gemini/oauth_creds.json (or name one in GOOGLE_APPLICATION_CREDENTIALS) and set "
+    "GEMINI_OAUTH_CLIENT_ID and GEMINI_OAUTH_CLIENT_SECRET. `gemini-sync demo` needs none of it."
+)
+
 
 class GeminiDualAdapter:
     """Streams over OAuth (Code Assist), and over an API key once OAuth has failed; thread-safe, one per program.
@@ -84,12 +90,7 @@ class GeminiDualAdapter:
         self._config = {name: value for name, value in locals().items() if name != "self"}
         check_settings(self._config)
         if api_key is None and oauth_creds_path is None:
-            raise ConfigError(
-                "No credentials: give api_key, or oauth_creds_path, or both. In the environment: set GEMINI_API_KEY, "
-                "or have a credentials file at ~/.gemini/oauth_creds.json (or name one in "
-                "GOOGLE_APPLICATION_CREDENTIALS) and set GEMINI_OAUTH_CLIENT_ID and GEMINI_OAUTH_CLIENT_SECRET. "
-                "`gemini-sync demo` needs none of it."
-            )
+            raise ConfigError(_NO_CREDENTIALS)
         self._model = check_model(model)
         self._timeouts = timeouts
         self._transport = Transport(session_factory)
@@ -103,9 +104,9 @@ class GeminiDualAdapter:
                 endpoints=endpoints,
                 persist=persist_credentials,
             )
-            projects = Projects(self._transport, endpoints, project)
+            discover = Projects(self._transport, endpoints, project).project
             backends[OAUTH] = CodeAssistBackend(
-                self._credentials, projects.project, self._transport, endpoints, max_event_bytes
+                self._credentials, discover, self._transport, endpoints, max_event_bytes
             )
         if api_key is not None:
             backends[API_KEY] = ApiKeyBackend(api_key, self._transport, endpoints, max_event_bytes)

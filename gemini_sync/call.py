@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Optional
 
 from gemini_sync.config import Timeouts
-from gemini_sync.errors import DeadlineExceeded, StreamInterrupted
+from gemini_sync.errors import DeadlineExceeded, GeminiSyncError, StreamInterrupted
 
 Clock = Callable[[], float]
 
@@ -186,6 +186,20 @@ class Call:
                     self._socket = None  # already shut by the other side: nothing is blocked on it
             self._changed.notify_all()
 
+    @contextmanager
+    def cancelled_first(self) -> Iterator[None]:
+        """A cancelled call ends as cancelled, whatever else befell it meanwhile."""
+        try:
+            yield
+        except GeminiSyncError as exc:
+            if self.cancelled and not is_cancelled(exc):
+                raise cancelled_error() from exc
+            raise
+
 
 def cancelled_error() -> StreamInterrupted:
     return StreamInterrupted("The call was cancelled.", cancelled=True)
+
+
+def is_cancelled(error: BaseException) -> bool:
+    return isinstance(error, StreamInterrupted) and error.cancelled

@@ -15,9 +15,9 @@ from typing import Any, Generic, Optional, TypeVar
 from tenacity import RetryCallState, Retrying
 
 from gemini_sync.backends import Backend
-from gemini_sync.call import Call, cancelled_error
+from gemini_sync.call import Call, is_cancelled
 from gemini_sync.config import Retry, Timeouts
-from gemini_sync.errors import AuthError, ConfigError, GeminiSyncError, InvalidRequestError, StreamInterrupted
+from gemini_sync.errors import AuthError, ConfigError, GeminiSyncError, InvalidRequestError
 from gemini_sync.fork import renew_after_fork
 from gemini_sync.policy import ACCOUNT_SAFETY_REASONS, Decision, decide
 from gemini_sync.reply import Attempt, Journey, Reply
@@ -136,7 +136,7 @@ class Router:
             (first, rest), choice = self._serve(trip)
             with closing(rest):  # type: ignore[type-var]
                 try:
-                    with _cancelled_first(call):
+                    with call.cancelled_first():
                         yield first
                         del first
                         yield from rest
@@ -161,7 +161,7 @@ class Router:
                 decision = self._fallback_decision(choice.route, error)
                 if decision is not None:
                     return self._serve_other(choice, decision, error, trip), choice
-                if choice.probe and not _is_cancelled(error) and not isinstance(error, InvalidRequestError):
+                if choice.probe and not is_cancelled(error) and not isinstance(error, InvalidRequestError):
                     self._sticky.demote(choice, _line(error))  # or each call that follows would probe, and fail
                 raise
             promoted = self._sticky.promote(choice, "a probe succeeded") if choice.probe else None
@@ -174,7 +174,7 @@ class Router:
 
     def _fallback_decision(self, route: str, error: GeminiSyncError) -> Optional[Decision]:
         """How to fall back after ``error``; None where it is the caller's to see."""
-        if not self._falls_back or route != OAUTH or _is_cancelled(error):
+        if not self._falls_back or route != OAUTH or is_cancelled(error):
             return None
         decision = self._decide(error)
         if decision is Decision.RETRY:  # the tries are used up
@@ -217,10 +217,10 @@ class Router:
                 barred = self._bar_in_force() if route == OAUTH else None
                 if barred is not None:
                     raise copy.copy(barred)
-                with _cancelled_first(call):
+                with call.cancelled_first():
                     result = trip.operate(backend)
             except GeminiSyncError as exc:
-                outcome = "cancelled" if _is_cancelled(exc) else "failed"
+                outcome = "cancelled" if is_cancelled(exc) else "failed"
                 seconds = self._clock() - begun
                 kept = copy.copy(exc)  # without the traceback, which would keep all frames of the caller alive
                 journey.attempts.append(Attempt(route, started, seconds, outcome, kept, exc.retry_after, exc.trace_id))
@@ -239,7 +239,7 @@ class Router:
 
     def _note(self, route: str, choice: Choice, exc: GeminiSyncError) -> None:
         """Remember a failure, and what it means for the account."""
-        if not _is_cancelled(exc):
+        if not is_cancelled(exc):
             self._sticky.record(route, _line(exc))
         if route == OAUTH and exc.reason in ACCOUNT_SAFETY_REASONS and self._bar_in_force() is None:
             self._bar = (choice.generation, copy.copy(exc))
@@ -253,11 +253,11 @@ class Router:
         """The stream broke under the caller: nothing is sent again, but the table says where the next call goes."""
         journey = trip.journey
         route = journey.attempts[-1].route
-        journey.broke("cancelled" if _is_cancelled(exc) else "interrupted", copy.copy(exc))
+        journey.broke("cancelled" if is_cancelled(exc) else "interrupted", copy.copy(exc))
         self._note(route, choice, exc)
         exc.route, exc.attempts = route, tuple(journey.attempts)
         # A 401 has dropped its token: the next call refreshes and is right again.
-        if route != OAUTH or not self._falls_back or _is_cancelled(exc) or isinstance(exc, AuthError):
+        if route != OAUTH or not self._falls_back or is_cancelled(exc) or isinstance(exc, AuthError):
             return
         decision = self._decide(exc)
         if decision in (Decision.FALL_BACK, Decision.FALL_BACK_MODEL):
@@ -273,7 +273,7 @@ class Router:
 
     def _retryable(self, error: GeminiSyncError) -> bool:
         too_long = error.retry_after is not None and error.retry_after > self._retry.wait_limit
-        return not (_is_cancelled(error) or too_long) and self._decide(error) is Decision.RETRY
+        return not (is_cancelled(error) or too_long) and self._decide(error) is Decision.RETRY
 
     def _wait(self, state: RetryCallState) -> float:
         doublings = min(state.attempt_number - 1, 63)  # a float does not hold many more
@@ -330,21 +330,6 @@ class Router:
             self._on_fallback(event)
         except Exception:
             _log.exception("on_fallback failed; the call goes on")
-
-
-@contextmanager
-def _cancelled_first(call: Call) -> Iterator[None]:
-    """A cancelled call ends as cancelled, whatever else befell it meanwhile."""
-    try:
-        yield
-    except GeminiSyncError as exc:
-        if call.cancelled and not _is_cancelled(exc):
-            raise cancelled_error() from exc
-        raise
-
-
-def _is_cancelled(error: GeminiSyncError) -> bool:
-    return isinstance(error, StreamInterrupted) and error.cancelled
 
 
 def _line(error: BaseException) -> str:
