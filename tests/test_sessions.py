@@ -272,7 +272,7 @@ def test_header__that_turns_bad_between_two_tries(rig: Rig) -> None:
     adapter = rig.adapter(
         oauth_creds_path=None,
         session_factory=lambda: session,
-        sleep=lambda seconds: session.headers.update({"X-Gateway": "token\n"}),
+        sleep=lambda seconds: session.headers.update({"X-Gateway": "to\nken"}),
     )
     adapter.generate("Hi")
     rig.emulator.api_key.fail(503)
