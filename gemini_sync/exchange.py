@@ -56,12 +56,7 @@ class Exchange:
         release: called once, in the end: whether the session can serve another call.
     """
 
-    def __init__(
-        self,
-        call: Call,
-        response: requests.Response,
-        release: Callable[[bool], None],
-    ) -> None:
+    def __init__(self, call: Call, response: requests.Response, release: Callable[[bool], None]) -> None:
         self.call = call
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
@@ -97,6 +92,7 @@ class Exchange:
             content = getattr(self._response, "_content", False)
             if content is not False:  # a hook of the session's has read it, or a test's adapter has made it up
                 yield self._response.content
+                self.close(reusable=True)
                 return
             read = reader(self._response.raw)
             decompress = _decompressor(self.headers.get("Content-Encoding"), call.secrets)

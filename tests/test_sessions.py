@@ -88,6 +88,14 @@ def test_hook__changes_nothing_about_an_answer(rig: Rig, hook: Callable[..., Non
 
 
 @pytest.mark.parametrize("hook", [raises, reads])
+def test_hook__leaves_the_connection_for_the_next_call(rig: Rig, hook: Callable[..., None]) -> None:
+    adapter = rig.adapter(oauth_creds_path=None, session_factory=hooked(hook))
+    for _ in range(3):
+        adapter.generate("Hi")
+    assert rig.emulator.connections_total == 1
+
+
+@pytest.mark.parametrize("hook", [raises, reads])
 def test_hook__changes_nothing_about_an_error(rig: Rig, hook: Callable[..., None]) -> None:
     rig.emulator.oauth.fail(400, message="bad field", times=None)
     adapter = rig.adapter(session_factory=hooked(hook))
