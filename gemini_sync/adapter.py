@@ -7,22 +7,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
-from gemini_sync.backends import DEFAULT_MAX_EVENT_BYTES, ApiKeyBackend, Backend, CodeAssistBackend
-from gemini_sync.config import Endpoints, OAuthClient, Retry, Timeouts, check_settings
-from gemini_sync.credentials import (
-    DEFAULT_CREDENTIALS_PATH,
-    Credentials,
-    CredentialsLike,
-    credentials_for,
-    oauth_client_from,
-    without_blanks,
+from gemini_sync.backends import ApiKeyBackend, Backend, CodeAssistBackend
+from gemini_sync.config import (
+    DEFAULT_MAX_EVENT_BYTES,
+    DEFAULT_MODEL,
+    Endpoints,
+    OAuthClient,
+    Retry,
+    Timeouts,
+    check_settings,
 )
+from gemini_sync.credentials import Credentials, CredentialsLike, credentials_for
+from gemini_sync.environment import settings_from
 from gemini_sync.errors import ConfigError
 from gemini_sync.policy import decide
 from gemini_sync.project import Projects
 from gemini_sync.reply import Reply
-from gemini_sync.request import DEFAULT_MODEL, Contents, SystemInstruction, build, check_model
-from gemini_sync.rest import GenerationConfig, SafetySetting, Tool, ToolConfig
+from gemini_sync.request import Contents, SystemInstruction, build, check_model
+from gemini_sync.rest_json import GenerationConfig, SafetySetting, Tool, ToolConfig
 from gemini_sync.router import Policy, Router, notify_stderr
 from gemini_sync.sessions import SessionFactory
 from gemini_sync.sticky import API_KEY, OAUTH, FallbackEvent, RouteStatus
@@ -137,21 +139,7 @@ class GeminiDualAdapter:
         Raises:
             ConfigError: there is no credential at all, or a setting cannot be used.
         """
-        environ = without_blanks(os.environ if environ is None else environ)
-        named = environ.get("GOOGLE_APPLICATION_CREDENTIALS")
-        found: dict[str, Any] = {
-            "api_key": environ.get("GEMINI_API_KEY") or environ.get("GOOGLE_API_KEY"),
-            "model": environ.get("GEMINI_MODEL"),
-            "project": environ.get("GOOGLE_CLOUD_PROJECT") or environ.get("GOOGLE_CLOUD_PROJECT_ID"),
-            "oauth_creds_path": _in_home(named, environ) if named else _default_credentials(environ),
-        }
-        urls = {"gemini": environ.get("GOOGLE_GEMINI_BASE_URL"), "code_assist": environ.get("CODE_ASSIST_ENDPOINT")}
-        if "endpoints" not in settings:
-            found["endpoints"] = Endpoints(**{name: url for name, url in urls.items() if url})
-        # The variables of a client that nothing is refreshed with are nobody's concern.
-        if "oauth_client" not in settings and {**found, **settings}["oauth_creds_path"] is not None:
-            found["oauth_client"] = oauth_client_from(environ)
-        return cls(**{**{name: value for name, value in found.items() if value}, **settings})
+        return cls(**settings_from(os.environ if environ is None else environ, settings))
 
     def stream(
         self,
@@ -276,13 +264,3 @@ class GeminiDualAdapter:
 
 def _rebuild(cls: type[GeminiDualAdapter], config: dict[str, Any]) -> GeminiDualAdapter:
     return cls(**config)
-
-
-def _in_home(path: str, environ: Mapping[str, str]) -> str:
-    home = environ.get("USERPROFILE" if os.name == "nt" else "HOME")
-    return os.path.join(home, path[2:]) if home and path.startswith("~/") else os.path.expanduser(path)
-
-
-def _default_credentials(environ: Mapping[str, str]) -> Optional[str]:
-    path = _in_home(DEFAULT_CREDENTIALS_PATH, environ)
-    return path if os.path.exists(path) else None

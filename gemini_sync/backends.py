@@ -8,19 +8,19 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NoReturn, Protocol, TypeVar, Union
 
 from gemini_sync import sse
+from gemini_sync.api_errors import answer_error, api_error, decode_body, find_error
 from gemini_sync.call import Call
-from gemini_sync.config import Endpoints, check_secret
+from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES, Endpoints, check_secret
 from gemini_sync.credentials import Token
-from gemini_sync.errors import ApiError, AuthError, ProtocolError, api_error, find_error
+from gemini_sync.errors import ApiError, AuthError, ProtocolError
 from gemini_sync.exchange import Answer, Exchange
+from gemini_sync.redaction import redacted_excerpt
 from gemini_sync.request import Request
 from gemini_sync.response import Chunk
-from gemini_sync.scrub import snippet
 from gemini_sync.sessions import refuse_redirect
 from gemini_sync.sticky import API_KEY, OAUTH
 from gemini_sync.transport import Transport
 
-DEFAULT_MAX_EVENT_BYTES = 64 * 2**20
 _COUNT_SECONDS = 30.0
 _JSON = "application/json"
 _decode = json.JSONDecoder().raw_decode  # what json.loads adds to it costs half as much again
@@ -238,13 +238,13 @@ def _content_type(headers: Mapping[str, str]) -> str:
 
 
 def _error_of(answer: Answer, expected: str, call: Call) -> Union[ApiError, ProtocolError]:
-    error = answer.error(call.secrets)
+    error = answer_error(answer.status, answer.headers, answer.text, call.secrets)
     if error is not None:
         return error
     came = _content_type(answer.headers) or "no content type"
     return ProtocolError(
-        f"Expected {expected}, came status {answer.status} with {came}: {snippet(answer.text, call.secrets)!r}. "
-        "A proxy or login page may have answered instead.",
+        f"Expected {expected}, came status {answer.status} with {came}: "
+        f"{redacted_excerpt(answer.text, call.secrets)!r}. A proxy or login page may have answered instead.",
         code=answer.status,
     )
 
@@ -255,7 +255,7 @@ def _count_seconds(call: Call) -> float:
 
 def _total(answer: Answer, call: Call) -> int:
     refuse_redirect(answer.status, answer.headers)
-    decoded = answer.decoded if answer.status == 200 else None
+    decoded = decode_body(answer.text) if answer.status == 200 else None
     total = decoded.get("totalTokens") if isinstance(decoded, dict) else None
     if isinstance(total, int) and not isinstance(total, bool):
         return total

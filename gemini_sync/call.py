@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Optional
 
 from gemini_sync.config import Timeouts
-from gemini_sync.errors import DeadlineExceeded, GeminiSyncError, StreamInterrupted
+from gemini_sync.errors import DeadlineExceeded, GeminiSyncError, cancelled_error
 
 Clock = Callable[[], float]
 
@@ -103,6 +103,10 @@ class Call:
             seconds=seconds,
         )
 
+    def time_left(self) -> Optional[float]:
+        """Seconds until the ``total`` deadline, not below 0; None if there is none."""
+        return None if self._total_at == math.inf else max(0.0, self._total_at - self.clock())
+
     def check_total(self) -> None:
         """As ``check()``, of ``total`` alone: while chunks are at hand no other deadline runs."""
         if self.cancelled:
@@ -192,14 +196,6 @@ class Call:
         try:
             yield
         except GeminiSyncError as exc:
-            if self.cancelled and not is_cancelled(exc):
+            if self.cancelled and not exc.cancelled:
                 raise cancelled_error() from exc
             raise
-
-
-def cancelled_error() -> StreamInterrupted:
-    return StreamInterrupted("The call was cancelled.", cancelled=True)
-
-
-def is_cancelled(error: BaseException) -> bool:
-    return isinstance(error, StreamInterrupted) and error.cancelled

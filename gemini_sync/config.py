@@ -1,4 +1,4 @@
-"""Knows the frozen settings a caller can give and what makes them unusable; knows nothing of how they are used."""
+"""The settings a caller can give, as frozen values that check themselves."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
-from gemini_sync.details import LONGEST_SECONDS
 from gemini_sync.errors import ConfigError
+
+DEFAULT_MODEL = "gemini-3.5-flash"
+DEFAULT_MAX_EVENT_BYTES = 64 * 2**20
+LONGEST_SECONDS = 1e9  # no wait in Python takes more than a few times that
 
 _NOT_IN_A_BASE_URL = re.compile(r"[@?#\s\x00-\x1f]")
 

@@ -7,22 +7,22 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple, Optional, Protocol, Union
 
 from gemini_sync.call import Call, Clock
 from gemini_sync.config import Endpoints, OAuthClient
-from gemini_sync.errors import ConfigError, CredentialsError, GeminiSyncError
+from gemini_sync.environment import credentials_path_from, oauth_client_from
+from gemini_sync.errors import ConfigError, CredentialsError, GeminiSyncError, ends_the_call
 from gemini_sync.file_source import FileSource
-from gemini_sync.flight import SingleFlight, ends_the_call
-from gemini_sync.scrub import scrub, snippet
+from gemini_sync.flight import SingleFlight
+from gemini_sync.redaction import redact_text, redacted_excerpt
 from gemini_sync.token_sources import CallableSource, GoogleAuthSource, Held, Source
 from gemini_sync.token_sources import Token as Token
 from gemini_sync.transport import Transport
 
 _log = logging.getLogger(__name__)
 
-DEFAULT_CREDENTIALS_PATH = "~/.gemini/oauth_creds.json"
 _FAILURE_STANDS_SECONDS = 1.0
 _NEXT_TRY_AHEAD_SECONDS = 30.0
 _REMEMBERED_REFUSALS = 64
@@ -107,7 +107,7 @@ class Credentials:
             try:
                 self._on_invalidate(access_token)
             except Exception as exc:
-                said = snippet(str(exc), [access_token])
+                said = redacted_excerpt(str(exc), [access_token])
                 raise CredentialsError(f"The token source failed: {type(exc).__name__}: {said}") from exc
 
     def forget_failure(self) -> None:
@@ -215,30 +215,9 @@ def _path(source: Union[str, os.PathLike[str]]) -> str:
     path = os.fsdecode(source)
     if not path.strip():
         raise ConfigError("oauth_creds_path is empty. Give the path of a credentials file, or None for no OAuth route.")
-    if path.lstrip().startswith("{") or scrub(path) != path:
+    if path.lstrip().startswith("{") or redact_text(path) != path:
         raise ConfigError("oauth_creds_path holds credentials. Give the path of a file that holds them, or a callable.")
     return os.path.abspath(os.path.expanduser(path))
-
-
-def without_blanks(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that say something: in a shell or a compose file, a blank one means it is not set."""
-    return {name: value for name, value in environ.items() if value.strip()}
-
-
-def oauth_client_from(environ: Mapping[str, str]) -> Optional[OAuthClient]:
-    """The client of ``GEMINI_OAUTH_CLIENT_ID`` and ``GEMINI_OAUTH_CLIENT_SECRET``; None where neither is set.
-
-    Raises:
-        ConfigError: only one of them is set, or one cannot be used.
-    """
-    names = ("GEMINI_OAUTH_CLIENT_ID", "GEMINI_OAUTH_CLIENT_SECRET")
-    environ = without_blanks(environ)
-    values = [environ.get(name, "") for name in names]
-    if not any(values):
-        return None
-    if not all(values):
-        raise ConfigError(f"{names[0]} and {names[1]} belong together, but {names[values.index('')]} is not set.")
-    return OAuthClient(*values)
 
 
 def get_access_token(
@@ -258,7 +237,7 @@ def get_access_token(
         CredentialsError, ConfigError, TransportError: as ``Credentials.fetch``.
     """
     if creds_path is None:
-        creds_path = without_blanks(os.environ).get("GOOGLE_APPLICATION_CREDENTIALS", DEFAULT_CREDENTIALS_PATH)
+        creds_path = credentials_path_from(os.environ)
     transport = Transport()
     try:
         credentials = credentials_for(

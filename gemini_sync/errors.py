@@ -1,23 +1,46 @@
-"""Knows the errors of this package and how Google spells a failure; knows nothing of routes, retries or the network."""
+"""The errors of this package, and what one try of a call came to."""
 
 from __future__ import annotations
 
 import copy
-import json
-import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
-from gemini_sync.details import first_hint, list_of, of_type, text_of
-from gemini_sync.scrub import one_line, scrub, scrubbed, snippet
-
 if TYPE_CHECKING:
-    from gemini_sync.reply import Attempt, Reply
+    from gemini_sync.reply import Reply
 
-
-_MESSAGE_CHARACTERS = 10_000
+# The values of `reason` that more than one module gives or asks for.
+CERTIFICATE_VERIFY_FAILED = "CERTIFICATE_VERIFY_FAILED"
+PROXY_INVALID = "PROXY_INVALID"
+SESSION_INVALID = "SESSION_INVALID"
+SECURITY_POLICY_VIOLATED = "SECURITY_POLICY_VIOLATED"
+VALIDATION_REQUIRED = "VALIDATION_REQUIRED"
 
 _Self = TypeVar("_Self", bound="GeminiSyncError")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try on one route.
+
+    Attributes:
+        route: ``"oauth"`` or ``"api_key"``.
+        started: seconds since the epoch.
+        seconds: until its first chunk, or its failure.
+        outcome: ``"answered"``, ``"failed"``, ``"interrupted"`` (after its first chunk) or ``"cancelled"``.
+        error: why it failed, or None.
+        retry_after: how long the server asked to wait, in seconds, or None.
+        trace_id: the server's name for the request, or None.
+    """
+
+    route: str
+    started: float
+    seconds: float
+    outcome: str
+    error: Optional[BaseException] = None
+    retry_after: Optional[float] = None
+    trace_id: Optional[str] = None
 
 
 class GeminiSyncError(Exception):
@@ -29,11 +52,14 @@ class GeminiSyncError(Exception):
         reason: machine-readable reason such as ``"QUOTA_EXHAUSTED"``, or None.
         details: the ``details`` of the google.rpc.Status, a tuple of dicts.
         retry_after: how long the server asks to wait, in seconds, or None.
-        link: the page Google names for mending this, or None.
+        link: a page from Google that explains how to fix this, or None.
         trace_id: the server's name for the request, or None.
         route: ``"oauth"``, ``"api_key"`` or None.
         attempts: what was tried before, a tuple of ``Attempt``.
+        cancelled: True if ``cancel()`` or ``close()`` ended the call.
     """
+
+    cancelled = False
 
     def __init__(
         self,
@@ -61,13 +87,16 @@ class GeminiSyncError(Exception):
 
     def __reduce__(self) -> Any:
         state = dict(self.__dict__)
-        # A foreign cause (of requests, urllib3, ssl) may hold sockets; ours are data.
+        # A cause from requests, urllib3 or ssl may hold sockets; our own errors hold data only.
         if isinstance(self.__cause__, GeminiSyncError):
             state["__cause__"] = self.__cause__
         return _rebuild, (type(self), self.args), state
 
     def __copy__(self: _Self) -> _Self:
-        """The same without tracebacks, its causes alike: to be kept, where those would keep the frames of callers."""
+        """A copy without tracebacks, causes included.
+
+        Store this, not the original: a stored traceback keeps every caller's frame alive.
+        """
         copied = _rebuild(type(self), self.args)
         copied.__dict__.update(self.__dict__)
         if isinstance(self.__cause__, GeminiSyncError):
@@ -80,7 +109,7 @@ def _rebuild(cls: type[_Self], args: tuple[Any, ...]) -> _Self:
 
 
 class ConfigError(GeminiSyncError, ValueError):
-    """An argument or a setting cannot be used; raised before any request where that can be."""
+    """An argument or a setting cannot be used; raised before any request if that is possible."""
 
 
 class CredentialsError(GeminiSyncError):
@@ -112,7 +141,7 @@ class NotFoundError(ApiError):
 
 
 class QuotaError(ApiError):
-    """429, or 402 where credit is used up."""
+    """429, or 402 if the credit is used up."""
 
 
 class ServerError(ApiError):
@@ -120,7 +149,7 @@ class ServerError(ApiError):
 
 
 class TransportError(GeminiSyncError):
-    """The connection failed; ``reason`` is ``"CERTIFICATE_VERIFY_FAILED"`` where the peer could not be trusted."""
+    """The connection failed; ``reason`` is ``"CERTIFICATE_VERIFY_FAILED"`` if the server could not be trusted."""
 
 
 class DeadlineExceeded(TransportError):
@@ -145,7 +174,7 @@ class StreamInterrupted(GeminiSyncError):
     """The stream ended before the answer was complete; its cause is ``__cause__``.
 
     Attributes:
-        partial: the ``Reply`` so far (None where nothing had been opened).
+        partial: the ``Reply`` so far, or None if nothing was opened yet.
         cancelled: True when ``Reply.cancel()`` (or closing the adapter) ended it.
     """
 
@@ -187,145 +216,10 @@ class EmptyResponseError(GeminiSyncError):
         self.partial = partial
 
 
-# google.rpc.Code in numeric order, with the HTTP status each maps to (googleapis google/rpc/code.proto).
-_RPC_CODES = (
-    ("OK", 200),
-    ("CANCELLED", 499),
-    ("UNKNOWN", 500),
-    ("INVALID_ARGUMENT", 400),
-    ("DEADLINE_EXCEEDED", 504),
-    ("NOT_FOUND", 404),
-    ("ALREADY_EXISTS", 409),
-    ("PERMISSION_DENIED", 403),
-    ("RESOURCE_EXHAUSTED", 429),
-    ("FAILED_PRECONDITION", 400),
-    ("ABORTED", 409),
-    ("OUT_OF_RANGE", 400),
-    ("UNIMPLEMENTED", 501),
-    ("INTERNAL", 500),
-    ("UNAVAILABLE", 503),
-    ("DATA_LOSS", 500),
-    ("UNAUTHENTICATED", 401),
-)
-_HTTP_OF_STATUS = dict(_RPC_CODES)
-
-# From the reason (first) or the HTTP code to the class and the next step; the one place that says so.
-_BY_REASON: dict[str, type[ApiError]] = {
-    "API_KEY_INVALID": AuthError,
-    "ACCESS_TOKEN_TYPE_UNSUPPORTED": AuthError,
-}
-_BY_CODE: dict[int, type[ApiError]] = {
-    401: AuthError,
-    402: QuotaError,
-    403: PermissionDeniedError,
-    404: NotFoundError,
-    408: ServerError,
-    429: QuotaError,
-    499: ServerError,
-}
-_NEXT_STEP: dict[type[ApiError], str] = {
-    InvalidRequestError: "Change the request.",
-    AuthError: "Check the API key or log in again.",
-    PermissionDeniedError: "Check what this account or key may use.",
-    NotFoundError: "Check the model name.",
-    QuotaError: "Wait, or raise the quota.",
-    ServerError: "Try again later.",
-    ApiError: "",
-}
+def cancelled_error() -> StreamInterrupted:
+    return StreamInterrupted("The call was cancelled.", cancelled=True)
 
 
-def _error_class(code: int, reason: Optional[str]) -> type[ApiError]:
-    if reason in _BY_REASON:
-        return _BY_REASON[reason]
-    if code in _BY_CODE:
-        return _BY_CODE[code]
-    if 400 <= code < 500:
-        return InvalidRequestError
-    return ServerError if code >= 500 else ApiError
-
-
-def api_error(
-    code: Optional[int],
-    body: Any,
-    *,
-    headers: Optional[Mapping[str, str]] = None,
-    secrets: Iterable[str] = (),
-    now: Optional[float] = None,
-) -> ApiError:
-    """The typed error for an error answer.
-
-    Args:
-        code: the HTTP status; None when the error came inside a 200, then the body's own code counts.
-        body: the text of the body, or the decoded JSON value.
-        headers: the response headers, for ``Retry-After``.
-        secrets: credentials that were sent, removed from whatever the server echoes.
-        now: seconds since the epoch, for a ``Retry-After`` that is a date.
-    """
-    secrets = tuple(secrets)
-    try:
-        decoded = scrubbed(json.loads(body) if isinstance(body, str) else body, secrets)
-    except (ValueError, RecursionError):
-        decoded = None
-    error = find_error(decoded) or {}
-    code = code if code is not None else _code_in(error)
-    details = tuple(d for d in list_of(error.get("details")) if isinstance(d, dict))
-    status, info = text_of(error.get("status")), next(of_type(details, "ErrorInfo"), {})
-    quoted = body if decoded is None and isinstance(body, str) else json.dumps(decoded)
-    reason, message = (
-        text_of(info.get("reason")),
-        text_of(error.get("message")) or snippet(quoted, secrets) or "no message",
-    )
-    cls = _error_class(code, reason)
-    link = _link(details, info)
-    head = f"{code} {status or cls.__name__}" + (f" ({reason})" if reason else "")
-    next_step = f"See {link}" if link else _NEXT_STEP[cls]
-    said = snippet(message, secrets, _MESSAGE_CHARACTERS).rstrip(".")
-    return cls(
-        one_line(f"{head}: {said}. {next_step}"),
-        code=code,
-        status=status,
-        reason=reason,
-        details=details,
-        retry_after=first_hint(details, info, headers or {}, message, now),
-        link=link,
-        trace_id=_trace_id(headers or {}, secrets),
-    )
-
-
-def find_error(decoded: Any) -> Optional[dict[str, Any]]:
-    """The google.rpc.Status in a decoded body: ``{"error": {…}}`` or the same in an array; None where there is none."""
-    if isinstance(decoded, list):
-        decoded = decoded[0] if decoded else None
-    error = decoded.get("error") if isinstance(decoded, dict) else None
-    if isinstance(error, str):  # the shape of the OAuth token endpoint (RFC 6749 section 5.2)
-        return {"status": error, "message": text_of(decoded.get("error_description")) or error}
-    return error if isinstance(error, dict) else None
-
-
-def _code_in(error: Mapping[str, Any]) -> int:
-    code = error.get("code")
-    if isinstance(code, str) and re.fullmatch("[0-9]{1,3}", code):
-        code = int(code)
-    if isinstance(code, int) and 0 < code < len(_RPC_CODES):
-        return _RPC_CODES[code][1]
-    if isinstance(code, int) and 400 <= code < 600:
-        return code
-    return _HTTP_OF_STATUS.get(text_of(error.get("status")) or "", 500)
-
-
-def quota_ids(error: GeminiSyncError) -> list[str]:
-    """The ``quotaId`` of each violation in the error's QuotaFailure details."""
-    violations = [v for d in of_type(error.details, "QuotaFailure") for v in list_of(d.get("violations"))]
-    return [v["quotaId"] for v in violations if isinstance(v, dict) and isinstance(v.get("quotaId"), str)]
-
-
-def _link(details: Iterable[Mapping[str, Any]], info: Mapping[str, Any]) -> Optional[str]:
-    links = [link for d in of_type(details, "Help") for link in list_of(d.get("links"))]
-    urls = [link.get("url") for link in links if isinstance(link, dict)]
-    metadata = info.get("metadata")
-    urls += [metadata.get("validation_link"), metadata.get("appeal_url")] if isinstance(metadata, dict) else []
-    return next(filter(None, map(text_of, urls)), None)
-
-
-def _trace_id(headers: Mapping[str, str], secrets: Iterable[str]) -> Optional[str]:
-    return scrub(headers.get("x-cloudaicompanion-trace-id") or headers.get("x-goog-request-id") or "", secrets) or None
+def ends_the_call(error: BaseException) -> bool:
+    """True for what concerns one caller alone: it cancelled, or its ``total`` deadline passed."""
+    return isinstance(error, StreamInterrupted) or (isinstance(error, DeadlineExceeded) and error.deadline == "total")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import re
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, Optional
+from typing import Optional
 
 import requests
 
-from gemini_sync.call import Call, cancelled_error
+from gemini_sync.call import Call
 from gemini_sync.connection import reader
-from gemini_sync.errors import ApiError, DeadlineExceeded, ProtocolError, TransportError, api_error, find_error
+from gemini_sync.errors import DeadlineExceeded, ProtocolError, TransportError, cancelled_error
 from gemini_sync.foreign import FOREIGN, map_error
-from gemini_sync.scrub import scrub
+from gemini_sync.redaction import redact_text
 
 _ERROR_BODY_BYTES = 2**20
 _ERROR_BODY_SECONDS = 5.0
@@ -26,27 +24,6 @@ class Answer:
 
     def __init__(self, status: int, headers: Mapping[str, str], text: str) -> None:
         self.status, self.headers, self.text = status, headers, text
-
-    @property
-    def decoded(self) -> Any:
-        """The body as JSON; None where it is none."""
-        # An error may be framed as the events would have been; no line of JSON begins like that.
-        block = re.split("\r\n\r\n|\n\n|\r\r", self.text, maxsplit=1)[0]
-        framed = [line[len("data:") :] for line in re.split("[\r\n]+", block) if line.startswith("data:")]
-        try:
-            return json.loads("\n".join(framed) or self.text)
-        except (ValueError, RecursionError):
-            return None
-
-    def error(self, secrets: Collection[str]) -> Optional[ApiError]:
-        """The error this answer is, by its status or by its body, rid of ``secrets``; None where it is none."""
-        decoded = self.decoded
-        if self.status >= 400:
-            body = self.text if decoded is None else decoded
-            return api_error(self.status, body, headers=self.headers, secrets=secrets)
-        if find_error(decoded) is None:
-            return None
-        return api_error(None, decoded, headers=self.headers, secrets=secrets)
 
 
 class Exchange:
@@ -142,7 +119,7 @@ def _decompressor(encoding: Optional[str], secrets: Collection[str]) -> Optional
     if encoding is None or encoding.strip().lower() in ("", "identity"):
         return None
     if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
-        raise ProtocolError(f"Expected an uncompressed body, came Content-Encoding {scrub(encoding, secrets)!r}.")
+        raise ProtocolError(f"Expected an uncompressed body, came Content-Encoding {redact_text(encoding, secrets)!r}.")
     state = zlib.decompressobj(_GZIP_OR_ZLIB)
 
     def decompress(data: bytes) -> bytes:

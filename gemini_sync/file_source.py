@@ -11,7 +11,7 @@ from gemini_sync import token_file
 from gemini_sync.call import Call, Clock
 from gemini_sync.config import OAuthClient
 from gemini_sync.errors import ConfigError, CredentialsError, RefreshError
-from gemini_sync.fork import renew_after_fork
+from gemini_sync.fork import register_after_fork
 from gemini_sync.token_endpoint import LOGIN_ENDED, Refreshed, refresh
 from gemini_sync.token_file import Login, Signature, Stored
 from gemini_sync.token_sources import Held, Token, hold
@@ -66,9 +66,9 @@ class FileSource:
         self._lock = threading.RLock()
         self._snapshot: Optional[_FileSnapshot] = None
         self._warned: set[str] = set()
-        renew_after_fork(self)
+        register_after_fork(self)
 
-    def renew_after_fork(self) -> None:
+    def after_fork(self) -> None:
         self._lock = threading.RLock()
 
     def look(self, call: Call) -> _FileSnapshot:

@@ -9,15 +9,10 @@ from concurrent.futures import Future
 from typing import Generic, Optional, TypeVar
 
 from gemini_sync.call import Call
-from gemini_sync.errors import DeadlineExceeded, GeminiSyncError, StreamInterrupted
-from gemini_sync.fork import renew_after_fork
+from gemini_sync.errors import GeminiSyncError, ends_the_call
+from gemini_sync.fork import register_after_fork
 
 Result = TypeVar("Result")
-
-
-def ends_the_call(error: BaseException) -> bool:
-    """True for what concerns one caller alone: it cancelled, or its ``total`` deadline passed."""
-    return isinstance(error, StreamInterrupted) or (isinstance(error, DeadlineExceeded) and error.deadline == "total")
 
 
 class _Flight(Future[Result]):
@@ -47,9 +42,9 @@ class SingleFlight(Generic[Result]):
         # Guards _flights: who finds none in the air for its key leads. Reentrant for the sake of signal handlers.
         self._lock = threading.RLock()
         self._flights: dict[str, _Flight[Result]] = {}
-        renew_after_fork(self)
+        register_after_fork(self)
 
-    def renew_after_fork(self) -> None:
+    def after_fork(self) -> None:
         # Whoever led or waited is in the parent.
         self._lock = threading.RLock()
         self._flights = {}

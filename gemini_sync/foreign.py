@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import requests
 import urllib3.exceptions
 
-from gemini_sync.call import Call, cancelled_error
-from gemini_sync.errors import GeminiSyncError, ProtocolError, TransportError
-from gemini_sync.scrub import scrub
+from gemini_sync.call import Call
+from gemini_sync.errors import GeminiSyncError, ProtocolError, TransportError, cancelled_error
+from gemini_sync.redaction import redact_text
 
 _LIBRARIES = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException)
 FOREIGN = (*_LIBRARIES, OSError)
@@ -48,7 +48,7 @@ def map_error(exc: BaseException, call: Call, url: str) -> GeminiSyncError:
     if isinstance(exc, (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL)):
         return ProtocolError(f"The request to {host} could not be sent: {type(exc).__name__}.")
     return TransportError(
-        f"The connection to {host} failed: {scrub(_what_failed(exc))}. Check the network and proxies."
+        f"The connection to {host} failed: {redact_text(_what_failed(exc))}. Check the network and proxies."
     )
 
 

@@ -1,4 +1,4 @@
-"""Knows which objects must renew their locks and connections in a forked child; knows nothing of what they hold."""
+"""Objects that get new locks and connections in a forked child process."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import weakref
 from typing import Protocol
 
 
-class Renewable(Protocol):
-    def renew_after_fork(self) -> None:
-        """Replace locks (another thread of the parent may hold them) and drop what must not be shared."""
+class ForkAware(Protocol):
+    def after_fork(self) -> None:
+        """Replace the locks, because a thread of the parent may hold them, and drop what must not be shared."""
 
 
-_renewables: weakref.WeakSet[Renewable] = weakref.WeakSet()
+_registered: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
-def renew_after_fork(renewable: Renewable) -> None:
-    """Have ``renewable.renew_after_fork()`` called in each forked child for as long as the object lives."""
-    _renewables.add(renewable)
+def register_after_fork(target: ForkAware) -> None:
+    """Call ``target.after_fork()`` in each forked child for as long as the object lives."""
+    _registered.add(target)
 
 
-def _renew() -> None:
-    for renewable in list(_renewables):
-        renewable.renew_after_fork()
+def _after_fork() -> None:
+    for target in list(_registered):
+        target.after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where there is no fork
-    os.register_at_fork(after_in_child=_renew)
+    os.register_at_fork(after_in_child=_after_fork)

@@ -5,13 +5,21 @@ from __future__ import annotations
 import atexit
 from typing import Any
 
-from gemini_sync.backends import DEFAULT_MAX_EVENT_BYTES, ApiKeyBackend, Backend, CodeAssistBackend
+from gemini_sync.backends import ApiKeyBackend, Backend, CodeAssistBackend
 from gemini_sync.call import Call
-from gemini_sync.config import Endpoints, Retry, Timeouts, check_secret, check_settings
+from gemini_sync.config import (
+    DEFAULT_MAX_EVENT_BYTES,
+    DEFAULT_MODEL,
+    Endpoints,
+    Retry,
+    Timeouts,
+    check_secret,
+    check_settings,
+)
 from gemini_sync.credentials import Token
 from gemini_sync.errors import ConfigError
 from gemini_sync.reply import Reply
-from gemini_sync.request import DEFAULT_MODEL, Contents, build
+from gemini_sync.request import Contents, build
 from gemini_sync.router import Router
 from gemini_sync.transport import Transport
 

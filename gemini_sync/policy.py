@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from gemini_sync.api_errors import quota_ids
 from gemini_sync.config import Retry
 from gemini_sync.errors import (
     ApiError,
@@ -24,7 +25,6 @@ from gemini_sync.errors import (
     ServerError,
     StreamInterrupted,
     TransportError,
-    quota_ids,
 )
 
 WAIT_LIMIT_SECONDS = Retry.wait_limit

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Optional
 from urllib.parse import quote
 
+from gemini_sync.api_errors import answer_error, decode_body
 from gemini_sync.call import Call
 from gemini_sync.config import Endpoints, check_secret
 from gemini_sync.errors import (
@@ -21,7 +22,7 @@ from gemini_sync.errors import (
     ServerError,
 )
 from gemini_sync.flight import SingleFlight
-from gemini_sync.scrub import snippet
+from gemini_sync.redaction import redacted_excerpt
 from gemini_sync.sessions import refuse_redirect
 from gemini_sync.token_sources import Token
 from gemini_sync.transport import Transport
@@ -143,17 +144,17 @@ class _Discovery:
             method, self._base + path, headers, body, call=self._call, seconds=_ANSWER_SECONDS
         )
         refuse_redirect(answer.status, answer.headers)
-        error = answer.error([self._access_token])
+        error = answer_error(answer.status, answer.headers, answer.text, [self._access_token])
         if error is not None:
             try:
                 raise _explained(error)
             finally:
                 del error  # or it and this frame would keep each other alive
-        decoded = answer.decoded
+        decoded = decode_body(answer.text)
         if not isinstance(decoded, dict):
             raise ProtocolError(
                 f"Expected a JSON object from {path[1:]}, came status {answer.status}: "
-                f"{snippet(answer.text, [self._access_token])!r}",
+                f"{redacted_excerpt(answer.text, [self._access_token])!r}",
                 code=answer.status,
             )
         return decoded
@@ -222,7 +223,7 @@ def _ineligible(loaded: Mapping[str, Any]) -> Optional[PermissionDeniedError]:
     words = [str(tier.get("reasonMessage") or tier.get("reasonCode") or "no reason given") for tier in refused]
     link, reason = refused[0].get("validationUrl"), refused[0].get("reasonCode")
     return PermissionDeniedError(
-        f"This account may not use Code Assist: {snippet(' '.join(words))} "
+        f"This account may not use Code Assist: {redacted_excerpt(' '.join(words))} "
         + (f"See {link}" if link else "Use another account, or an API key."),
         reason=reason if isinstance(reason, str) else None,
         link=link if isinstance(link, str) else None,

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Optional, TypeVar
 
-from gemini_sync.errors import BlockedError, EmptyResponseError, FinishReasonError, GeminiSyncError, StreamInterrupted
+from gemini_sync.errors import (
+    Attempt,
+    BlockedError,
+    EmptyResponseError,
+    FinishReasonError,
+    GeminiSyncError,
+    StreamInterrupted,
+)
+from gemini_sync.redaction import redacted_excerpt
 from gemini_sync.response import Blob, Chunk, FunctionCall, Usage, function_calls, inline_data, usage
-from gemini_sync.scrub import snippet
 from gemini_sync.turn import Turn
 
 _Error = TypeVar("_Error", bound=GeminiSyncError)
@@ -22,29 +29,6 @@ _FAILED = frozenset(
     "OTHER IMAGE_OTHER NO_IMAGE MALFORMED_FUNCTION_CALL MALFORMED_RESPONSE UNEXPECTED_TOOL_CALL TOO_MANY_TOOL_CALLS "
     "MISSING_THOUGHT_SIGNATURE".split()
 )
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One try on one route.
-
-    Attributes:
-        route: ``"oauth"`` or ``"api_key"``.
-        started: seconds since the epoch.
-        seconds: until its first chunk, or its failure.
-        outcome: ``"answered"``, ``"failed"``, ``"interrupted"`` (after its first chunk) or ``"cancelled"``.
-        error: why it failed, or None.
-        retry_after: how long the server asked to wait, in seconds, or None.
-        trace_id: the server's name for the request, or None.
-    """
-
-    route: str
-    started: float
-    seconds: float
-    outcome: str
-    error: Optional[BaseException] = None
-    retry_after: Optional[float] = None
-    trace_id: Optional[str] = None
 
 
 class Journey:
@@ -132,11 +116,14 @@ class _State:
         turn, partial = self.turn, Reply._of(self)
         if turn.block_reason is not None:
             said = str((turn.prompt_feedback or {}).get("blockReasonMessage") or "Change the prompt.")
-            why = snippet(said, self.secrets)
+            why = redacted_excerpt(said, self.secrets)
             return BlockedError(
                 f"The prompt was refused ({turn.block_reason}): {why}", reason=turn.block_reason, partial=partial
             )
-        reason, message = turn.finish_reason, turn.finish_message and snippet(turn.finish_message, self.secrets)
+        reason, message = (
+            turn.finish_reason,
+            turn.finish_message and redacted_excerpt(turn.finish_message, self.secrets),
+        )
         if reason in _REFUSED or reason in _FAILED:
             cls, what = (BlockedError, "refused") if reason in _REFUSED else (FinishReasonError, "not finished")
             return cls(

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional, Union
 from urllib.parse import quote
 
+from gemini_sync.config import DEFAULT_MODEL
 from gemini_sync.errors import ConfigError
-from gemini_sync.rest import Content, GenerationConfig, Part, SafetySetting, Tool, ToolConfig
-
-DEFAULT_MODEL = "gemini-3.5-flash"
+from gemini_sync.rest_json import Content, GenerationConfig, Part, SafetySetting, Tool, ToolConfig
 
 # Code Assist's spelling of model names, where it differs (GC config/models.ts).
 _CODE_ASSIST_MODELS = {"gemini-3.5-flash": "gemini-3-flash"}

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from gemini_sync.details import text_of
 from gemini_sync.errors import ProtocolError
+from gemini_sync.rest_json import text_of
 
 
 @dataclass(frozen=True)

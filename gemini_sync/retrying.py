@@ -1,52 +1,101 @@
-"""Knows how tenacity tries a function again and lets go of its failure; knows neither the function nor the policy."""
+"""Tries a function again after errors that may pass; the one place that uses tenacity."""
 
 from __future__ import annotations
 
+import logging
+import random
 from collections.abc import Callable
-from typing import Any, TypeVar, Union
+from typing import Any, Optional, Protocol, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_result
 
+from gemini_sync.config import Retry
 from gemini_sync.errors import GeminiSyncError
 
+_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+
+
+class Waiter(Protocol):
+    """The call that the tries belong to."""
+
+    def time_left(self) -> Optional[float]:
+        """Seconds until the ``total`` deadline of the call; None for no deadline."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; raises if the call ends meanwhile."""
 
 
 class _Failed(list[GeminiSyncError]):
     """What a failed try returns: its error.
 
-    Tenacity's frames keep the outcome of a try, and an error's traceback keeps those frames and the caller's: raised
-    there, all would live until garbage is collected. So it is taken out to be raised in the end.
+    tenacity stores each outcome. A stored exception would keep its traceback, and so the caller's frames, alive until
+    the next garbage collection. So a try returns its error in this list, and ``run`` takes it out and raises it.
     """
 
 
-def retry_if(worth_another: Callable[[GeminiSyncError], bool]) -> retry_if_result:
-    """The ``retry`` of a policy that ``run`` follows."""
-    return retry_if_result(lambda outcome: isinstance(outcome, _Failed) and worth_another(outcome[0]))
+class RetryPolicy:
+    """How often a function is tried, and how long the pause between two tries is.
 
+    The pause is ``backoff_base`` seconds, doubled from try to try up to ``backoff_cap``, times a random number between
+    0.5 and 1. A server's hint is waited for in full if it is longer.
 
-def error_of(state: RetryCallState) -> GeminiSyncError:
-    """The error of the try after which a policy is asked."""
-    error: GeminiSyncError = _outcome(state)[0]
-    return error
+    Args:
+        retry: the numbers.
+        worth_another: True for an error that may pass.
+    """
 
+    def __init__(self, retry: Retry, worth_another: Callable[[GeminiSyncError], bool]) -> None:
+        self._retry, self._worth_another = retry, worth_another
 
-def run(policy: Retrying, attempt: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
-    """What ``attempt`` returns in the end; raises the ``GeminiSyncError`` of its last try, all else at once."""
+    def run(self, attempt: Callable[[], _T], waiter: Waiter, time_left: Optional[Callable[[], float]] = None) -> _T:
+        """What ``attempt()`` returns in the end.
 
-    def once(*args: Any, **kwargs: Any) -> Union[_T, _Failed]:
-        try:
-            return attempt(*args, **kwargs)
-        except GeminiSyncError as exc:
-            return _Failed([exc])
+        Args:
+            time_left: seconds until no further try may begin, besides the deadline of ``waiter``.
 
-    # A copy: the object keeps the state of a try per thread, and deciding may lead to another call in it.
-    outcome = policy.copy(retry_error_callback=_outcome)(once, *args, **kwargs)
-    if isinstance(outcome, _Failed):
-        raise outcome.pop()
-    return outcome
+        Raises:
+            GeminiSyncError: the error of the last try; any other exception comes out at once.
+        """
+
+        def once() -> Any:
+            try:
+                return attempt()
+            except GeminiSyncError as exc:
+                return _Failed([exc])
+
+        def is_over(state: RetryCallState) -> bool:
+            left = [waiter.time_left(), time_left() if time_left else None]
+            too_late = any(seconds is not None and state.upcoming_sleep >= seconds for seconds in left)
+            return state.attempt_number >= self._retry.max_attempts or too_late
+
+        outcome: Any = Retrying(
+            retry=retry_if_result(lambda outcome: isinstance(outcome, _Failed) and self._is_worth_another(outcome[0])),
+            stop=is_over,
+            wait=self._pause,
+            before_sleep=_log_pause,
+            sleep=waiter.sleep,
+            retry_error_callback=_outcome,
+        )(once)
+        if isinstance(outcome, _Failed):
+            raise outcome.pop()
+        return outcome  # type: ignore[no-any-return]
+
+    def _is_worth_another(self, error: GeminiSyncError) -> bool:
+        too_long = error.retry_after is not None and error.retry_after > self._retry.wait_limit
+        return not error.cancelled and not too_long and self._worth_another(error)
+
+    def _pause(self, state: RetryCallState) -> float:
+        doublings = min(state.attempt_number - 1, 63)  # a float does not hold many more
+        backoff = min(self._retry.backoff_cap, self._retry.backoff_base * 2.0**doublings)
+        return max(backoff * random.uniform(0.5, 1.0), _outcome(state)[0].retry_after or 0.0)
 
 
 def _outcome(state: RetryCallState) -> Any:
     assert state.outcome is not None  # tenacity asks after a try
     return state.outcome.result()
+
+
+def _log_pause(state: RetryCallState) -> None:
+    error = _outcome(state)[0]
+    _log.info("try %d failed, the next in %.2f s: %s", state.attempt_number, state.upcoming_sleep, error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,19 +11,17 @@ from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any, Generic, Optional, TypeVar
 
-from tenacity import RetryCallState, Retrying
-
 from gemini_sync.backends import Backend
-from gemini_sync.call import Call, is_cancelled
+from gemini_sync.call import Call
 from gemini_sync.config import Retry, Timeouts
-from gemini_sync.errors import AuthError, ConfigError, GeminiSyncError, InvalidRequestError
-from gemini_sync.fork import renew_after_fork
+from gemini_sync.errors import Attempt, AuthError, ConfigError, GeminiSyncError, InvalidRequestError
+from gemini_sync.fork import register_after_fork
 from gemini_sync.policy import ACCOUNT_SAFETY_REASONS, Decision, decide
-from gemini_sync.reply import Attempt, Journey, Reply
+from gemini_sync.redaction import redacted_excerpt
+from gemini_sync.reply import Journey, Reply
 from gemini_sync.request import Request
 from gemini_sync.response import Chunk
-from gemini_sync.retrying import error_of, retry_if, run
-from gemini_sync.scrub import snippet
+from gemini_sync.retrying import RetryPolicy
 from gemini_sync.sticky import API_KEY, OAUTH, Choice, FallbackEvent, RouteStatus, Sticky
 
 _log = logging.getLogger(__name__)
@@ -83,14 +80,7 @@ class Router:
         self._falls_back = fallback and len(self._backends) > 1
         home = OAUTH if OAUTH in self._backends else API_KEY
         self._sticky = Sticky(home, sticky_for=sticky_for, clock=clock)
-        # The one retry policy. What it retries is given the call, in whose own sleep the waiting is done.
-        self._retrying = Retrying(
-            retry=retry_if(self._retryable),
-            stop=self._gives_up,
-            wait=self._wait,
-            before_sleep=self._pause,
-            sleep=lambda seconds: None,
-        )
+        self._retrying = RetryPolicy(self._retry, lambda error: self._decide(error) is Decision.RETRY)
         # The error after which the account must not be used for OAuth any more, with the generation of its call; and
         # the generation from which on that counts. One assignment each, so no lock.
         self._bar: tuple[int, Optional[GeminiSyncError]] = (0, None)
@@ -99,9 +89,9 @@ class Router:
         # Its methods are atomic, so there is no lock, which a signal handler that closes the adapter, or the end of a
         # dropped reply whenever garbage is collected, could ask for in the very thread that holds it.
         self._running: set[Call] = set()
-        renew_after_fork(self)
+        register_after_fork(self)
 
-    def renew_after_fork(self) -> None:
+    def after_fork(self) -> None:
         self._running = set()  # calls of the parent's other threads
 
     # -- the operations
@@ -161,7 +151,7 @@ class Router:
                 decision = self._fallback_decision(choice.route, error)
                 if decision is not None:
                     return self._serve_other(choice, decision, error, trip), choice
-                if choice.probe and not is_cancelled(error) and not isinstance(error, InvalidRequestError):
+                if choice.probe and not error.cancelled and not isinstance(error, InvalidRequestError):
                     self._sticky.demote(choice, _line(error))  # or each call that follows would probe, and fail
                 raise
             promoted = self._sticky.promote(choice, "a probe succeeded") if choice.probe else None
@@ -174,7 +164,7 @@ class Router:
 
     def _fallback_decision(self, route: str, error: GeminiSyncError) -> Optional[Decision]:
         """How to fall back after ``error``; None where it is the caller's to see."""
-        if not self._falls_back or route != OAUTH or is_cancelled(error):
+        if not self._falls_back or route != OAUTH or error.cancelled:
             return None
         decision = self._decide(error)
         if decision is Decision.RETRY:  # the tries are used up
@@ -211,16 +201,16 @@ class Router:
     def _try_route(self, route: str, choice: Choice, trip: _Trip[_T]) -> _T:
         backend, journey = self._backends[route], trip.journey
 
-        def once(call: Call) -> _T:
+        def once() -> _T:
             started, begun = time.time(), self._clock()
             try:
                 barred = self._bar_in_force() if route == OAUTH else None
                 if barred is not None:
                     raise copy.copy(barred)
-                with call.cancelled_first():
+                with trip.call.cancelled_first():
                     result = trip.operate(backend)
             except GeminiSyncError as exc:
-                outcome = "cancelled" if is_cancelled(exc) else "failed"
+                outcome = "cancelled" if exc.cancelled else "failed"
                 seconds = self._clock() - begun
                 kept = copy.copy(exc)  # without the traceback, which would keep all frames of the caller alive
                 journey.attempts.append(Attempt(route, started, seconds, outcome, kept, exc.retry_after, exc.trace_id))
@@ -232,14 +222,14 @@ class Router:
             return result
 
         try:
-            return run(self._retrying, once, trip.call)
+            return self._retrying.run(once, trip.call)
         except GeminiSyncError as exc:  # of the last try, or what ended the wait for another
             exc.route, exc.attempts = route, tuple(journey.attempts)
             raise
 
     def _note(self, route: str, choice: Choice, exc: GeminiSyncError) -> None:
         """Remember a failure, and what it means for the account."""
-        if not is_cancelled(exc):
+        if not exc.cancelled:
             self._sticky.record(route, _line(exc))
         if route == OAUTH and exc.reason in ACCOUNT_SAFETY_REASONS and self._bar_in_force() is None:
             self._bar = (choice.generation, copy.copy(exc))
@@ -253,11 +243,11 @@ class Router:
         """The stream broke under the caller: nothing is sent again, but the table says where the next call goes."""
         journey = trip.journey
         route = journey.attempts[-1].route
-        journey.broke("cancelled" if is_cancelled(exc) else "interrupted", copy.copy(exc))
+        journey.broke("cancelled" if exc.cancelled else "interrupted", copy.copy(exc))
         self._note(route, choice, exc)
         exc.route, exc.attempts = route, tuple(journey.attempts)
         # A 401 has dropped its token: the next call refreshes and is right again.
-        if route != OAUTH or not self._falls_back or is_cancelled(exc) or isinstance(exc, AuthError):
+        if route != OAUTH or not self._falls_back or exc.cancelled or isinstance(exc, AuthError):
             return
         decision = self._decide(exc)
         if decision in (Decision.FALL_BACK, Decision.FALL_BACK_MODEL):
@@ -270,26 +260,6 @@ class Router:
         if not isinstance(decision, Decision):
             raise ConfigError(f"policy must return a Decision, not {decision!r}.") from error
         return decision
-
-    def _retryable(self, error: GeminiSyncError) -> bool:
-        too_long = error.retry_after is not None and error.retry_after > self._retry.wait_limit
-        return not (is_cancelled(error) or too_long) and self._decide(error) is Decision.RETRY
-
-    def _wait(self, state: RetryCallState) -> float:
-        doublings = min(state.attempt_number - 1, 63)  # a float does not hold many more
-        backoff = min(self._retry.backoff_cap, self._retry.backoff_base * 2.0**doublings)
-        return max(backoff * random.uniform(0.5, 1.0), error_of(state).retry_after or 0.0)
-
-    def _gives_up(self, state: RetryCallState) -> bool:
-        """True when the tries are used up, or the wait would outlast ``total``: the other route may still make it."""
-        call: Call = state.args[0]
-        call.enter("total", None)
-        left = call.remaining()
-        return state.attempt_number >= self._retry.max_attempts or (left is not None and state.upcoming_sleep >= left)
-
-    def _pause(self, state: RetryCallState) -> None:
-        _log.info("try %d failed, the next in %.2f s: %s", state.attempt_number, state.upcoming_sleep, error_of(state))
-        state.args[0].sleep(state.upcoming_sleep)
 
     # -- state
 
@@ -333,4 +303,4 @@ class Router:
 
 
 def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {snippet(str(error))}"
+    return f"{type(error).__name__}: {redacted_excerpt(str(error))}"

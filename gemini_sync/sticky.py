@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Optional, TypeVar
 
-from gemini_sync.fork import renew_after_fork
-from gemini_sync.scrub import one_line
+from gemini_sync.fork import register_after_fork
+from gemini_sync.redaction import one_line
 
 OAUTH = "oauth"
 API_KEY = "api_key"
@@ -132,13 +132,13 @@ class Sticky:
         # Guards every assignment of _snapshot, each a whole new decision; reading one, and its failures, needs no lock.
         # Reentrant: a signal handler may ask for the status, or reset, in the very thread that holds it.
         self._lock = threading.RLock()
-        renew_after_fork(self)
+        register_after_fork(self)
 
     def _begin(self, generation: int, reason: Optional[str]) -> _Snapshot:
         failures: deque[Failure] = deque(maxlen=_FAILURES_KEPT)
         return _Snapshot(Choice(self._home, generation), self._wall(), reason, {}, 0.0, None, 0.0, failures)
 
-    def renew_after_fork(self) -> None:
+    def after_fork(self) -> None:
         self._lock = threading.RLock()
         self._snapshot = self._snapshot._replace(probing=None)  # that thread is not in this process
 

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, Optional
 from urllib.parse import quote_plus, urlencode
 
-from tenacity import RetryCallState, Retrying, wait_exponential, wait_random
-
+from gemini_sync.api_errors import decode_body, find_error, retry_after_header
 from gemini_sync.call import Call
-from gemini_sync.config import OAuthClient, check_secret
-from gemini_sync.details import retry_after_header
-from gemini_sync.errors import ConfigError, GeminiSyncError, ProtocolError, RefreshError, TransportError, find_error
+from gemini_sync.config import OAuthClient, Retry, check_secret
+from gemini_sync.errors import ConfigError, GeminiSyncError, ProtocolError, RefreshError, TransportError, ends_the_call
 from gemini_sync.exchange import Answer
-from gemini_sync.flight import ends_the_call
-from gemini_sync.retrying import error_of, retry_if, run
-from gemini_sync.scrub import scrub, snippet
+from gemini_sync.redaction import redact_text, redacted_excerpt
+from gemini_sync.retrying import RetryPolicy
 from gemini_sync.sessions import refuse_redirect
 from gemini_sync.transport import Transport
-
-_log = logging.getLogger(__name__)
 
 _ANSWER_SECONDS = 20.0
 _TOTAL_SECONDS = 60.0
 _QUICK_SECONDS = 5.0
-_HINT_LIMIT_SECONDS = 10.0
 _ASSUMED_LIFETIME_SECONDS = 300.0
 # What google-auth retries (google/oauth2/_client.py); 200 stands for an answer that holds no usable token.
 _TRANSIENT_CODES = {200, 408, 429, 500, 502, 503, 504}
@@ -76,16 +69,17 @@ def refresh(
         "client_secret": client.secret,
     }
     until = call.clock() + (_QUICK_SECONDS if quick else _TOTAL_SECONDS)
-    if quick:
-        return _try(transport, url, form, call=call, until=until)
-    return run(_RETRYING.copy(sleep=call.sleep), _try, transport, url, form, call=call, until=until)
+
+    def attempt() -> Refreshed:
+        return _try(transport, url, form, call, min(_ANSWER_SECONDS, until - call.clock()))
+
+    return attempt() if quick else _RETRYING.run(attempt, call, lambda: until - call.clock())
 
 
-def _try(transport: Transport, url: str, form: Mapping[str, str], *, call: Call, until: float) -> Refreshed:
+def _try(transport: Transport, url: str, form: Mapping[str, str], call: Call, seconds: float) -> Refreshed:
     plain = (form["refresh_token"], form["client_secret"])
     secrets = (*plain, *map(quote_plus, plain))  # a server may echo the form
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    seconds = min(_ANSWER_SECONDS, until - call.clock())
     try:
         answer = transport.fetch("POST", url, headers, urlencode(form).encode(), call=call, seconds=seconds)
         refuse_redirect(answer.status, answer.headers)
@@ -97,12 +91,12 @@ def _try(transport: Transport, url: str, form: Mapping[str, str], *, call: Call,
 
 
 def _read(answer: Answer, secrets: Collection[str]) -> Refreshed:
-    decoded = answer.decoded
+    decoded = decode_body(answer.text)
     error = find_error(decoded)
     if answer.status != 200 or error is not None:
         raise _refusal(answer, decoded, error or {}, secrets)
     if not isinstance(decoded, dict):
-        kind = scrub(answer.headers.get("Content-Type") or "no Content-Type")
+        kind = redact_text(answer.headers.get("Content-Type") or "no Content-Type")
         raise _unusable(f"expected a JSON object, came {kind}")
     try:
         access_token = check_secret(decoded.get("access_token"), "access_token")
@@ -135,10 +129,10 @@ def _unusable(what: str) -> RefreshError:
 
 def _refusal(answer: Answer, decoded: Any, error: Mapping[str, Any], secrets: Collection[str]) -> RefreshError:
     subtype = decoded.get("error_subtype") if isinstance(decoded, dict) else None
-    reasons = (scrub(text, secrets) for text in (subtype, error.get("status")) if isinstance(text, str) and text)
+    reasons = (redact_text(text, secrets) for text in (subtype, error.get("status")) if isinstance(text, str) and text)
     reason = next(reasons, None)
     said = error.get("message")
-    said = snippet(said if isinstance(said, str) else answer.text if answer.status != 200 else "", secrets)
+    said = redacted_excerpt(said if isinstance(said, str) else answer.text if answer.status != 200 else "", secrets)
     step = _NEXT_STEP.get(reason or "", "Try again later.")
     what = " ".join(filter(None, [str(answer.status), reason, f"({said})" if said not in ("", reason) else ""]))
     return RefreshError(
@@ -150,35 +144,10 @@ def _refusal(answer: Answer, decoded: Any, error: Mapping[str, Any], secrets: Co
 
 
 def _is_transient(error: GeminiSyncError) -> bool:
-    if not isinstance(error, RefreshError) or (error.retry_after or 0.0) > _HINT_LIMIT_SECONDS:
-        return False
-    if error.reason in _NEXT_STEP:
+    if not isinstance(error, RefreshError) or error.reason in _NEXT_STEP:
         return False
     dropped = isinstance(error.__cause__, TransportError)
     return dropped or error.code in _TRANSIENT_CODES or error.reason in _TRANSIENT_REASONS
 
 
-_backoff = wait_exponential(multiplier=0.5, max=8) + wait_random(0, 0.5)
-
-
-def _wait(state: RetryCallState) -> float:
-    hint = error_of(state).retry_after
-    return _backoff(state) if hint is None else hint
-
-
-def _gives_up(state: RetryCallState) -> bool:
-    """True after 3 tries, or where the next would begin too late on the clock of the call."""
-    later = state.kwargs["call"].clock() + state.upcoming_sleep
-    return state.attempt_number >= 3 or bool(later >= state.kwargs["until"])
-
-
-def _log_retry(state: RetryCallState) -> None:
-    _log.info("%s Try %d follows in %.1f s.", error_of(state), state.attempt_number + 1, state.upcoming_sleep)
-
-
-_RETRYING = Retrying(
-    stop=_gives_up,
-    wait=_wait,
-    retry=retry_if(_is_transient),
-    before_sleep=_log_retry,
-)
+_RETRYING = RetryPolicy(Retry(), _is_transient)

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple, Optional, Protocol
 
 from gemini_sync.call import Call, Clock
 from gemini_sync.config import check_secret
-from gemini_sync.errors import ConfigError, CredentialsError, GeminiSyncError, RefreshError
-from gemini_sync.flight import ends_the_call
+from gemini_sync.errors import ConfigError, CredentialsError, GeminiSyncError, RefreshError, ends_the_call
 from gemini_sync.foreign import map_error
-from gemini_sync.scrub import snippet
+from gemini_sync.redaction import redacted_excerpt
 from gemini_sync.sessions import foreign_session
 
 # google-auth refreshes 225 s ahead; a token that lives shorter than an hour has its windows shortened alike.
@@ -99,7 +98,9 @@ class CallableSource:
         except GeminiSyncError:
             raise
         except Exception as exc:
-            raise CredentialsError(f"The token source failed: {type(exc).__name__}: {snippet(str(exc))}") from exc
+            raise CredentialsError(
+                f"The token source failed: {type(exc).__name__}: {redacted_excerpt(str(exc))}"
+            ) from exc
         try:
             return Token(check_secret(given, "What the token source gave"), None)
         except ConfigError as exc:
@@ -167,10 +168,10 @@ class GoogleAuthSource:
         names = ("token", "refresh_token", "client_secret")
         secrets = [str(getattr(self._credentials, name, None) or "") for name in names]
         answer = exc.args[1] if len(exc.args) > 1 and isinstance(exc.args[1], dict) else {}
-        said = snippet(str(exc.args[0]) if exc.args else "no reason given", secrets).rstrip(".")
+        said = redacted_excerpt(str(exc.args[0]) if exc.args else "no reason given", secrets).rstrip(".")
         reason = answer.get("error_subtype") or answer.get("error")
         return RefreshError(
             f"google-auth could not refresh its credentials: {type(exc).__name__}: {said}. "
             "Log in again, or check what these credentials need.",
-            reason=snippet(reason, secrets) if isinstance(reason, str) else None,
+            reason=redacted_excerpt(reason, secrets) if isinstance(reason, str) else None,
         )

@@ -14,7 +14,7 @@ from gemini_sync.connection import active
 from gemini_sync.errors import ConfigError, DeadlineExceeded, TransportError
 from gemini_sync.exchange import Answer, Exchange
 from gemini_sync.foreign import FOREIGN, map_error
-from gemini_sync.fork import renew_after_fork
+from gemini_sync.fork import register_after_fork
 from gemini_sync.sessions import SessionFactory, default_session, guarded, prepared
 
 _IDLE_SESSIONS = 32
@@ -32,9 +32,9 @@ class Transport:
         # Idle sessions, last in first out; list.append and list.pop are atomic, so there is no lock.
         self._idle: list[requests.Session] = []
         self._templates: dict[tuple[str, str], tuple[Any, requests.PreparedRequest, dict[str, Any]]] = {}
-        renew_after_fork(self)
+        register_after_fork(self)
 
-    def renew_after_fork(self) -> None:
+    def after_fork(self) -> None:
         # A connection used on both sides of a fork would hand each side the other's answers.
         self.close()
 

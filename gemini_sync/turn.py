@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Optional, Union
 
-from gemini_sync.details import text_of
 from gemini_sync.response import Chunk, candidate_of, parts_of, text_in
+from gemini_sync.rest_json import text_of
 
 _PIECES_PER_BLOCK = 1024
 

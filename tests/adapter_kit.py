@@ -13,13 +13,14 @@ from gemini_sync.backends import Opened
 from gemini_sync.call import Call
 from gemini_sync.config import Endpoints, OAuthClient, Timeouts
 from gemini_sync.errors import (
+    Attempt,
     GeminiSyncError,
     InvalidRequestError,
     NotFoundError,
     PermissionDeniedError,
     ServerError,
 )
-from gemini_sync.reply import Attempt, Reply
+from gemini_sync.reply import Reply
 from gemini_sync.request import Request, build
 from gemini_sync.response import Chunk
 from gemini_sync.router import Router

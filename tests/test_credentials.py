@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from gemini_sync.config import Endpoints, OAuthClient
-from gemini_sync.credentials import Credentials, get_access_token, oauth_client_from
+from gemini_sync.credentials import Credentials, get_access_token
+from gemini_sync.environment import oauth_client_from
 from gemini_sync.errors import (
     ConfigError,
     CredentialsError,

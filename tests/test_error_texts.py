@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gemini_sync.details import retry_after_header
-from gemini_sync.errors import api_error
-from gemini_sync.scrub import scrub, snippet
+from gemini_sync.api_errors import api_error, retry_after_header
+from gemini_sync.redaction import redact_text, redacted_excerpt
 
 NOW = 1_700_000_000.0
 _RPC = "type.googleapis.com/google.rpc."
@@ -169,7 +168,7 @@ def test_retry_after__any_text__never_raises(value: str) -> None:
 )
 def test_scrub__shapes(secret: str, around: str) -> None:
     text = around.format(secret)
-    for scrubbed in (scrub(text), snippet(text)):
+    for scrubbed in (redact_text(text), redacted_excerpt(text)):
         assert "canary" not in scrubbed
         assert "[redacted]" in scrubbed
 
@@ -188,13 +187,13 @@ def test_scrub__shapes(secret: str, around: str) -> None:
     ],
 )  # fmt: skip
 def test_scrub__places(text: str, scrubbed: str) -> None:
-    assert scrub(text) == scrubbed
+    assert redact_text(text) == scrubbed
 
 
 @pytest.mark.parametrize("control", ["\x00", "\x07", "\x1b[", "\x9b", "\x9d", "\u202e", "\ud800"])
 @pytest.mark.parametrize("secret", ["AIza" + "S" * 35, "ya29.canary-canary", "1//0gCANARYCANARY", "opaque-canary"])
 def test_snippet__control_characters_go_and_uncover_no_secret(secret: str, control: str) -> None:
-    text = snippet(f"sent{control}{secret}{control} refused", [secret] if secret.startswith("opaque") else [])
+    text = redacted_excerpt(f"sent{control}{secret}{control} refused", [secret] if secret.startswith("opaque") else [])
     assert text.isprintable()
     assert "[redacted]" in text
     assert secret[1:] not in text
@@ -203,28 +202,28 @@ def test_snippet__control_characters_go_and_uncover_no_secret(secret: str, contr
 def test_snippet__of_a_megabyte_of_anything() -> None:
     """In a time that grows with it: these are the beginnings of sequences that have no end."""
     for piece in ("\x9d", "\x1b]", "\x9b0", "\x1b[;", "a\n", "AIza", "://a:"):
-        assert len(snippet(piece * 2**18)) <= 500
+        assert len(redacted_excerpt(piece * 2**18)) <= 500
 
 
 def test_scrub__given_secrets() -> None:
-    assert scrub("opaque and opaque-too, not 'open'", ["opaque", "opaque-too", ""]) == (
+    assert redact_text("opaque and opaque-too, not 'open'", ["opaque", "opaque-too", ""]) == (
         "[redacted] and [redacted], not 'open'"
     )
-    assert scrub("opaque", iter(("opaque",))) == "[redacted]"
+    assert redact_text("opaque", iter(("opaque",))) == "[redacted]"
 
 
 def test_snippet__scrubs_before_it_cuts() -> None:
     key = CANARIES["api key"]
     for offset in range(480, 502):
-        text = snippet("x" * offset + " " + key)
+        text = redacted_excerpt("x" * offset + " " + key)
         assert len(text) <= 500
         assert "AIza" not in text
 
 
 def test_snippet__one_line_of_at_most_500_characters() -> None:
-    assert snippet(" a\r\n\tb  c ") == "a b c"
-    assert snippet("x" * 500) == "x" * 500
-    assert snippet("x" * 501) == "x" * 499 + "…"
+    assert redacted_excerpt(" a\r\n\tb  c ") == "a b c"
+    assert redacted_excerpt("x" * 500) == "x" * 500
+    assert redacted_excerpt("x" * 501) == "x" * 499 + "…"
 
 
 @pytest.mark.parametrize("secret", [*CANARIES.values(), "opaque-canary-1", 'quoted"canary\\2'])

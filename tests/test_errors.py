@@ -13,8 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gemini_sync import errors
+from gemini_sync.api_errors import api_error, find_error, quota_ids
 from gemini_sync.errors import (
     ApiError,
+    Attempt,
     AuthError,
     BlockedError,
     ConfigError,
@@ -32,11 +34,8 @@ from gemini_sync.errors import (
     ServerError,
     StreamInterrupted,
     TransportError,
-    api_error,
-    find_error,
-    quota_ids,
 )
-from gemini_sync.reply import Attempt, Reply
+from gemini_sync.reply import Reply
 from gemini_sync.response import Chunk
 from tests.odd_json import ODD, arrays, objects
 

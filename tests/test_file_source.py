@@ -219,9 +219,9 @@ def test_take_in__file_that_others_can_read_is_warned_about_once(
     assert f"chmod 600 {path}" in warning
 
 
-def test_renew_after_fork__lock_held_in_the_parent(path: Path, clock: Clock) -> None:
+def test_after_fork__lock_held_in_the_parent(path: Path, clock: Clock) -> None:
     credentials = scripted(path, ScriptedTransport(), clock)
     source: Any = credentials._source
     source._lock.acquire()  # as by another thread of the parent when it forked
-    source.renew_after_fork()
+    source.after_fork()
     assert fetch(credentials) == "file-access-token"

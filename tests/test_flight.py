@@ -13,8 +13,8 @@ import pytest
 from gemini_sync import flight as flight_module
 from gemini_sync.call import Call
 from gemini_sync.config import Timeouts
-from gemini_sync.errors import DeadlineExceeded, RefreshError, StreamInterrupted, TransportError
-from gemini_sync.flight import SingleFlight, ends_the_call
+from gemini_sync.errors import DeadlineExceeded, RefreshError, StreamInterrupted, TransportError, ends_the_call
+from gemini_sync.flight import SingleFlight
 from tests.adapter_kit import in_thread
 from tests.credentials_kit import Watched, await_all, together
 
@@ -129,11 +129,11 @@ def test_run_if_free__failure_is_not_shared() -> None:
     assert outcomes == ["own"]
 
 
-def test_renew_after_fork__attempts_of_the_parent_are_gone() -> None:
+def test_after_fork__attempts_of_the_parent_are_gone() -> None:
     flight: SingleFlight[str] = SingleFlight()
 
     def led() -> str:
-        flight.renew_after_fork()  # as in a child forked while the parent's thread leads
+        flight.after_fork()  # as in a child forked while the parent's thread leads
         return flight.run(Call(), lambda: "of the child")
 
     assert flight.run(Call(), led) == "of the child"

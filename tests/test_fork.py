@@ -16,15 +16,15 @@ from tests.support import run_python
 class Renewed:
     def __init__(self) -> None:
         self.times = 0
-        fork.renew_after_fork(self)
+        fork.register_after_fork(self)
 
-    def renew_after_fork(self) -> None:
+    def after_fork(self) -> None:
         self.times += 1
 
 
 def test_renew__each_living_object_once() -> None:
     first, second = Renewed(), Renewed()
-    fork.renew_after_fork(first)
+    fork.register_after_fork(first)
     fork._renew()
     assert (first.times, second.times) == (1, 1)
 
@@ -43,7 +43,7 @@ def test_without_fork__the_module_works_all_the_same(monkeypatch: pytest.MonkeyP
     monkeypatch.delattr(os, "register_at_fork", raising=False)
     names = runpy.run_path(str(fork.__file__))
     renewed = Renewed()
-    names["renew_after_fork"](renewed)
+    names["register_after_fork"](renewed)
     names["_renew"]()
     assert renewed.times == 1
 

@@ -10,6 +10,7 @@ from typing import Any, Optional
 import pytest
 
 from gemini_sync import errors, policy
+from gemini_sync.api_errors import api_error
 from gemini_sync.errors import (
     ApiError,
     AuthError,
@@ -26,7 +27,6 @@ from gemini_sync.errors import (
     ServerError,
     StreamInterrupted,
     TransportError,
-    api_error,
 )
 from gemini_sync.policy import ACCOUNT_SAFETY_REASONS, RULES, WAIT_LIMIT_SECONDS, Decision, Rule, decide, explain
 from gemini_sync.reply import Reply

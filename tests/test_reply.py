@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemini_sync.errors import (
+    Attempt,
     BlockedError,
     EmptyResponseError,
     FinishReasonError,
     ProtocolError,
     StreamInterrupted,
 )
-from gemini_sync.reply import Attempt, Journey, Reply
+from gemini_sync.reply import Journey, Reply
 from gemini_sync.response import Blob, Chunk, FunctionCall, Usage
 from tests.odd_json import RESPONSES
 

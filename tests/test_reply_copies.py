@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gemini_sync.errors import FinishReasonError, GeminiSyncError, ServerError, StreamInterrupted
-from gemini_sync.reply import Attempt, Journey, Reply
+from gemini_sync.errors import Attempt, FinishReasonError, GeminiSyncError, ServerError, StreamInterrupted
+from gemini_sync.reply import Journey, Reply
 from gemini_sync.response import Chunk
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)

@@ -10,6 +10,7 @@ from typing import Any, Optional
 import pytest
 
 from gemini_sync.errors import (
+    Attempt,
     AuthError,
     BlockedError,
     DeadlineExceeded,
@@ -19,7 +20,7 @@ from gemini_sync.errors import (
     ServerError,
     StreamInterrupted,
 )
-from gemini_sync.reply import Attempt, Journey, Reply
+from gemini_sync.reply import Journey, Reply
 from gemini_sync.response import Chunk
 from gemini_sync.sse import ForeignEvent, events
 

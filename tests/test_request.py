@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gemini_sync.config import DEFAULT_MODEL
 from gemini_sync.errors import ConfigError
-from gemini_sync.request import DEFAULT_MODEL, build, check_model
+from gemini_sync.request import build, check_model
 
 
 def body_of(*arguments: Any, **options: Any) -> Any:

@@ -1,82 +1,105 @@
-"""Holds what a retry policy sees of the tries, and what comes out in the end."""
+"""The retry policy: which errors are tried again, how long it waits, and what comes out in the end."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import weakref
-from typing import Any
+from typing import Any, Optional
 
 import pytest
-from tenacity import RetryCallState, Retrying, stop_after_attempt
 
-from gemini_sync.errors import ConfigError, GeminiSyncError, ServerError
-from gemini_sync.retrying import error_of, retry_if, run
+from gemini_sync.config import Retry
+from gemini_sync.errors import ConfigError, GeminiSyncError, ServerError, StreamInterrupted
+from gemini_sync.retrying import RetryPolicy
 
 
 class Tries:
-    """Gives or raises one outcome after the other; remembers what it was called with."""
+    """Gives or raises one outcome after the other."""
 
     def __init__(self, *outcomes: Any) -> None:
-        self.outcomes, self.calls = list(outcomes), []
+        self.outcomes = list(outcomes)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self.calls.append((args, kwargs))
+    def __call__(self) -> Any:
         outcome = self.outcomes.pop(0)
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
 
-def policy(seen: Any = None, tries: int = 3) -> Retrying:
-    def wait(state: RetryCallState) -> float:
-        if seen is not None:
-            seen.append((state.attempt_number, error_of(state)))
-        return 0.0
+class Clock:
+    """Stands in for a call: remembers what was slept, and has so many seconds left."""
 
-    return Retrying(
-        retry=retry_if(lambda error: isinstance(error, ServerError)),
-        stop=stop_after_attempt(tries),
-        wait=wait,
-        sleep=lambda seconds: None,
-    )
+    def __init__(self, left: Optional[float] = None) -> None:
+        self.left, self.slept = left, []
+
+    def time_left(self) -> Optional[float]:
+        return self.left
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+def policy(**numbers: Any) -> RetryPolicy:
+    return RetryPolicy(Retry(**numbers), lambda error: isinstance(error, ServerError))
+
+
+def slow(seconds: float) -> ServerError:
+    error = ServerError("slow")
+    error.retry_after = seconds
+    return error
 
 
 def test_run__gives_what_the_first_good_try_returns() -> None:
-    seen: list[Any] = []
-    errors = [ServerError("one"), ServerError("two")]
-    tries = Tries(*errors, "good")
-    assert run(policy(seen), tries, 1, name=2) == "good"
-    assert tries.calls == [((1,), {"name": 2})] * 3
-    assert seen == [(1, errors[0]), (2, errors[1])]
+    tries, clock = Tries(ServerError("one"), ServerError("two"), "good"), Clock()
+    assert policy().run(tries, clock) == "good"
+    assert tries.outcomes == []
 
 
 def test_run__raises_the_error_of_the_last_try() -> None:
     errors = [ServerError("one"), ServerError("two"), ServerError("three")]
     with pytest.raises(ServerError) as caught:
-        run(policy(), Tries(*errors))
+        policy().run(Tries(*errors), Clock())
     assert caught.value is errors[2]
 
 
-def test_run__raises_at_once_what_another_try_would_not_mend() -> None:
-    error = ConfigError("no")
-    tries = Tries(error, "good")
-    with pytest.raises(ConfigError) as caught:
-        run(policy(), tries)
-    assert (caught.value, len(tries.calls)) == (error, 1)
+@pytest.mark.parametrize(
+    "error",
+    [ConfigError("no"), slow(10.01), StreamInterrupted("gone", cancelled=True), KeyboardInterrupt(), ValueError()],
+)
+def test_run__raises_at_once_what_another_try_would_not_mend(error: BaseException) -> None:
+    tries, always = Tries(error, "good"), RetryPolicy(Retry(), lambda error: not isinstance(error, ConfigError))
+    with pytest.raises(type(error)) as caught:
+        always.run(tries, Clock())
+    assert (caught.value, tries.outcomes) == (error, ["good"])
 
 
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError])
-def test_run__lets_foreign_exceptions_through(kind: type[BaseException]) -> None:
-    tries = Tries(kind("stop"), "good")
-    with pytest.raises(kind):
-        run(policy(), tries)
-    assert len(tries.calls) == 1
+def test_pause__doubles_up_to_the_cap_with_jitter() -> None:
+    clock = Clock()
+    policy(max_attempts=6, backoff_base=1, backoff_cap=4).run(Tries(*[ServerError("no")] * 5, "good"), clock)
+    for seconds, full in zip(clock.slept, [1, 2, 4, 4, 4]):
+        assert full / 2 <= seconds <= full
+
+
+@pytest.mark.parametrize(("hint", "at_least"), [(7.0, 7.0), (10.0, 10.0), (0.001, 0.25)])
+def test_pause__is_never_shorter_than_the_hint(hint: float, at_least: float) -> None:
+    clock = Clock()
+    policy().run(Tries(slow(hint), "good"), clock)
+    assert at_least <= clock.slept[0] <= max(hint, 0.5)
+
+
+@pytest.mark.parametrize(("left", "limit"), [(5.0, None), (None, 5.0), (9.0, 5.0)])
+def test_run__gives_up_if_the_pause_would_outlast_the_time_left(left: Optional[float], limit: Optional[float]) -> None:
+    clock, tries = Clock(left), Tries(slow(5.0), "good")
+    with pytest.raises(ServerError):
+        policy().run(tries, clock, (lambda: limit) if limit else None)  # type: ignore[arg-type, return-value]
+    assert clock.slept == []
+    assert policy().run(Tries(slow(4.9), "good"), clock, (lambda: limit) if limit else None) == "good"  # type: ignore[arg-type, return-value]
 
 
 @pytest.mark.parametrize("result", [[], [ServerError("a value, not a failure")], None])
 def test_run__any_value_is_a_result(result: Any) -> None:
-    assert run(policy(), Tries(result)) is result
+    assert policy().run(Tries(result), Clock()) is result
 
 
 def test_run__inside_another_run_of_the_same_policy() -> None:
@@ -85,19 +108,19 @@ def test_run__inside_another_run_of_the_same_policy() -> None:
 
     def outer() -> str:
         if inner.outcomes:
-            assert run(shared, inner) == "inner good"
+            assert shared.run(inner, Clock()) == "inner good"
             raise ServerError("outer")
         return "outer good"
 
-    assert run(shared, outer) == "outer good"
+    assert shared.run(outer, Clock()) == "outer good"
 
 
-def test_run__policy_that_fails() -> None:
+def test_run__judgement_that_fails() -> None:
     def worth_another(error: GeminiSyncError) -> bool:
         raise ConfigError("policy must return a Decision") from error
 
     with pytest.raises(ConfigError, match="Decision"):
-        run(Retrying(retry=retry_if(worth_another)), Tries(ServerError("one")))
+        RetryPolicy(Retry(), worth_another).run(Tries(ServerError("one")), Clock())
 
 
 def test_run__failure_is_freed_without_gc() -> None:
@@ -107,7 +130,7 @@ def test_run__failure_is_freed_without_gc() -> None:
     def caller() -> weakref.ref[Held]:
         held = Held()
         with contextlib.suppress(ServerError):
-            run(policy(), fail)
+            policy().run(fail, Clock())
         return weakref.ref(held)
 
     def fail() -> None:

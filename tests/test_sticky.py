@@ -237,7 +237,7 @@ def test_release__of_no_probe() -> None:
 def test_fork__the_probe_stays_in_the_parent() -> None:
     state, _, _ = probing()
     before = state._lock
-    state.renew_after_fork()
+    state.after_fork()
     assert state._lock is not before  # a thread of the parent may hold that one
     assert state.choose("m").probe
 

@@ -12,13 +12,7 @@ import pytest
 
 from gemini_sync.call import Call
 from gemini_sync.config import OAuthClient, Timeouts
-from gemini_sync.errors import (
-    DeadlineExceeded,
-    ProtocolError,
-    RefreshError,
-    StreamInterrupted,
-    TransportError,
-)
+from gemini_sync.errors import DeadlineExceeded, ProtocolError, RefreshError, StreamInterrupted, TransportError
 from gemini_sync.exchange import Answer
 from gemini_sync.testing.emulator import Emulator
 from gemini_sync.token_endpoint import Refreshed, refresh

@@ -1,0 +1,75 @@
+"""The environment variables that ``from_env()`` and ``get_access_token()`` read, and what each of them sets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from gemini_sync.config import Endpoints, OAuthClient
+from gemini_sync.errors import ConfigError
+
+DEFAULT_CREDENTIALS_PATH = "~/.gemini/oauth_creds.json"
+_CLIENT_VARIABLES = ("GEMINI_OAUTH_CLIENT_ID", "GEMINI_OAUTH_CLIENT_SECRET")
+
+
+def settings_from(environ: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of ``GeminiDualAdapter`` that ``environ`` sets, and those ``given``, which win.
+
+    A blank variable counts as not set.
+
+    Raises:
+        ConfigError: a variable cannot be used.
+    """
+    environ = without_blanks(environ)
+    found: dict[str, Any] = {
+        "api_key": environ.get("GEMINI_API_KEY") or environ.get("GOOGLE_API_KEY"),
+        "model": environ.get("GEMINI_MODEL"),
+        "project": environ.get("GOOGLE_CLOUD_PROJECT") or environ.get("GOOGLE_CLOUD_PROJECT_ID"),
+        "oauth_creds_path": _credentials_path(environ),
+    }
+    urls = {"gemini": environ.get("GOOGLE_GEMINI_BASE_URL"), "code_assist": environ.get("CODE_ASSIST_ENDPOINT")}
+    if "endpoints" not in given:
+        found["endpoints"] = Endpoints(**{name: url for name, url in urls.items() if url})
+    # Without an OAuth route the client variables are not read, so a half-set pair is no error.
+    if "oauth_client" not in given and {**found, **given}["oauth_creds_path"] is not None:
+        found["oauth_client"] = oauth_client_from(environ)
+    return {**{name: value for name, value in found.items() if value}, **given}
+
+
+def without_blanks(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables with a value; in a shell or a compose file, a blank one means that it is not set."""
+    return {name: value for name, value in environ.items() if value.strip()}
+
+
+def credentials_path_from(environ: Mapping[str, str]) -> str:
+    """The credentials file that ``environ`` names, else the default one, whether it exists or not."""
+    return without_blanks(environ).get("GOOGLE_APPLICATION_CREDENTIALS", DEFAULT_CREDENTIALS_PATH)
+
+
+def oauth_client_from(environ: Mapping[str, str]) -> Optional[OAuthClient]:
+    """The client of ``GEMINI_OAUTH_CLIENT_ID`` and ``GEMINI_OAUTH_CLIENT_SECRET``; None if neither is set.
+
+    Raises:
+        ConfigError: only one of them is set, or one cannot be used.
+    """
+    environ = without_blanks(environ)
+    values = [environ.get(name, "") for name in _CLIENT_VARIABLES]
+    if not any(values):
+        return None
+    if not all(values):
+        missing = _CLIENT_VARIABLES[values.index("")]
+        raise ConfigError(f"{' and '.join(_CLIENT_VARIABLES)} belong together, but {missing} is not set.")
+    return OAuthClient(*values)
+
+
+def _credentials_path(environ: Mapping[str, str]) -> Optional[str]:
+    """The file that is named, else the default one if it exists."""
+    named = environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    path = _in_home(named or DEFAULT_CREDENTIALS_PATH, environ)
+    return path if named or os.path.exists(path) else None
+
+
+def _in_home(path: str, environ: Mapping[str, str]) -> str:
+    home = environ.get("USERPROFILE" if os.name == "nt" else "HOME")
+    return os.path.join(home, path[2:]) if home and path.startswith("~/") else os.path.expanduser(path)

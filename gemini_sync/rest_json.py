@@ -1,0 +1,141 @@
+"""Google's REST JSON: its field names as TypedDicts, and what all readers and writers of such JSON share.
+
+The names are those of the reference at https://ai.google.dev/api/generate-content. Type checkers use them; a field
+missing here works all the same, because dicts are sent as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any, Optional, TypedDict
+
+from gemini_sync.errors import ConfigError
+
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+class InlineData(TypedDict):
+    mimeType: str
+    data: str  # base64
+
+
+class FileData(TypedDict, total=False):
+    mimeType: str
+    fileUri: str
+
+
+class Part(TypedDict, total=False):
+    """One piece of a turn; exactly one of the kinds, perhaps with a thought signature."""
+
+    text: str
+    thought: bool
+    thoughtSignature: str
+    inlineData: InlineData
+    fileData: FileData
+    functionCall: dict[str, Any]
+    functionResponse: dict[str, Any]
+    executableCode: dict[str, Any]
+    codeExecutionResult: dict[str, Any]
+    videoMetadata: dict[str, Any]
+
+
+class Content(TypedDict, total=False):
+    """One turn: ``role`` is ``"user"`` or ``"model"``."""
+
+    role: str
+    parts: list[Part]
+
+
+class ThinkingConfig(TypedDict, total=False):
+    """``thinkingBudget`` for 2.5 models (0 off, -1 automatic), ``thinkingLevel`` for 3 and later; never both."""
+
+    includeThoughts: bool
+    thinkingBudget: int
+    thinkingLevel: str
+
+
+class GenerationConfig(TypedDict, total=False):
+    candidateCount: int
+    frequencyPenalty: float
+    maxOutputTokens: int
+    mediaResolution: str
+    presencePenalty: float
+    responseJsonSchema: Any
+    responseLogprobs: bool
+    responseMimeType: str
+    responseModalities: list[str]
+    responseSchema: dict[str, Any]
+    seed: int
+    speechConfig: dict[str, Any]
+    stopSequences: list[str]
+    temperature: float
+    thinkingConfig: ThinkingConfig
+    topK: int
+    topP: float
+
+
+class SafetySetting(TypedDict):
+    category: str
+    threshold: str
+
+
+class Tool(TypedDict, total=False):
+    codeExecution: dict[str, Any]
+    functionDeclarations: list[dict[str, Any]]
+    googleSearch: dict[str, Any]
+    urlContext: dict[str, Any]
+
+
+class ToolConfig(TypedDict, total=False):
+    functionCallingConfig: dict[str, Any]
+    retrievalConfig: dict[str, Any]
+
+
+def text_of(value: Any) -> Optional[str]:
+    """``value`` if it is a string with something in it."""
+    return value if isinstance(value, str) and value else None
+
+
+def list_of(value: Any) -> list[Any]:
+    """``value`` if it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def encode_json(value: Any) -> bytes:
+    return _encoder.encode(value).encode("utf-8")
+
+
+def copy_json(value: Any, path: str) -> Any:
+    """A copy of ``value`` that shares no dict or list with it; ``path`` names it in messages.
+
+    Raises:
+        ConfigError: it holds what JSON cannot.
+    """
+    try:
+        return _copy(value, path)
+    except RecursionError as exc:
+        raise ConfigError(f"{path} cannot be written as JSON: it is nested too deeply, or contains itself.") from exc
+
+
+def _copy(value: Any, path: str) -> Any:
+    if isinstance(value, str):
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError as exc:
+                raise ConfigError(f"{path} cannot be written as JSON: it holds half a character: {exc}.") from exc
+        return value
+    if isinstance(value, Mapping):
+        names = [name for name in value if not isinstance(name, str)]
+        if names:
+            raise ConfigError(f"{path} cannot be written as JSON: expected field names, came the key {names[0]!r}.")
+        return {name: _copy(item, f"{path}.{name}") for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_copy(item, f"{path}[{index}]") for index, item in enumerate(value)]
+    if value is None or isinstance(value, int) or (isinstance(value, float) and isfinite(value)):
+        return value
+    hint = " Binary data goes into inlineData.data as base64 text." if isinstance(value, (bytes, bytearray)) else ""
+    what = repr(value) if isinstance(value, float) else type(value).__name__
+    raise ConfigError(f"{path} cannot be written as JSON: expected a string, number, list or dict, came {what}.{hint}")
