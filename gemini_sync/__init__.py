@@ -1,8 +1,8 @@
 """Stream Gemini from plain synchronous Python: two ways to authenticate, a fallback that is sticky and never silent."""
 
 from gemini_sync.adapter import GeminiDualAdapter
+from gemini_sync.auth.credentials import TokenSource, get_access_token
 from gemini_sync.config import DEFAULT_MODEL, Endpoints, OAuthClient, Retry, Timeouts
-from gemini_sync.credentials import TokenSource, get_access_token
 from gemini_sync.errors import (
     ApiError,
     Attempt,
@@ -24,14 +24,14 @@ from gemini_sync.errors import (
     StreamInterrupted,
     TransportError,
 )
-from gemini_sync.plain import stream_gemini_api_key, stream_gemini_oauth
-from gemini_sync.policy import Decision, Explanation, decide, explain
-from gemini_sync.project import load_code_assist
-from gemini_sync.reply import Reply
-from gemini_sync.response import Blob, Chunk, FunctionCall, Usage
-from gemini_sync.rest_json import Content, GenerationConfig, Part, SafetySetting, Tool, ToolConfig
-from gemini_sync.router import notify_stderr
-from gemini_sync.sticky import FallbackEvent, RouteStatus
+from gemini_sync.functions import stream_gemini_api_key, stream_gemini_oauth
+from gemini_sync.messages.reply import Reply
+from gemini_sync.messages.response import Blob, Chunk, FunctionCall, Usage
+from gemini_sync.messages.rest_json import Content, GenerationConfig, Part, SafetySetting, Tool, ToolConfig
+from gemini_sync.routing.fallback import FallbackEvent, RouteStatus
+from gemini_sync.routing.policy import Decision, Explanation, decide, explain
+from gemini_sync.routing.router import notify_stderr
+from gemini_sync.services.project import load_code_assist
 from gemini_sync.version import VERSION as __version__
 
 __all__ = [

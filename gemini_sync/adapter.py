@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
-from gemini_sync.backends import ApiKeyBackend, Backend, CodeAssistBackend
+from gemini_sync.auth.credentials import Credentials, CredentialsLike, credentials_for
 from gemini_sync.config import (
     DEFAULT_MAX_EVENT_BYTES,
     DEFAULT_MODEL,
@@ -17,18 +17,18 @@ from gemini_sync.config import (
     Timeouts,
     check_settings,
 )
-from gemini_sync.credentials import Credentials, CredentialsLike, credentials_for
 from gemini_sync.environment import settings_from
 from gemini_sync.errors import ConfigError
-from gemini_sync.policy import decide
-from gemini_sync.project import Projects
-from gemini_sync.reply import Reply
-from gemini_sync.request import Contents, SystemInstruction, build, check_model
-from gemini_sync.rest_json import GenerationConfig, SafetySetting, Tool, ToolConfig
-from gemini_sync.router import Policy, Router, notify_stderr
-from gemini_sync.sessions import SessionFactory
-from gemini_sync.sticky import API_KEY, OAUTH, FallbackEvent, RouteStatus
-from gemini_sync.transport import Transport
+from gemini_sync.messages.reply import Reply
+from gemini_sync.messages.request import Contents, SystemInstruction, build, check_model
+from gemini_sync.messages.rest_json import GenerationConfig, SafetySetting, Tool, ToolConfig
+from gemini_sync.network.sessions import SessionFactory
+from gemini_sync.network.transport import Transport
+from gemini_sync.routing.fallback import API_KEY, OAUTH, FallbackEvent, RouteStatus
+from gemini_sync.routing.policy import decide
+from gemini_sync.routing.router import Policy, Router, notify_stderr
+from gemini_sync.services.backends import ApiKeyBackend, Backend, CodeAssistBackend
+from gemini_sync.services.project import Projects
 
 _NO_CREDENTIALS = (
     "No credentials: give api_key, or oauth_creds_path, or both. In the environment: set GEMINI_API_KEY, or have a "

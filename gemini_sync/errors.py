@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
 if TYPE_CHECKING:
-    from gemini_sync.reply import Reply
+    from gemini_sync.messages.reply import Reply
 
 # The values of `reason` that more than one module gives or asks for.
 CERTIFICATE_VERIFY_FAILED = "CERTIFICATE_VERIFY_FAILED"

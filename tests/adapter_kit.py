@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from gemini_sync.adapter import GeminiDualAdapter
-from gemini_sync.backends import Opened
-from gemini_sync.call import Call
 from gemini_sync.config import Endpoints, OAuthClient, Timeouts
 from gemini_sync.errors import (
     Attempt,
@@ -20,11 +18,13 @@ from gemini_sync.errors import (
     PermissionDeniedError,
     ServerError,
 )
-from gemini_sync.reply import Reply
-from gemini_sync.request import Request, build
-from gemini_sync.response import Chunk
-from gemini_sync.router import Router
-from gemini_sync.sticky import FallbackEvent
+from gemini_sync.messages.reply import Reply
+from gemini_sync.messages.request import Request, build
+from gemini_sync.messages.response import Chunk
+from gemini_sync.network.deadlines import Call
+from gemini_sync.routing.fallback import FallbackEvent
+from gemini_sync.routing.router import Router
+from gemini_sync.services.backends import Opened
 from gemini_sync.testing.emulator import Emulator
 
 TIMEOUTS = Timeouts(connect=20, first_token=20, idle=20)

@@ -23,7 +23,7 @@ from gemini_sync.errors import (
     ProtocolError,
     StreamInterrupted,
 )
-from gemini_sync.sessions import default_session
+from gemini_sync.network.sessions import default_session
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import Gate, Rig, in_thread
 
@@ -197,7 +197,7 @@ def test_close__wakes_a_wait_between_tries(rig: Rig, caplog: pytest.LogCaptureFi
 
     rig.emulator.oauth.fail(503, times=None)
     adapter = rig.adapter(sleep=None, retry=Retry(backoff_base=1000, backoff_cap=1000))
-    logger = logging.getLogger("gemini_sync.router")
+    logger = logging.getLogger("gemini_sync.routing.router")
     caplog.set_level(logging.INFO, logger=logger.name)
     logger.addHandler(handler := Tells())
     try:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from gemini_sync import GeminiDualAdapter, Reply, StreamInterrupted
-from gemini_sync.call import Call
-from gemini_sync.router import notify_stderr
+from gemini_sync.network.deadlines import Call
+from gemini_sync.routing.router import notify_stderr
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import Gate, Rig, in_thread
-from tests.credentials_kit import Clock, await_all, together
+from tests.auth.credentials_kit import Clock, await_all, together
 
 MANY = 50
 SECONDS = 20.0

@@ -13,7 +13,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gemini_sync import errors
-from gemini_sync.api_errors import api_error, find_error, quota_ids
 from gemini_sync.errors import (
     ApiError,
     Attempt,
@@ -35,9 +34,10 @@ from gemini_sync.errors import (
     StreamInterrupted,
     TransportError,
 )
-from gemini_sync.reply import Reply
-from gemini_sync.response import Chunk
-from tests.odd_json import ODD, arrays, objects
+from gemini_sync.messages.api_errors import api_error, find_error, quota_ids
+from gemini_sync.messages.reply import Reply
+from gemini_sync.messages.response import Chunk
+from tests.messages.odd_json import ODD, arrays, objects
 
 TYPES = [f"type.googleapis.com/google.rpc.{name}" for name in ("ErrorInfo", "RetryInfo", "QuotaFailure", "Help")]
 _DETAIL = st.sampled_from(TYPES).flatmap(

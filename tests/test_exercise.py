@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from gemini_sync import GeminiDualAdapter
-from gemini_sync.router import notify_stderr
+from gemini_sync.routing.router import notify_stderr
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import Gate, Rig
-from tests.credentials_kit import together
+from tests.auth.credentials_kit import together
 
 PROMPT = "Why is the sky blue?"
 THREADS = 20

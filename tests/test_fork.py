@@ -52,7 +52,7 @@ def test_without_fork__the_module_works_all_the_same(monkeypatch: pytest.MonkeyP
 def test_forked_child__does_not_wait_for_locks_of_the_parent() -> None:
     program = """
 import os, sys, threading
-from gemini_sync.sticky import Sticky
+from gemini_sync.routing.fallback import Sticky
 
 state = Sticky()
 holder = threading.Thread(target=state._lock.acquire)  # that thread is not in the child

@@ -14,7 +14,7 @@ import pytest
 from gemini_sync import BlockedError, GeminiSyncError
 from gemini_sync.testing.emulator import Emulator
 from tests.adapter_kit import Rig
-from tests.credentials_kit import together, told
+from tests.auth.credentials_kit import together, told
 
 KEY, CLIENT_SECRET = "canary+api/key=1", "canary+client/secret=2"
 ACCESS_TOKEN, REFRESH_TOKEN = "emulator-access-token", "emulator-refresh-token"

@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 
-from gemini_sync import ConfigError, GeminiDualAdapter, GeminiSyncError, StreamInterrupted, call, flight, router, sticky
+from gemini_sync import ConfigError, GeminiDualAdapter, GeminiSyncError, StreamInterrupted
+from gemini_sync.auth import single_flight
+from gemini_sync.network import deadlines
+from gemini_sync.routing import fallback, router
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import Rig
 
-LINES_OF = {module.__file__ for module in (call, flight, router, sticky)}
+LINES_OF = {module.__file__ for module in (deadlines, single_flight, router, fallback)}
 BOUND_SECONDS = 10.0
 
 

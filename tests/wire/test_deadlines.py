@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from gemini_sync import DeadlineExceeded, Retry, ServerError, StreamInterrupted, Timeouts
-from gemini_sync.exchange import Exchange
+from gemini_sync.network.exchange import Exchange
 from tests.adapter_kit import Rig
 from tests.wire.raw_server import SECONDS, RawServer, black_hole
 from tests.wire.support import FRAMINGS, NEVER, ONCE, ask, drain, event, watchdog

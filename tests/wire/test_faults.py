@@ -21,12 +21,12 @@ from gemini_sync import (
     Timeouts,
     TransportError,
 )
-from gemini_sync.call import Call
-from gemini_sync.sse import events
+from gemini_sync.messages.sse import events
+from gemini_sync.network.deadlines import Call
+from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import Emulator, default_text
-from gemini_sync.transport import Transport
 from tests.adapter_kit import TIMEOUTS, Rig
-from tests.credentials_kit import told
+from tests.auth.credentials_kit import told
 from tests.support import CORPUS_MISSING, find_corpus
 from tests.wire.raw_server import black_hole
 from tests.wire.support import chunk, drain, event

@@ -14,7 +14,7 @@ import pytest
 from gemini_sync import DeadlineExceeded, QuotaError, Retry, StreamInterrupted, Timeouts
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import TIMEOUTS, Rig
-from tests.credentials_kit import Clock
+from tests.auth.credentials_kit import Clock
 
 RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
 # How the server says it, and the least wait that follows; None: the other route is asked at once.

@@ -10,7 +10,7 @@ import requests
 import trustme
 
 from gemini_sync import StreamInterrupted, TransportError
-from gemini_sync import connection as connection_floor
+from gemini_sync.network import connection as connection_floor
 from gemini_sync.testing.emulator import Emulator
 from tests.adapter_kit import Rig
 from tests.wire.raw_server import RawServer

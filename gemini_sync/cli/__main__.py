@@ -1,0 +1,7 @@
+"""Runs the command line by ``python -m gemini_sync.cli``."""
+
+import sys
+
+from gemini_sync.cli.main import main
+
+sys.exit(main())

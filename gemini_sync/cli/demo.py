@@ -1,0 +1,92 @@
+"""Knows the exercise this package exists for, played on an emulator; knows nothing of terminals and real accounts."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gemini_sync.adapter import GeminiDualAdapter
+from gemini_sync.config import Endpoints, OAuthClient
+from gemini_sync.errors import GeminiSyncError
+from gemini_sync.network.sessions import default_session
+from gemini_sync.routing.fallback import FallbackEvent
+from gemini_sync.routing.router import notify_stderr
+from gemini_sync.testing.emulator import Emulator, default_text
+
+if TYPE_CHECKING:
+    import requests
+
+_PROMPT = "Why is the sky blue?"
+_PACE_SECONDS = 0.05
+
+
+class DemoFailed(GeminiSyncError):
+    """A step of the demo went another way than it must."""
+
+
+def run(write: Callable[[str], object]) -> None:
+    """Play the exercise; ``write`` gets the story and the streamed text, standard error the adapter's own messages.
+
+    Everything happens on loopback and in a temporary folder: no real credentials, home or proxy is looked at.
+
+    Raises:
+        DemoFailed: a step went another way than it must.
+    """
+    flips: list[FallbackEvent] = []
+
+    def on_fallback(event: FallbackEvent) -> None:
+        flips.append(event)
+        notify_stderr(event)
+
+    with tempfile.TemporaryDirectory(prefix="gemini-sync-demo-") as folder, Emulator() as emulator:
+        for route in (emulator.oauth, emulator.api_key):
+            route.answer(pace=_PACE_SECONDS)
+        path = emulator.write_credentials(Path(folder) / "oauth_creds.json")
+        good = path.read_bytes()
+        with GeminiDualAdapter(
+            emulator.key,
+            path,
+            oauth_client=OAuthClient(emulator.client_id, emulator.client_secret),
+            endpoints=Endpoints(**emulator.urls),
+            on_fallback=on_fallback,
+            session_factory=_direct_session,
+        ) as adapter:
+            ask = _Asker(adapter, write, flips)
+            ask("1. Both routes are set up, and the OAuth credentials are good.", "oauth", flips=0)
+            path.write_text("{ this is no JSON")
+            ask("2. The credentials file is corrupted, on purpose. Watch standard error.", "api_key", flips=1)
+            path.write_bytes(good)
+            ask("3. The credentials file is repaired. The API key stays in use: no flapping.", "api_key", flips=1)
+            adapter.reset()
+            ask("4. adapter.reset() is the only way back.", "oauth", flips=1)
+    write("\nAll four steps went as they must.\n")
+
+
+class _Asker:
+    """Asks once per step and holds the adapter to what that step must show."""
+
+    def __init__(self, adapter: GeminiDualAdapter, write: Callable[[str], object], flips: list[FallbackEvent]) -> None:
+        self._adapter, self._write, self._flips = adapter, write, flips
+
+    def __call__(self, story: str, route: str, *, flips: int) -> None:
+        self._write(f"\n{story}\n\n")
+        with self._adapter.stream(_PROMPT) as reply:
+            for text in reply:
+                self._write(text)
+        active = self._adapter.fallback_active
+        self._write(f"\n\n   served by: {reply.route}   fallback_active: {active}\n")
+        if reply.text != default_text(_PROMPT):
+            raise DemoFailed(f"Step {story[0]} of the demo failed: the text is not the whole answer.")
+        if (reply.route, active, len(self._flips)) != (route, route != "oauth", flips):
+            raise DemoFailed(
+                f"Step {story[0]} of the demo failed: expected the route {route!r} after {flips} fallbacks, came "
+                f"{reply.route!r} after {len(self._flips)} with fallback_active {active}."
+            )
+
+
+def _direct_session() -> requests.Session:
+    session = default_session()
+    session.trust_env = False  # a proxy of the environment cannot reach this machine's loopback
+    return session

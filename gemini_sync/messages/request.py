@@ -1,0 +1,164 @@
+"""Knows how a prompt, parts or history become REST request JSON; knows neither routes nor the network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Optional, Union
+from urllib.parse import quote
+
+from gemini_sync.config import DEFAULT_MODEL
+from gemini_sync.errors import ConfigError
+from gemini_sync.messages.rest_json import Content, GenerationConfig, Part, SafetySetting, Tool, ToolConfig
+
+# Code Assist's spelling of model names, where it differs (GC config/models.ts).
+_CODE_ASSIST_MODELS = {"gemini-3.5-flash": "gemini-3-flash"}
+
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+Contents = Union[str, Part, Content, Sequence[Union[str, Part, Content]]]
+SystemInstruction = Union[str, Part, Content, Sequence[Union[str, Part]]]
+
+
+class Request(NamedTuple):
+    """One request, checked and encoded once; both routes send the same bytes.
+
+    Attributes:
+        model: the model's resource name, such as ``"models/gemini-3.5-flash"``.
+        body: the GenerateContentRequest as JSON.
+    """
+
+    model: str
+    body: bytes
+
+    @property
+    def path(self) -> str:
+        """The model as it stands in a URL path: quoted, for a name could otherwise rewrite the URL."""
+        collection, name = self.model.split("/")
+        return f"{collection}/{quote(name, safe='')}"
+
+    @property
+    def code_assist_model(self) -> str:
+        """The model as Code Assist spells it."""
+        name = self.model.split("/")[1]
+        return _CODE_ASSIST_MODELS.get(name, name)
+
+
+def build(
+    contents: Contents,
+    *,
+    model: str = DEFAULT_MODEL,
+    system_instruction: Optional[SystemInstruction] = None,
+    tools: Optional[Sequence[Tool]] = None,
+    tool_config: Optional[ToolConfig] = None,
+    safety_settings: Optional[Sequence[SafetySetting]] = None,
+    generation_config: Optional[GenerationConfig] = None,
+    cached_content: Optional[str] = None,
+    labels: Optional[Mapping[str, str]] = None,
+) -> Request:
+    """The request for ``contents``, a snapshot: changing the arguments afterwards changes nothing.
+
+    Raises:
+        ConfigError: something is empty, of the wrong type, or cannot be written as JSON.
+    """
+    body: dict[str, Any] = {"contents": _turns(contents)}
+    if system_instruction is not None:
+        body["systemInstruction"] = _system(system_instruction)
+    for name, value, kinds in (
+        ("tools", tools, Sequence),
+        ("toolConfig", tool_config, Mapping),
+        ("safetySettings", safety_settings, Sequence),
+        ("generationConfig", generation_config, Mapping),
+        ("cachedContent", cached_content, str),
+        ("labels", labels, Mapping),
+    ):
+        if value is None:
+            continue
+        if not isinstance(value, kinds) or (kinds is Sequence and isinstance(value, (str, bytes))):
+            expected = {Sequence: "a list of dicts", Mapping: "a dict", str: "a string"}[kinds]
+            raise ConfigError(f"{name} must be {expected} with REST field names, not {type(value).__name__}.")
+        body[name] = list(value) if kinds is Sequence else value
+    return Request(check_model(model), _encode(body))
+
+
+def check_model(model: object) -> str:
+    """The resource name of ``model``: ``models/…`` unless it says ``tunedModels/…``.
+
+    Raises:
+        ConfigError: it is no model name (another type, empty, white space, a path).
+    """
+    if not isinstance(model, str):
+        raise ConfigError(f"model must be a string such as {DEFAULT_MODEL!r}, not {type(model).__name__}.")
+    collection, _, name = model.rpartition("/")
+    printable = name.isprintable() and not any(character.isspace() for character in name)
+    if collection not in ("", "models", "tunedModels") or name in ("", ".", "..") or not printable:
+        raise ConfigError(
+            f"model must be a name such as {DEFAULT_MODEL!r}, perhaps after 'models/' or 'tunedModels/', not {model!r}."
+        )
+    return f"{collection or 'models'}/{name}"
+
+
+def _encode(value: Any) -> bytes:
+    try:
+        return _encoder.encode(value).encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as exc:
+        # UnicodeEncodeError (a lone surrogate) is a ValueError.
+        raise ConfigError(
+            f"The request cannot be written as JSON: {exc}. Binary data goes into inlineData.data as base64 text."
+        ) from exc
+
+
+def _turns(contents: Any) -> list[Any]:
+    """``contents`` as a list of Content; neighbouring strings and parts make one user turn."""
+    items = contents if isinstance(contents, (list, tuple)) else [contents]
+    if not items:
+        raise ConfigError("contents is empty. Give a prompt: a string, a part, a content, or a list of these.")
+    turns: list[dict[str, Any]] = []
+    loose: list[Any] = []
+    for item in items:
+        if isinstance(item, Mapping) and ("parts" in item or "role" in item):
+            _flush(loose, turns)
+            turns.append({**item, "parts": _parts(item.get("parts"), "a Content's parts")})
+        else:
+            loose.append(_part(item, "contents"))
+    _flush(loose, turns)
+    if all(_is_blank(part) for turn in turns for part in turn["parts"]):
+        raise ConfigError("The prompt is empty: there is no text and no data in it.")
+    return turns
+
+
+def _flush(loose: list[Any], turns: list[dict[str, Any]]) -> None:
+    if loose:
+        turns.append({"role": "user", "parts": list(loose)})
+        loose.clear()
+
+
+def _part(item: Any, where: str) -> Any:
+    if isinstance(item, str):
+        return {"text": item}
+    if isinstance(item, Mapping):
+        if not item:
+            raise ConfigError(f"An empty dict in {where} is no part. Give it one kind of data, such as 'text'.")
+        return dict(item)
+    raise ConfigError(
+        f"{where} must be a string, a part or content dict with REST field names, or a list of these, "
+        f"not {type(item).__name__}."
+    )
+
+
+def _parts(parts: Any, where: str) -> list[Any]:
+    if not isinstance(parts, (list, tuple)) or not parts:
+        raise ConfigError(f"{where} must be a list of at least one part, not {type(parts).__name__}.")
+    return [_part(part, where) for part in parts]
+
+
+def _is_blank(part: Mapping[str, Any]) -> bool:
+    text = part.get("text", "")
+    return isinstance(text, str) and not text.strip() and not (set(part) - {"text", "thought"})
+
+
+def _system(instruction: Any) -> dict[str, Any]:
+    if isinstance(instruction, Mapping) and "parts" in instruction:
+        return {**instruction, "parts": _parts(instruction["parts"], "system_instruction's parts")}
+    items: Iterable[Any] = instruction if isinstance(instruction, (list, tuple)) else [instruction]
+    return {"parts": _parts([_part(item, "system_instruction") for item in items], "system_instruction")}

@@ -1,0 +1,1 @@
+"""Which route serves a call: retries, the fallback, and telling people about it."""

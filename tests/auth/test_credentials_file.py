@@ -1,0 +1,291 @@
+"""Holds the credentials file safe: torn reads, foreign changes, full disks and killed writers cost nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any, Optional
+
+import pytest
+
+from gemini_sync.auth import credentials_file as token_file
+from gemini_sync.config import OAuthClient
+from gemini_sync.errors import CredentialsError, StreamInterrupted
+from gemini_sync.network.deadlines import Call
+from tests.auth.credentials_kit import NOW, Slept, told, write_file
+from tests.support import run_python
+
+_CHANGES = {"access_token": "new-access", "refresh_token": "file-refresh-token", "expiry_date": 5}
+
+
+def _read(path: Path, slept: Optional[Slept] = None) -> token_file.Stored:
+    return token_file.read(str(path), Call(sleep=Slept() if slept is None else slept))
+
+
+def _update(path: Path, refresh_token: str = "file-refresh-token") -> token_file.Stored:
+    return token_file.update(str(path), refresh_token, _CHANGES, Call(sleep=Slept()))
+
+
+def test_read__gemini_cli(tmp_path: Path) -> None:
+    login = _read(write_file(tmp_path / "c.json")).login
+    assert login == token_file.Login("file-access-token", NOW + 3600, "file-refresh-token", None, True)
+
+
+def test_read__authorized_user(tmp_path: Path) -> None:
+    path = tmp_path / "adc.json"
+    path.write_text('{"type": "authorized_user", "client_id": "i", "client_secret": "s", "refresh_token": " r\\n"}')
+    assert _read(path).login == token_file.Login(None, None, "r", OAuthClient("i", "s"), False)
+
+
+@pytest.mark.parametrize(
+    ("expiry_date", "expires_at"),
+    [("5000", 5.0), (5000.5, 5.0005), ("soon", None), ([], None), (1e999, None), ("nan", None), (10**400, None)],
+    ids=lambda value: repr(value)[:20],
+)
+def test_read__expiry_date(tmp_path: Path, expiry_date: Any, expires_at: Optional[float]) -> None:
+    assert _read(write_file(tmp_path / "c.json", expiry_date=expiry_date)).login.expires_at == expires_at
+
+
+def test_read__byte_order_mark_and_utf16(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "c.json")
+    for encoding in ("utf-8-sig", "utf-16"):
+        path.write_text(path.read_text(), encoding=encoding)
+        assert _read(path).login.access_token == "file-access-token"
+        write_file(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "There is no credentials file"),
+        ("[]", "holds no JSON object"),
+        ("7", "holds no JSON object"),
+        ("{}", "neither access_token nor refresh_token"),
+        ('{"access_token": "", "refresh_token": null}', "neither access_token nor refresh_token"),
+        ('{"access_token": ["canary"]}', "access_token must be a string"),
+        ('{"refresh_token": "can ary"}', "refresh_token holds white space"),
+        ('{"type": "service_account", "private_key": "canary"}', "google-auth Credentials"),
+        ('{"type": "external_account"}', "google-auth Credentials"),
+    ],
+)
+def test_read__unusable_is_said_at_once(tmp_path: Path, content: Optional[str], message: str) -> None:
+    path = tmp_path / "c.json"
+    if content is not None:
+        path.write_text(content)
+    slept = Slept()
+    with pytest.raises(CredentialsError, match=message) as caught:
+        _read(path, slept)
+    assert slept == []
+    assert str(path) in str(caught.value)
+    assert not re.search("can ?ary", told(caught.value))
+
+
+@pytest.mark.parametrize("content", [b"", b'{"access_token": "canary', b"\xff\xfe\xfdcanary", b"[" * 100_000])
+def test_read__torn_for_good(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "c.json"
+    path.write_bytes(content)
+    slept = Slept()
+    with pytest.raises(CredentialsError, match="is not valid JSON") as caught:
+        _read(path, slept)
+    assert sum(slept) == pytest.approx(0.25, abs=0.01)
+    assert "canary" not in told(caught.value)
+    assert caught.value.__context__ is None
+
+
+def test_read__torn_for_a_moment(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    path.write_text("")
+    slept = Slept(hook=lambda: len(slept) == 20 and write_file(path))
+    assert _read(path, slept).login.access_token == "file-access-token"
+    assert len(slept) == 20
+
+
+def test_read__cancelled_while_torn(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    path.write_text("")
+    call = Call(sleep=Slept(hook=lambda: call.cancel()))
+    with pytest.raises(StreamInterrupted):
+        token_file.read(str(path), call)
+
+
+def test_read__not_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(CredentialsError, match="is not a file"):
+            _read(path)
+
+
+def test_read__unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_file(tmp_path / "c.json")
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))  # root is never refused
+
+    with monkeypatch.context() as patched:
+        patched.setattr("builtins.open", refuse)
+        with pytest.raises(CredentialsError, match=r"c\.json cannot be read: Permission denied"):
+            _read(path)
+    with pytest.raises(CredentialsError, match="cannot be read: Not a directory"):
+        _read(path / "below")
+    with pytest.raises(CredentialsError, match=r"cannot be read: .*null"):
+        token_file.signature("nul\0")
+
+
+def test_signature__changes_with_the_file(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "c.json")
+    before = token_file.signature(str(path))
+    assert _read(path).signature == before == token_file.signature(str(path))
+    os.utime(path, ns=(1, 1))
+    assert token_file.signature(str(path)) != before
+
+
+def test_read__settled_once_a_change_would_show(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "c.json")
+    os.utime(path)
+    assert not _read(path).settled
+    os.utime(path, (1, 1))
+    assert _read(path).settled
+
+
+def test_read__exposed(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "c.json")
+    for mode, exposed in ((0o600, False), (0o400, False), (0o640, True), (0o604, True)):
+        path.chmod(mode)
+        assert _read(path).exposed is exposed
+
+
+def test_update__keeps_other_fields(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "c.json", theirs={"kept": ["as", "it", "is"]})
+    path.chmod(0o644)
+    stored = _update(path)
+    document = json.loads(path.read_text())
+    assert document == dict(stored.document)
+    assert document == {**document, **_CHANGES, "id_token": "file-id-token", "theirs": {"kept": ["as", "it", "is"]}}
+    assert stored.signature == token_file.signature(str(path))
+    assert stored.login.access_token == "new-access"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert os.listdir(tmp_path) == ["c.json"]
+
+
+def test_update__other_login_is_left_alone(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "c.json", refresh_token="of-another-login")
+    before = path.read_bytes()
+    assert _update(path).login.refresh_token == "of-another-login"
+    assert path.read_bytes() == before
+
+
+def test_update__login_during_the_write_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_file(tmp_path / "c.json")
+    fsync = os.fsync
+
+    def log_in_meanwhile(descriptor: int) -> None:
+        fsync(descriptor)
+        write_file(path, refresh_token="of-another-login")
+
+    monkeypatch.setattr(os, "fsync", log_in_meanwhile)
+    assert _update(path).login.refresh_token == "of-another-login"
+    assert json.loads(path.read_text())["refresh_token"] == "of-another-login"
+    assert os.listdir(tmp_path) == ["c.json"]
+
+
+def test_update__writer_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_file(tmp_path / "c.json")
+    monkeypatch.setattr(os, "fsync", lambda descriptor: path.write_text(path.read_text() + " "))
+    with pytest.raises(BlockingIOError):
+        _update(path)
+    assert json.loads(path.read_text())["access_token"] == "file-access-token"
+    assert os.listdir(tmp_path) == ["c.json"]
+
+
+def test_update__symbolic_link_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    target = write_file(folder / "real.json")
+    link = tmp_path / "c.json"
+    link.symlink_to(Path("elsewhere") / "real.json")
+    _update(link)
+    assert link.is_symlink()
+    assert json.loads(target.read_text())["access_token"] == "new-access"
+    assert os.listdir(folder) == ["real.json"]
+
+
+@pytest.mark.parametrize("call", ["mkstemp", "fsync", "replace", "stat"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=repr)
+def test_update__failure_leaves_everything_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, error: BaseException
+) -> None:
+    path = write_file(tmp_path / "c.json")
+    before, inode = path.read_bytes(), path.stat().st_ino
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise error
+
+    stat_of_file = os.stat
+
+    def fail_late(name: Any, *arguments: Any, **options: Any) -> Any:
+        return fail() if len(os.listdir(tmp_path)) > 1 else stat_of_file(name, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(token_file.tempfile if call == "mkstemp" else os, call, fail_late if call == "stat" else fail)
+        with pytest.raises(type(error)):
+            _update(path)
+    assert (path.read_bytes(), path.stat().st_ino) == (before, inode)
+    assert os.listdir(tmp_path) == ["c.json"]
+
+
+def test_update__unremovable_remains_do_not_hide_the_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_file(tmp_path / "c.json")
+
+    def fail(*arguments: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    monkeypatch.setattr(os, "unlink", fail)
+    with pytest.raises(OSError, match="No space left"):
+        _update(path)
+
+
+def test_update__file_of_another_user_stays_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_file(tmp_path / "c.json")
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    monkeypatch.setattr(os, "fchown", lambda descriptor, user, group: given.append((user, group)))
+    _update(path)
+    assert given == [(path.stat().st_uid, path.stat().st_gid)]
+
+
+_KILLED = """
+import json, os, random, signal, sys, time
+from gemini_sync.auth import credentials_file as token_file
+from gemini_sync.network.deadlines import Call
+path, states = sys.argv[1], set()
+random.seed(4)
+for _ in range(200):
+    ready, told = os.pipe()
+    child = os.fork()
+    if not child:
+        for number in range(10**6):
+            changes = {"access_token": f"{os.getpid()}-{number}", "padding": "x" * 20_000}
+            token_file.update(path, "file-refresh-token", changes, Call())
+            os.write(told, b".")
+    os.read(ready, 1)
+    time.sleep(random.random() / 500)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(ready), os.close(told)
+    with open(path) as file:
+        document = json.load(file)
+    assert document["refresh_token"] == "file-refresh-token", document
+    states.add(document["access_token"])
+print(len(states))
+"""
+
+
+def test_update__killed_at_any_moment(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "c.json")
+    ran = run_python("-c", _KILLED, str(path))
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert int(ran.stdout) == 200

@@ -1,0 +1,122 @@
+"""Holds a reply that is iterated again to saying so: only a complete answer may end silently."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gemini_sync.errors import BlockedError, GeminiSyncError, ServerError, StreamInterrupted
+from gemini_sync.messages.reply import Reply
+from gemini_sync.messages.response import Chunk
+from tests.adapter_kit import Gate, in_thread
+from tests.messages.test_reply_verdicts import STOP, chunk, end_of, reply_of
+
+
+@pytest.mark.parametrize(
+    "items", [[chunk("a")], [chunk("a"), ServerError("503")], [ServerError("503")]], ids=["cut", "error", "first"]
+)
+@pytest.mark.parametrize("first", [list, lambda reply: list(reply.chunks())], ids=["text", "chunks"])
+def test_second_iteration__after_an_interruption(items: list[Any], first: Any) -> None:
+    """It never looks like the end of an answer, whichever way was and is taken."""
+    reply = reply_of(*items)
+    with pytest.raises(GeminiSyncError):
+        first(reply)
+    for way in (lambda reply: next(reply.chunks()), next, list, list):
+        with pytest.raises(StreamInterrupted, match="the stream is over, it was interrupted before") as caught:
+            way(reply)
+        assert not caught.value.cancelled
+        assert caught.value.partial is not None
+        assert caught.value.partial.text == reply.text
+
+
+def test_second_iteration__text_after_chunks__gives_the_verdict_once() -> None:
+    reply = reply_of(chunk("a", finishReason="SAFETY"))
+    assert len(list(reply.chunks())) == 1
+    error = end_of(reply)
+    assert isinstance(error, BlockedError)
+    for one in (reply, error.partial):  # a complete answer ends silently the next time
+        assert (list(one), list(one.chunks())) == ([], [])
+
+
+def test_partial__is_over() -> None:
+    error = end_of(reply_of(chunk("a")))
+    assert isinstance(error, StreamInterrupted)
+    assert error.partial is not None
+    for way in (list, lambda partial: list(partial.chunks())):
+        with pytest.raises(StreamInterrupted, match="the stream is over"):
+            way(error.partial)
+    with error.partial as partial:
+        partial.cancel()
+    assert partial.text == "a"
+
+
+def passed_on(reply: Reply) -> Iterator[str]:
+    yield from reply
+
+
+@pytest.mark.parametrize("drop", [passed_on, iter], ids=["yield from", "its own generator"])
+def test_dropped_half_way__goes_on_at_the_next_iteration(drop: Any) -> None:
+    reply = reply_of(chunk("1"), chunk("2"), chunk("3"), STOP)
+    texts = drop(reply)
+    assert next(texts) == "1"
+    texts.close()
+    assert next(reply) == "2"
+    assert list(reply) == ["3", "b"]
+    assert (list(reply), reply.text) == ([], "123b")
+
+
+def test_dropped_half_way__still_gives_the_verdict() -> None:
+    reply = reply_of(chunk("1"), chunk("2", finishReason="SAFETY"))
+    texts = passed_on(reply)
+    next(texts)
+    texts.close()  # type: ignore[attr-defined]
+    assert isinstance(end_of(reply), BlockedError)
+
+
+def test_closed_while_an_iterator_is_held__that_iterator_says_so() -> None:
+    reply = reply_of(chunk("1"), STOP)
+    held = iter(reply)
+    assert next(held) == "1"
+    reply.close()
+    for way in (held, reply):
+        with pytest.raises(StreamInterrupted, match="the reply was closed") as caught:
+            next(way)
+        assert caught.value.cancelled
+
+
+def test_closed__after_it_was_interrupted_or_complete_stays_so() -> None:
+    complete, cut = reply_of(STOP), reply_of(chunk("a"))
+    assert (list(complete), end_of(cut)) != ([], None)
+    for reply in (complete, cut):
+        reply.close()
+    assert list(complete) == []
+    with pytest.raises(StreamInterrupted, match="it was interrupted before") as caught:
+        list(cut)
+    assert not caught.value.cancelled
+
+
+def test_close__by_another_thread_while_this_one_goes_on() -> None:
+    """The closing thread is inside the generator, giving the connection back."""
+    gate = Gate()
+
+    def source() -> Iterator[Chunk]:
+        try:
+            yield chunk("a")
+            yield chunk("b", finishReason="STOP")
+        finally:
+            gate()
+
+    reply = Reply(source())
+    texts = iter(reply)
+    assert next(texts) == "a"
+    closed = in_thread(reply.close)
+    gate.await_arrivals()
+    with pytest.raises(StreamInterrupted, match="was closed") as caught:
+        next(texts)
+    assert caught.value.cancelled
+    gate.open()
+    closed()
+    with pytest.raises(StreamInterrupted, match="was closed"):
+        next(reply)

@@ -1,0 +1,210 @@
+"""Holds the chunk to what it shows of a response: every kind of part, every wrong shape, and nothing to change."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import dataclasses
+import pickle
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gemini_sync.errors import ProtocolError
+from gemini_sync.messages import response
+from gemini_sync.messages.response import Blob, Chunk, FunctionCall, Usage
+from gemini_sync.messages.turn import Turn
+from tests.messages.odd_json import RESPONSES
+
+_PROPERTIES = [name for name in vars(Chunk) if isinstance(vars(Chunk)[name], property)]
+
+
+def chunk(*parts: Any, **candidate: Any) -> Chunk:
+    return Chunk({"candidates": [{"content": {"role": "model", "parts": list(parts)}, **candidate}]})
+
+
+# -- the chunk
+
+
+def test_chunk__every_kind_of_part() -> None:
+    parts = [
+        {"text": "Let me ", "thought": True},
+        {"text": "Hello "},
+        {"text": "world", "thoughtSignature": "c2ln"},
+        {"functionCall": {"name": "f", "args": {"a": 1}, "id": "7"}, "thoughtSignature": "c2ln"},
+        {"functionCall": {"name": "g"}},
+        {"inlineData": {"mimeType": "image/png", "data": "aGk="}},
+        {"fileData": {"fileUri": "gs://x"}},
+        {"executableCode": {"language": "PYTHON", "code": "1"}},
+        {"codeExecutionResult": {"outcome": "OUTCOME_OK", "output": "1"}},
+        {"somethingNew": {"x": 1}},
+    ]
+    one = chunk(*parts, finishReason="STOP")
+    assert one.parts == parts
+    assert (one.text, one.thoughts, one.finish_reason) == ("Hello world", "Let me ", "STOP")
+    assert one.function_calls == (FunctionCall("f", {"a": 1}, "7"), FunctionCall("g", {}))
+    assert one.inline_data == (Blob("image/png", b"hi"),)
+    assert repr(one) == "Chunk(text='Hello world', finish_reason='STOP', parts=10)"
+
+
+def test_chunk__metadata() -> None:
+    raw: dict[str, Any] = {
+        "candidates": [
+            {
+                "finishMessage": "why",
+                "groundingMetadata": {"g": 1},
+                "citationMetadata": {"citationSources": [{"uri": "u"}]},
+                "safetyRatings": [{"category": "c"}],
+            }
+        ],
+        "promptFeedback": {"blockReason": "SAFETY"},
+        "usageMetadata": {"promptTokenCount": 1},
+        "modelVersion": "m",
+        "responseId": "r",
+        "traceId": "t",
+    }
+    one = Chunk(raw)
+    assert (one.finish_message, one.grounding_metadata, one.citations) == ("why", {"g": 1}, [{"uri": "u"}])
+    assert (one.safety_ratings, one.prompt_feedback) == ([{"category": "c"}], {"blockReason": "SAFETY"})
+    assert (one.model_version, one.response_id, one.trace_id) == ("m", "r", "t")
+    assert one.usage == Usage(prompt_token_count=1, raw={"promptTokenCount": 1})
+    assert (one.raw, one.envelope) == (raw, raw)
+
+
+def test_chunk__older_spelling_of_citations() -> None:
+    assert chunk(citationMetadata={"citations": [{"uri": "u"}]}).citations == [{"uri": "u"}]
+
+
+def test_chunk__envelope() -> None:
+    raw, envelope = {"responseId": "r"}, {"response": {"responseId": "r"}, "traceId": "t"}
+    one = Chunk(raw, envelope)
+    assert (one.raw, one.envelope, one.trace_id, one.response_id) == (raw, envelope, "t", "r")
+    assert one != Chunk(raw)
+
+
+def test_chunk__without_anything() -> None:
+    one = Chunk({})
+    empty = {name: getattr(one, name) for name in _PROPERTIES}
+    assert {name for name, value in empty.items() if value is None} == {
+        "finish_reason", "finish_message", "usage", "grounding_metadata", "prompt_feedback", "model_version",
+        "response_id", "trace_id",
+    }  # fmt: skip
+    assert not any(empty.values())
+
+
+def test_chunk__read_only() -> None:
+    one = chunk({"text": "a"})
+    for name in [*_PROPERTIES, "new"]:
+        with pytest.raises(AttributeError):
+            setattr(one, name, "changed")
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(one)
+
+
+def test_chunk__what_a_caller_does_to_one_list__concerns_no_other_chunk() -> None:
+    for name in ("parts", "citations", "safety_ratings"):
+        mine = getattr(Chunk({}), name)
+        mine.append({"text": "mine"})
+        try:
+            assert getattr(Chunk({}), name) == []
+        finally:
+            mine.clear()
+
+
+@pytest.mark.parametrize("duplicate", [lambda one: pickle.loads(pickle.dumps(one)), copy.copy, copy.deepcopy])
+def test_chunk__copies_are_equal(duplicate: Any) -> None:
+    for one in (chunk({"text": "a"}), Chunk({"responseId": "r"}, {"traceId": "t"})):
+        assert duplicate(one) == one
+        assert duplicate(one).envelope == one.envelope
+        assert one != one.raw
+
+
+@pytest.mark.parametrize("value", [Usage(1), FunctionCall("f", {}), Blob("a/b", b"")])
+def test_values__frozen_and_picklable(value: Any) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(value, dataclasses.fields(value)[0].name, "other")
+    assert pickle.loads(pickle.dumps(value)) == value
+
+
+def test_blob__shows_its_type_not_its_data() -> None:
+    assert repr(Blob("image/png", b"canary")) == "Blob(mime_type='image/png')"
+
+
+def test_candidates__only_the_one_with_index_0() -> None:
+    both = [{"index": 1, "content": {"parts": [{"text": "second"}]}}, {"content": {"parts": [{"text": "first"}]}}]
+    assert Chunk({"candidates": both}).text == "first"
+    assert Chunk({"candidates": both[:1]}).text == ""
+    assert Chunk({"candidates": [None, *both]}).text == "first"
+    turn = Turn()
+    assert [turn.add(Chunk({"candidates": some})) for some in (both, both[:1], both[::-1])] == ["first", "", "first"]
+    assert turn.text() == "firstfirst"
+
+
+# -- usage and inline data
+
+
+def test_usage__counts_by_their_names() -> None:
+    raw = {
+        "promptTokenCount": 1, "candidatesTokenCount": 2, "thoughtsTokenCount": 3, "cachedContentTokenCount": 4,
+        "totalTokenCount": 10, "toolUsePromptTokenCount": 5,
+    }  # fmt: skip
+    assert response.usage(raw) == Usage(1, 2, 3, 4, 10, raw)
+
+
+@pytest.mark.parametrize("wrong", [None, "5", 1.5, True, [], {}])
+def test_usage__what_is_no_count__is_none(wrong: Any) -> None:
+    seen = response.usage({"promptTokenCount": wrong, "totalTokenCount": 0})
+    assert seen is not None
+    assert (seen.prompt_token_count, seen.total_token_count) == (None, 0)
+
+
+@pytest.mark.parametrize("wrong", [None, [], "x", 5, True])
+def test_usage__no_dict(wrong: Any) -> None:
+    assert response.usage(wrong) is None
+
+
+@given(st.binary(max_size=40))
+@settings(max_examples=50, deadline=None)
+def test_inline_data__both_alphabets_with_and_without_padding(data: bytes) -> None:
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        for text in (encode(data).decode(), encode(data).decode().rstrip("=")):
+            assert chunk({"inlineData": {"mimeType": "a/b", "data": text}}).inline_data == (Blob("a/b", data),)
+
+
+@pytest.mark.parametrize("data", ["a", "aGk=x", "a b", "aGk\n", "é", "====", "a$$$"])
+def test_inline_data__no_base64(data: str) -> None:
+    with pytest.raises(ProtocolError, match=rf"Expected base64 in inlineData, came {len(data)} characters"):
+        _ = chunk({"inlineData": {"mimeType": "a/b", "data": data}}).inline_data
+
+
+@pytest.mark.parametrize(("given_blob", "blob"), [({}, Blob("", b"")), ({"data": 5, "mimeType": 5}, Blob("", b""))])
+def test_inline_data__wrong_types(given_blob: Any, blob: Blob) -> None:
+    assert chunk({"inlineData": given_blob}, {"inlineData": "x"}).inline_data == (blob,)
+
+
+# -- wrong shapes
+
+
+@given(st.lists(st.tuples(RESPONSES, st.booleans()), min_size=1, max_size=4))
+@settings(max_examples=120, deadline=None)
+def test_wrong_shapes__never_raise(responses: list[tuple[Any, bool]]) -> None:
+    turn, texts, thoughts = Turn(), "", ""
+    for raw, wrapped in responses:
+        one = Chunk(raw, {"response": raw, "traceId": raw.get("traceId")}) if wrapped else Chunk(raw)
+        for name in _PROPERTIES:
+            try:
+                getattr(one, name)
+            except ProtocolError:
+                assert name == "inline_data"
+        assert isinstance(repr(one), str)
+        assert turn.add(one) == one.text
+        texts, thoughts = texts + one.text, thoughts + one.thoughts
+        assert (turn.text(), turn.text(thought=True)) == (texts, thoughts)
+        assert turn.empty in (True, False)
+        assert turn.block_reason is None or isinstance(turn.block_reason, str)
+        assert [call for part in turn.parts for call in response.function_calls([part])] == [
+            call for raw_before, _ in responses[: turn.chunks] for call in Chunk(raw_before).function_calls
+        ]
+    assert pickle.loads(pickle.dumps(turn)).parts == turn.parts

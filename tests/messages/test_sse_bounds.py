@@ -1,0 +1,155 @@
+"""Holds the event stream to its bounds: of one event, of what it keeps, and of what it leaves running."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import tracemalloc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from gemini_sync.errors import ProtocolError
+from gemini_sync.messages import sse
+from gemini_sync.messages.sse import events
+from tests.messages.sse_kit import LANES, read, segmentations
+
+
+@pytest.fixture(params=LANES)
+def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways through the module: the usual one, and the one of large blocks for blocks of any size."""
+    monkeypatch.setattr(sse, "_LARGE_BLOCK_BYTES", LANES[request.param])
+    return str(request.param)
+
+
+# -- bounds
+
+
+@pytest.mark.parametrize(
+    ("block", "size"),
+    [
+        (b"data: 0123456789", 16),
+        (b"data: 01234\ndata: 56789", 22),
+        (b"event: long name\ndata", 20),
+        (b'{"a":\n[1234567890]}', 18),
+    ],
+)
+@pytest.mark.usefixtures("lane")
+def test_max_event_bytes__the_bound_is_exact_in_any_segmentation(block: bytes, size: int) -> None:
+    for before in (b"", b"data: 1\n\n"):
+        for pieces in [*segmentations(before + block + b"\n\n", "bound"), [before, block + b"\n\n"]]:
+            assert len(read(pieces, size)) == (2 if before else 1)
+            with pytest.raises(ProtocolError, match=rf"larger than max_event_bytes \({size - 1} bytes\)"):
+                read(pieces, size - 1)
+
+
+@pytest.mark.usefixtures("lane")
+def test_max_event_bytes__holds_for_endless_lines_and_foreign_text() -> None:
+    def endless(piece: bytes) -> Iterator[bytes]:
+        while True:
+            yield piece
+
+    for piece in (b"x", b"data: ", b"data: x\n", b"{\n", b"[1,\n", b":", b"id: 1\r\n"):
+        with pytest.raises(ProtocolError, match="max_event_bytes"):
+            read(endless(piece), 1000)
+
+
+@pytest.mark.usefixtures("lane")
+def test_max_event_bytes__is_of_one_event() -> None:
+    stream = b"data: 0123456789\n\n: ping\n\n" * 50 + b"[1]\n" * 50
+    for pieces in segmentations(stream, "many"):
+        assert len(read(pieces, 16)) == 100
+
+
+# -- time
+
+
+@pytest.mark.parametrize("end", [b"", b'"', b"\\", b"}"])
+def test_foreign_line__full_of_quotes_takes_no_quadratic_time(end: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """Else these two megabytes take hours; what they hold may be anything, and is not shown."""
+    line = b"{" + b'\\"' * 2**20 + end
+    with caplog.at_level(logging.DEBUG):
+        assert read([line + b"\n\ndata: 1\n\n"], 2**23)[-1].seen.data == "1"
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] in (
+        [],
+        [f"ignored {len(line)} characters outside the events of a stream that are no JSON"],
+    )
+    assert '\\"' not in caplog.text
+
+
+# -- memory
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\n", b""])
+def test_large_event__is_let_go_of(end: bytes) -> None:
+    size, left = 4 * 2**20, []
+
+    def feed() -> Iterator[bytes]:
+        yield b"data: 1\n\n"
+        yield b'data: "'
+        for _ in range(size // 65536):
+            yield b"x" * 65536
+        yield b'"' + end
+        if end == b"\n\n":
+            left.append(tracemalloc.get_traced_memory()[0] - before)
+            yield b"data: 2\n\n"
+
+    gc.disable()
+    tracemalloc.start()
+    try:
+        stream = events(feed(), 2 * size)
+        assert next(stream).data == "1"
+        before = tracemalloc.get_traced_memory()[0]
+        event = next(stream)
+        assert len(event.data) == size + 2
+        gone = weakref.ref(event)
+        del event
+        assert gone() is None  # at once, however long the generator is left waiting
+        assert len(list(stream)) == len(left)
+        left.append(tracemalloc.get_traced_memory()[0] - before)
+        assert max(left) < size // 8  # neither while it waits for the next bytes nor at the end
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+
+
+@pytest.mark.usefixtures("lane")
+def test_endless_small_events__constant_memory() -> None:
+    def feed() -> Iterator[bytes]:
+        while True:
+            yield b": ping\r\n\r\ndata: " + b"x" * 500 + b'\r\n\r\ndata: y\r\n{"a": 1}\r\n\r\n'
+
+    stream, sizes = events(feed(), 10_000), []
+    tracemalloc.start()
+    try:
+        for _ in range(3):
+            for _ in range(300):
+                next(stream)
+            sizes.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert max(sizes) - sizes[0] < 10_000
+
+
+def test_dropped_generator__closes_the_feed_at_once() -> None:
+    closed = []
+
+    def feed() -> Iterator[bytes]:
+        try:
+            yield b"data: 1\n\ndata: 2\n\n"
+        finally:
+            closed.append(True)
+
+    gc.disable()
+    try:
+        for drop in (True, False):
+            stream = events(feed(), 100)
+            next(stream)
+            if drop:
+                del stream
+            else:
+                stream.close()  # type: ignore[attr-defined]
+            assert closed.pop()
+    finally:
+        gc.enable()

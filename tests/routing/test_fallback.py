@@ -1,0 +1,385 @@
+"""Holds the fallback state to its rules one by one, and to one flip under real threads."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Optional
+
+import pytest
+
+from gemini_sync.routing import fallback as sticky_module
+from gemini_sync.routing.fallback import API_KEY, OAUTH, Choice, Failure, RouteStatus, Sticky
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def sticky(sticky_for: Optional[float] = None, **options: Any) -> tuple[Sticky, Clock]:
+    clock = Clock()
+    return Sticky(sticky_for=sticky_for, clock=clock, wall=lambda: 1000 + clock.now, **options), clock
+
+
+def probing(sticky_for: float = 10) -> tuple[Sticky, Clock, Choice]:
+    """A state that has flipped and cooled down, and the probe that a caller got."""
+    state, clock = sticky(sticky_for)
+    assert state.demote(state.choose("m"), "401")
+    clock.now += sticky_for
+    return state, clock, state.choose("m")
+
+
+def in_threads(count: int, work: Callable[[int], Any]) -> list[Any]:
+    """What ``work`` gives in each of ``count`` threads that begin together."""
+    barrier, results = threading.Barrier(count), [None] * count
+
+    def run(number: int) -> None:
+        barrier.wait(30)
+        results[number] = work(number)
+
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    return results
+
+
+# -- flips
+
+
+def test_begins_at_home() -> None:
+    state, _ = sticky()
+    assert state.choose("m") == Choice(OAUTH, 0)
+    assert state.status() == RouteStatus(OAUTH, False, 1100, None, (), {})
+    assert not state.fallback_active
+
+
+def test_demote__flips_once_and_stays() -> None:
+    state, clock = sticky()
+    first, second = state.choose("m"), state.choose("m")
+    clock.now += 5
+    assert [state.demote(first, "401"), state.demote(second, "401 again"), state.demote(first, "x")] == [
+        True,
+        False,
+        False,
+    ]
+    clock.now += 1e9
+    assert state.choose("m") == Choice(API_KEY, 1)
+    assert state.status() == RouteStatus(API_KEY, True, 1105, "401", (), {})
+    assert state.fallback_active
+    assert not state.demote(state.choose("m"), "the other route has nowhere to go")
+
+
+def test_demote__of_an_older_decision__undoes_nothing() -> None:
+    state, _ = sticky()
+    slow = state.choose("m")
+    state.demote(state.choose("m"), "401")
+    state.reset()
+    assert not state.demote(slow, "slow 401")
+    assert not state.demote_model(slow, "m")
+    assert state.choose("m") == Choice(OAUTH, 2)
+    assert state.overtaken(slow)
+
+
+def test_reset__forgets_everything_but_says_so() -> None:
+    state, clock = sticky()
+    state.record(OAUTH, "401")
+    state.demote_model(state.choose("m"), "m")
+    state.demote(state.choose("x"), "401")
+    clock.now += 1
+    state.reset()
+    assert state.status() == RouteStatus(OAUTH, False, 1101, "reset()", (), {})
+    assert state.choose("m").route == OAUTH
+
+
+def test_overtaken__only_by_a_newer_choice_of_home() -> None:
+    state, _ = sticky()
+    before = state.choose("m")
+    assert not state.overtaken(before)
+    state.demote(before, "401")
+    assert not state.overtaken(before)
+    state.reset()
+    assert state.overtaken(before)
+    assert not state.overtaken(state.choose("m"))
+
+
+def test_one_route__calls_begin_where_there_is_one() -> None:
+    state, _ = sticky(home=API_KEY)
+    assert state.choose("m").route == API_KEY
+    assert not state.fallback_active
+
+
+# -- single models
+
+
+def test_demote_model__that_model_alone() -> None:
+    state, _ = sticky()
+    choice = state.choose("m")
+    assert [state.demote_model(choice, "m"), state.demote_model(choice, "m"), state.demote_model(choice, "n")] == [
+        True,
+        False,
+        True,
+    ]
+    assert [state.choose(model).route for model in ("m", "n", "other")] == [API_KEY, API_KEY, OAUTH]
+    assert (state.fallback_active, state.status().models) == (False, {"m": API_KEY, "n": API_KEY})
+    assert not state.demote_model(state.choose("m"), "x")  # that choice was not home
+
+
+def test_demote_model__is_remembered_over_a_fallback_and_back() -> None:
+    state, clock, probe = probing()
+    state.release(probe)
+    state.reset()
+    state.demote_model(state.choose("m"), "m")
+    state.demote(state.choose("x"), "401")
+    clock.now += 10
+    assert not state.choose("m").probe  # known not to be served there: no call is spent on it
+    probe = state.choose("x")
+    assert probe.probe
+    assert state.promote(probe, "a probe succeeded")
+    assert [state.choose(model).route for model in ("m", "x")] == [API_KEY, OAUTH]
+
+
+# -- probes
+
+
+def test_probe__one_caller_after_the_cool_down() -> None:
+    state, clock = sticky(10)
+    state.demote(state.choose("m"), "401")
+    clock.now += 9.9
+    assert state.choose("m") == Choice(API_KEY, 1)
+    clock.now += 0.1
+    assert [state.choose("m"), state.choose("m"), state.choose("n")] == [
+        Choice(OAUTH, 1, probe=True),
+        Choice(API_KEY, 1),
+        Choice(API_KEY, 1),
+    ]
+
+
+def test_probe__never_without_sticky_for() -> None:
+    state, clock = sticky()
+    state.demote(state.choose("m"), "401")
+    clock.now += 1e12
+    assert not state.choose("m").probe
+
+
+def test_probe__succeeds() -> None:
+    state, clock, probe = probing()
+    clock.now += 1
+    assert state.promote(probe, "a probe succeeded") == Choice(OAUTH, 2)
+    assert state.status() == RouteStatus(OAUTH, False, 1111, "a probe succeeded", (), {})
+    assert state.promote(probe, "twice") is None
+    assert state.choose("m") == Choice(OAUTH, 2)
+
+
+@pytest.mark.parametrize(
+    "fail", [lambda state, probe: state.demote(probe, "x"), lambda state, probe: state.demote_model(probe, "m")]
+)
+def test_probe__fails__renews_the_cool_down(fail: Callable[[Sticky, Choice], bool]) -> None:
+    state, clock, probe = probing()
+    before = state.status()
+    clock.now += 3
+    assert not fail(state, probe)
+    state.release(probe)
+    assert state.status() == before
+    clock.now += 9.9
+    assert not state.choose("m").probe
+    clock.now += 0.1
+    assert state.choose("m").probe
+
+
+def test_probe__ends_without_an_outcome__another_may() -> None:
+    state, _, probe = probing()
+    state.release(probe)
+    again = state.choose("m")
+    assert again.probe
+    assert not state.choose("m").probe
+
+
+def test_probe__that_is_over__says_nothing_about_the_next_one() -> None:
+    state, clock, probe = probing()
+    state.demote(probe, "503")
+    clock.now += 10  # its caller is still busy with the other route
+    second = state.choose("m")
+    assert second.probe
+    state.release(probe)
+    assert not state.choose("m").probe, "two probes at once"
+    assert state.promote(probe, "late") is None
+    assert not state.demote(probe, "late")
+    assert state.promote(second, "a probe succeeded") is not None
+
+
+@pytest.mark.parametrize("end", [Sticky.reset, lambda state: state.promote(state._snapshot.probing, "x")])
+def test_probe__of_an_older_decision(end: Callable[[Sticky], Any]) -> None:
+    state, _, probe = probing()
+    end(state)
+    now = state.choose("m")
+    assert now.route == OAUTH
+    assert state.promote(probe, "late") is None
+    assert not state.demote(probe, "late")
+    state.release(probe)
+    assert state.choose("m") == now
+
+
+def test_release__of_no_probe() -> None:
+    state, _, probe = probing()
+    state.release(Choice(OAUTH, probe.generation, probe=False))
+    assert not state.choose("m").probe
+
+
+def test_fork__the_probe_stays_in_the_parent() -> None:
+    state, _, _ = probing()
+    before = state._lock
+    state.after_fork()
+    assert state._lock is not before  # a thread of the parent may hold that one
+    assert state.choose("m").probe
+
+
+# -- what people see
+
+
+def test_failures__bounded_oldest_first() -> None:
+    state, clock = sticky()
+    for number in range(50):
+        clock.now = number
+        state.record(OAUTH, f"error {number}")
+    failures = state.status().failures
+    assert failures == tuple(Failure(OAUTH, 1000 + number, f"error {number}") for number in range(30, 50))
+
+
+def test_status__is_a_snapshot() -> None:
+    state, _ = sticky()
+    state.demote_model(state.choose("m"), "m")
+    before = state.status()
+    state.record(OAUTH, "401")
+    state.demote(state.choose("x"), "401")
+    assert before == RouteStatus(OAUTH, False, 1100, None, (), {"m": API_KEY})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        before.preferred = API_KEY  # type: ignore[misc]
+    before.models["n"] = API_KEY  # type: ignore[index]
+    assert state.status().models == {"m": API_KEY}
+
+
+def test_status__names_models_as_callers_do() -> None:
+    state, _ = sticky()
+    for name in ("models/gemini-9", "tunedModels/mine"):
+        state.demote_model(state.choose(name), name)
+    assert state.status().models == {"gemini-9": API_KEY, "tunedModels/mine": API_KEY}
+    assert state.choose("models/gemini-9").route == API_KEY
+
+
+# -- threads
+
+
+def test_threads__one_flip_of_fifty_failures() -> None:
+    state, _ = sticky()
+    choices = in_threads(50, lambda _: state.choose("m"))
+    assert set(choices) == {Choice(OAUTH, 0)}
+    flips = in_threads(50, lambda number: state.demote(choices[number], "401"))
+    assert sorted(flips) == [False] * 49 + [True]
+    assert state.choose("m") == Choice(API_KEY, 1)
+
+
+def test_threads__one_flip_of_a_model() -> None:
+    state, _ = sticky()
+    choice = state.choose("m")
+    assert sum(in_threads(30, lambda number: state.demote_model(choice, f"m{number % 3}"))) == 3
+
+
+def test_threads__one_probe() -> None:
+    for _ in range(20):
+        state, _, probe = probing()
+        state.release(probe)
+        choices = in_threads(8, lambda _, state=state: state.choose("m"))  # type: ignore[misc]
+        assert sum(choice.probe for choice in choices) == 1
+
+
+def test_probe__taken_by_another_between_the_look_and_the_lock() -> None:
+    others: list[Choice] = []
+
+    def clock() -> float:
+        if state.fallback_active and not others:
+            others.append(Choice("", 0))
+            others[0] = state.choose("m")  # what another thread does meanwhile
+        return 100.0
+
+    state = Sticky(sticky_for=0, clock=clock)
+    state.demote(state.choose("m"), "401")
+    assert state.choose("m") == Choice(API_KEY, 1)
+    assert others[0].probe
+
+
+def test_status__needs_no_lock() -> None:
+    state, _ = sticky()
+    with state._lock:
+        assert in_threads(1, lambda _: (state.record(OAUTH, "401"), len(state.status().failures))[1]) == [1]
+
+
+def test_changes__may_come_from_a_signal_handler_in_the_thread_that_holds_the_lock() -> None:
+    def handled() -> Choice:
+        with state._lock:
+            assert state.demote(state.choose("m"), "401")
+            state.reset()
+            return state.choose("m")
+
+    state, _ = sticky()
+    assert in_threads(1, lambda _: handled()) == [Choice(OAUTH, 2)]
+
+
+def test_choose__needs_no_lock() -> None:
+    at_home, (fallen, _) = sticky()[0], sticky()
+    at_home.demote_model(at_home.choose("m"), "m")
+    fallen.demote(fallen.choose("m"), "401")
+    with at_home._lock, fallen._lock:  # a thread that waited for one would not come back
+        assert in_threads(
+            1, lambda _: [at_home.choose("m").route, at_home.choose("n").route, fallen.choose("m").route]
+        ) == [[API_KEY, OAUTH, API_KEY]]
+
+
+def test_reset__in_a_signal_handler_at_any_line_of_a_flip_stands() -> None:
+    for number in range(1, 100):
+        state, _ = sticky()
+        choice, left, chosen = state.choose("m"), [number], []
+
+        def trace(frame: Any, event: str, argument: Any) -> Any:
+            return line if frame.f_code.co_filename == sticky_module.__file__ else None
+
+        def line(frame: Any, event: str, argument: Any) -> Any:
+            left[0] -= event == "line"  # noqa: B023
+            if left[0] == 0 and not chosen:  # noqa: B023
+                sys.settrace(None)
+                state.reset()  # noqa: B023
+                chosen.append(state.choose("m"))  # noqa: B023
+            return line
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            flips = state.demote(choice, "403")
+        finally:
+            sys.settrace(before)
+        if not chosen:
+            break
+        assert (state.fallback_active, state.status().reason) == (False, "reset()")
+        assert state.choose("m") == chosen[0]
+        assert state.demote(chosen[0], "403 again")
+    assert number > 5
+    assert flips
+
+
+def test_probe__that_was_lost_is_forgotten_after_a_while() -> None:
+    state, clock, _ = probing()
+    clock.now += 599
+    assert not state.choose("m").probe
+    clock.now += 1
+    second = state.choose("m")
+    assert second.probe
+    assert not state.choose("m").probe
+    assert state.promote(second, "answered") == Choice(OAUTH, 2)

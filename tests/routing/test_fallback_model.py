@@ -1,0 +1,129 @@
+"""Holds the fallback state to a model so simple that it can be read at a glance, over random interleavings."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+
+from gemini_sync.routing.fallback import API_KEY, OAUTH, Choice, Sticky
+
+_MODELS = st.sampled_from(["a", "b"])
+
+
+class Interleavings(RuleBasedStateMachine):
+    """Any number of callers that hold choices as long as they like and report in any order."""
+
+    choices = Bundle("choices")
+    sticky_for: Optional[float] = None
+
+    @initialize()
+    def begin(self) -> None:
+        self.now = 0.0
+        self.sticky = Sticky(sticky_for=self.sticky_for, clock=lambda: self.now, wall=lambda: 5000 + self.now)
+        # The model.
+        self.epoch = 0  # counts the decisions
+        self.fallen = False
+        self.cool_since = 0.0
+        self.probe: Optional[Choice] = None  # the one that is under way
+        self.models: set[str] = set()
+        self.failures: list[tuple[str, str]] = []
+        self.since, self.reason = 5000.0, None  # type: tuple[float, Optional[str]]
+
+    def decide(self, fallen: bool, reason: str) -> None:
+        self.epoch += 1
+        self.fallen, self.probe, self.cool_since = fallen, None, self.now
+        self.since, self.reason = 5000 + self.now, reason
+
+    @rule(target=choices, model=_MODELS)
+    def choose(self, model: str) -> tuple[Choice, str]:
+        choice = self.sticky.choose(model)
+        cool = self.sticky_for is not None and self.now - self.cool_since >= self.sticky_for
+        probes = self.fallen and cool and self.probe is None and model not in self.models
+        if probes:
+            self.probe = choice
+        away = model in self.models or (self.fallen and not probes)
+        assert choice == Choice(API_KEY if away else OAUTH, self.epoch, probe=probes)
+        return choice, model
+
+    @rule(held=choices, reason=st.sampled_from(["401", "503"]))
+    def demote(self, held: tuple[Choice, str], reason: str) -> None:
+        choice, _ = held
+        flips = choice.route == OAUTH and not choice.probe and choice.generation == self.epoch
+        assert self.sticky.demote(choice, reason) is flips
+        if flips:
+            self.decide(True, reason)
+        elif choice is self.probe:
+            self.probe, self.cool_since = None, self.now
+
+    @rule(held=choices)
+    def demote_model(self, held: tuple[Choice, str]) -> None:
+        choice, model = held
+        news = (
+            choice.route == OAUTH and not choice.probe and choice.generation == self.epoch and model not in self.models
+        )
+        assert self.sticky.demote_model(choice, model) is news
+        if news:
+            self.models.add(model)
+        elif choice is self.probe:
+            self.probe, self.cool_since = None, self.now
+
+    @rule(held=choices)
+    def promote(self, held: tuple[Choice, str]) -> None:
+        choice, _ = held
+        flips = choice is self.probe
+        if flips:
+            self.decide(False, "answered")
+        assert self.sticky.promote(choice, "answered") == (Choice(OAUTH, self.epoch) if flips else None)
+
+    @rule(held=choices)
+    def release(self, held: tuple[Choice, str]) -> None:
+        self.sticky.release(held[0])
+        if held[0] is self.probe:
+            self.probe = None
+
+    @rule()
+    def reset(self) -> None:
+        self.sticky.reset()
+        self.decide(False, "reset()")
+        self.models, self.failures = set(), []
+
+    @rule(seconds=st.sampled_from([1.0, 5.0, 10.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(route=st.sampled_from([OAUTH, API_KEY]), times=st.sampled_from([1, 15]))
+    def record(self, route: str, times: int) -> None:
+        for number in range(times):
+            self.sticky.record(route, str(number))
+            self.failures.append((route, str(number)))
+
+    @rule(held=choices)
+    def overtaken(self, held: tuple[Choice, str]) -> None:
+        assert self.sticky.overtaken(held[0]) is (not self.fallen and held[0].generation < self.epoch)
+
+    @invariant()
+    def status_is_the_models(self) -> None:
+        status = self.sticky.status()
+        assert self.sticky.fallback_active is status.fallback_active is self.fallen
+        assert (status.preferred, status.since, status.reason) == (
+            API_KEY if self.fallen else OAUTH,
+            self.since,
+            self.reason,
+        )
+        assert status.models == dict.fromkeys(self.models, API_KEY)
+        assert [(failure.route, failure.error) for failure in status.failures] == self.failures[-20:]
+
+
+class InterleavingsWithProbes(Interleavings):
+    sticky_for = 10.0
+
+
+@pytest.mark.parametrize("machine", [Interleavings, InterleavingsWithProbes])
+def test_any_interleaving(machine: Any) -> None:
+    case = machine.TestCase
+    case.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+    case("runTest").runTest()

@@ -1,0 +1,242 @@
+"""Holds the router to the decision table, with backends that play each failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Optional
+
+import pytest
+
+from gemini_sync.config import Retry, Timeouts
+from gemini_sync.errors import (
+    ApiError,
+    AuthError,
+    BlockedError,
+    ConfigError,
+    CredentialsError,
+    DeadlineExceeded,
+    EmptyResponseError,
+    FinishReasonError,
+    GeminiSyncError,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    ProtocolError,
+    QuotaError,
+    RefreshError,
+    ServerError,
+    StreamInterrupted,
+    TransportError,
+)
+from gemini_sync.messages.reply import Reply
+from tests.adapter_kit import BY_KEY, BY_OAUTH, Table, ask, gist, kept
+
+TRIES = Retry().max_attempts
+QUOTA_FAILURE = "type.googleapis.com/google.rpc.QuotaFailure"
+
+
+class Row(NamedTuple):
+    """What happened; at the start: how often OAuth is tried, and who serves this call and the next (None: it surfaces);
+    after the first chunk: where the next call goes. "model": the API key, for this model alone."""
+
+    make: Callable[[], GeminiSyncError]
+    tries: int
+    serves: Optional[str]
+    after: str
+
+
+def quota(**known: Any) -> Callable[[], GeminiSyncError]:
+    message = known.pop("message", "429 RESOURCE_EXHAUSTED: Quota exceeded.")
+    return lambda: QuotaError(message, **{"code": 429, **known})
+
+
+def per_day() -> GeminiSyncError:
+    violation = {"quotaId": "GenerateRequestsPerDayPerProjectPerModel"}
+    return QuotaError("429", code=429, details=[{"@type": QUOTA_FAILURE, "violations": [violation]}])
+
+
+def server(code: int) -> Callable[[], GeminiSyncError]:
+    return lambda: ServerError(f"{code}", code=code)
+
+
+def denied(reason: Optional[str] = None) -> Callable[[], GeminiSyncError]:
+    return lambda: PermissionDeniedError("403", code=403, reason=reason, link="https://example.com/appeal")
+
+
+def deadline(name: str) -> Callable[[], GeminiSyncError]:
+    return lambda: DeadlineExceeded(f"The {name} deadline passed.", deadline=name, seconds=1)
+
+
+TABLE = {
+    "no credentials": Row(lambda: CredentialsError("No such file."), 1, "api_key", "api_key"),
+    "refresh refused": Row(lambda: RefreshError("Log in.", reason="invalid_grant"), 1, "api_key", "api_key"),
+    "refresh failed in transit": Row(lambda: RefreshError("503", code=503), 1, "api_key", "api_key"),
+    "no OAuth client": Row(lambda: ConfigError("Set one.", reason="OAUTH_CLIENT_REQUIRED"), 1, "api_key", "api_key"),
+    "no project": Row(lambda: ConfigError("Set one.", reason="PROJECT_REQUIRED"), 1, "api_key", "api_key"),
+    "proxy that is no URL": Row(lambda: ConfigError("No URL.", reason="PROXY_INVALID"), 1, None, "oauth"),
+    "validation required": Row(denied("VALIDATION_REQUIRED"), 1, "api_key", "api_key"),
+    "unsupported client": Row(denied("UNSUPPORTED_CLIENT"), 1, "api_key", "api_key"),
+    "terms of service": Row(denied("TOS_VIOLATION"), 1, "api_key", "api_key"),
+    "401": Row(lambda: AuthError("401", code=401), 1, "api_key", "oauth"),
+    "403": Row(denied(), 1, "api_key", "api_key"),
+    "403 inside a perimeter": Row(denied("SECURITY_POLICY_VIOLATED"), 1, None, "oauth"),
+    "404": Row(lambda: NotFoundError("404", code=404), 1, "model", "model"),
+    "429 with a short hint": Row(quota(retry_after=10.0), TRIES, "api_key", "oauth"),
+    "429 with a long hint": Row(quota(retry_after=10.1), 1, "api_key", "api_key"),
+    "429 without a hint": Row(quota(), TRIES, "api_key", "oauth"),
+    "429 QUOTA_EXHAUSTED": Row(quota(reason="QUOTA_EXHAUSTED", retry_after=1.0), 1, "api_key", "api_key"),
+    "429 out of credits": Row(quota(reason="INSUFFICIENT_G1_CREDITS_BALANCE"), 1, "api_key", "api_key"),
+    "429 per day": Row(per_day, 1, "api_key", "api_key"),
+    "429 limit: 0": Row(quota(message="quota metric x, limit: 0, model: y"), 1, "api_key", "api_key"),
+    "402": Row(quota(code=402), 1, "api_key", "api_key"),
+    "429 no capacity": Row(quota(reason="MODEL_CAPACITY_EXHAUSTED"), TRIES, "api_key", "oauth"),
+    **{str(code): Row(server(code), TRIES, "api_key", "oauth") for code in (408, 499, 500, 502, 503, 504)},
+    "connection": Row(lambda: TransportError("The connection failed."), TRIES, "api_key", "oauth"),
+    "malformed stream": Row(lambda: ProtocolError("Event 1 is not JSON."), TRIES, "api_key", "oauth"),
+    "no stream": Row(lambda: ProtocolError("Came text/html.", code=200), TRIES, "api_key", "oauth"),
+    "connect deadline": Row(deadline("connect"), TRIES, "api_key", "oauth"),
+    "idle deadline": Row(deadline("idle"), TRIES, "api_key", "oauth"),
+    "first_token deadline": Row(deadline("first_token"), 1, "api_key", "api_key"),
+    "total deadline": Row(deadline("total"), 1, None, "oauth"),
+    "certificate": Row(lambda: TransportError("No.", reason="CERTIFICATE_VERIFY_FAILED"), 1, None, "oauth"),
+    "3xx": Row(lambda: ProtocolError("A redirect.", code=307), 1, None, "oauth"),
+    "400": Row(lambda: InvalidRequestError("400", code=400), 1, None, "oauth"),
+    "any other status": Row(lambda: ApiError("302", code=302), 1, None, "oauth"),
+    "blocked": Row(lambda: BlockedError("No.", reason="SAFETY", partial=Reply(iter(()))), 1, None, "oauth"),
+    "failed": Row(lambda: FinishReasonError("No.", reason="OTHER", partial=Reply(iter(()))), 1, None, "oauth"),
+    "empty": Row(lambda: EmptyResponseError("No.", reason="STOP", partial=Reply(iter(()))), 1, None, "oauth"),
+    "cancel()": Row(lambda: StreamInterrupted("Cancelled.", cancelled=True), 1, None, "oauth"),
+}  # fmt: skip
+every_row = pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
+
+
+@every_row
+def test_row__before_the_first_chunk(row: Row) -> None:
+    table = Table(row.make, BY_OAUTH)
+    table.oauth.steps[:1] *= row.tries
+    if row.serves is None:
+        with pytest.raises(type(row.make())) as caught:
+            list(table.stream())
+        assert kept(caught.value.attempts) == [gist(caught.value)]
+        assert caught.value.__cause__ is None
+    else:
+        reply = table.stream()
+        assert list(reply) == BY_KEY
+        assert reply.route == "api_key"
+        assert [attempt.route for attempt in reply.attempts] == ["oauth"] * row.tries + ["api_key"]
+    assert table.counts == (row.tries, row.serves is not None)
+    assert len(table.slept) == row.tries - 1
+    assert len(table.events) == (row.serves is not None)
+    assert table.router.fallback_active == (row.serves == "api_key")
+    assert table.route() == ("api_key" if row.serves else "oauth")
+    assert table.route("other-model") == ("api_key" if row.serves == "api_key" else "oauth")
+    assert len(table.events) == (row.serves is not None)
+
+
+@every_row
+def test_row__after_the_first_chunk(row: Row) -> None:
+    table = Table(["by", row.make, "never"], BY_OAUTH)
+    reply, made = table.stream(), []
+    with pytest.raises(StreamInterrupted) as caught:
+        made.extend(reply)
+    error = caught.value
+    assert made == ["by"]
+    assert error.partial is not None
+    assert (error.partial.text, error.partial.content["parts"]) == ("by", [{"text": "by"}])
+    assert error.cancelled == (row is TABLE["cancel()"])
+    assert error.cancelled or isinstance(error.__cause__, type(row.make()))
+    assert [attempt.outcome for attempt in error.attempts] == ["cancelled" if error.cancelled else "interrupted"]
+    assert kept(error.attempts) == [gist(error if error.cancelled else error.__cause__)]
+    assert (error.route, error.attempts[0].trace_id) == ("oauth", "trace of by")
+    assert table.counts == (1, 0)
+    assert table.slept == []
+    assert len(table.events) == (row.after != "oauth")
+    assert table.router.fallback_active == (row.after == "api_key")
+    assert table.route() == ("oauth" if row.after == "oauth" else "api_key")
+    assert table.route("other-model") == ("api_key" if row.after == "api_key" else "oauth")
+    assert len(table.events) == (row.after != "oauth")
+
+
+@every_row
+@pytest.mark.parametrize("settings", [{"api_key": None}, {"fallback": False}], ids=["OAuth alone", "fallback=False"])
+def test_row__without_a_fallback(row: Row, settings: dict[str, Any]) -> None:
+    table = Table(row.make, **settings)
+    with pytest.raises(type(row.make())) as caught:
+        list(table.stream())
+    assert caught.value.__cause__ is None
+    assert len(caught.value.attempts) == row.tries
+    assert table.counts == (row.tries, 0)
+    assert (table.events, table.router.fallback_active) == ([], False)
+
+
+@every_row
+def test_row__after_the_first_chunk_without_a_fallback(row: Row) -> None:
+    table = Table(["by", row.make], fallback=False)
+    with pytest.raises(StreamInterrupted):
+        list(table.stream())
+    assert (table.events, table.router.fallback_active, table.router.status().models) == ([], False, {})
+
+
+@every_row
+def test_row__on_the_api_key_route(row: Row) -> None:
+    """The same retries, no flip."""
+    table = Table(api_key=row.make)
+    with pytest.raises(type(row.make())) as caught:
+        list(table.stream())
+    assert {attempt.route for attempt in caught.value.attempts} == {"api_key"}
+    assert table.counts == (0, row.tries)
+    assert (table.events, table.router.fallback_active) == ([], False)
+    assert table.router.status().preferred == "api_key"
+
+
+@every_row
+def test_row__on_both_routes(row: Row) -> None:
+    table = Table(row.make, api_key=row.make)
+    with pytest.raises(type(row.make())) as caught:
+        list(table.stream())
+    if row.serves is None:
+        assert table.counts == (1, 0)
+        return
+    error, cause = caught.value, caught.value.__cause__
+    assert isinstance(cause, type(error))
+    assert (error.route, cause.route) == ("api_key", "oauth")
+    assert table.counts == (row.tries, row.tries)
+    assert [attempt.route for attempt in error.attempts] == ["oauth"] * row.tries + ["api_key"] * row.tries
+    assert kept(error.attempts)[row.tries - 1 :: row.tries] == [gist(cause), gist(error)]
+    assert len(cause.attempts) == row.tries
+    # A 404 of both says that there is no such model, and nothing about a route.
+    assert len(table.events) == (row.serves == "api_key") == table.router.fallback_active
+    assert table.router.status().models == {}
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit, RuntimeError])
+@pytest.mark.parametrize("step", ["before", "after"])
+def test_interrupt__never_flips(interrupt: type[BaseException], step: str) -> None:
+    table = Table(interrupt if step == "before" else ["by", interrupt], BY_OAUTH)
+    with pytest.raises(interrupt):
+        list(table.stream())
+    assert (table.counts, table.events, table.slept) == ((1, 0), [], [])
+    assert list(table.stream()) == BY_OAUTH
+    assert table.router.status().failures == ()
+
+
+def test_retry__then_the_answer() -> None:
+    table = Table(server(503), server(500), BY_OAUTH)
+    reply = table.stream()
+    assert "".join(reply) == "by OAuth"
+    assert [(a.route, a.outcome == "answered", a.trace_id) for a in reply.attempts] == [
+        ("oauth", False, None),
+        ("oauth", False, None),
+        ("oauth", True, "trace of by"),
+    ]
+    assert [str(attempt.error) for attempt in reply.attempts] == ["503", "500", "None"]
+    assert [failure.error for failure in table.router.status().failures] == ["ServerError: 503", "ServerError: 500"]
+    assert table.events == []
+
+
+def test_count_tokens__takes_the_same_way() -> None:
+    table = Table(server(503), server(503), server(503))
+    assert table.router.count_tokens(ask(), Timeouts()) == 2
+    assert table.counts == (3, 1)
+    assert table.router.fallback_active
+    assert len(table.events) == 1

@@ -1,0 +1,218 @@
+"""Holds the two backends to what a chunk is and is not: odd events, envelopes, content types, counts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Optional
+
+import pytest
+import requests
+
+from gemini_sync import (
+    ApiError,
+    DeadlineExceeded,
+    Endpoints,
+    ProtocolError,
+    Reply,
+    Retry,
+    ServerError,
+    StreamInterrupted,
+    Timeouts,
+    stream_gemini_api_key,
+)
+from gemini_sync import stream_gemini_oauth as stream_oauth
+from gemini_sync.testing.emulator import Emulator
+from tests.adapter_kit import TIMEOUTS, Rig, chunk
+from tests.network.transport_kit import Canned, Pieces, endless, mocked
+
+SSE = "text/event-stream"
+WHOLE = json.dumps(chunk("Hello", finish="STOP").raw).encode()
+ONCE = Retry(1)
+WORDS = [("a", None), ("b", None), ("c", None), ("d", "STOP")]
+
+
+def event(data: bytes) -> bytes:
+    return b"data: " + data + b"\n\n"
+
+
+def by_key(emulator: Emulator, body: bytes, content_type: str = SSE) -> Reply:
+    emulator.api_key.answer(body=body, content_type=content_type)
+    given = {"endpoints": Endpoints(**emulator.urls), "timeouts": TIMEOUTS, "retry": ONCE}
+    return stream_gemini_api_key("Hi", emulator.key, **given)
+
+
+def by_oauth(emulator: Emulator, body: bytes) -> Reply:
+    emulator.oauth.answer(body=body, content_type=SSE)
+    given = {"endpoints": Endpoints(**emulator.urls), "timeouts": TIMEOUTS, "retry": ONCE}
+    return stream_oauth("Hi", emulator.issue_token(), "my-project", **given)
+
+
+@pytest.mark.parametrize("data", [b"", b" ", b"\t "])
+def test_event__without_data_is_a_sign_of_life(emulator: Emulator, data: bytes) -> None:
+    assert list(by_key(emulator, event(data) + event(WHOLE) + event(data))) == ["Hello"]
+    with pytest.raises(ProtocolError, match="before the first chunk"):
+        list(by_key(emulator, event(data)))
+
+
+@pytest.mark.parametrize("data", [WHOLE + b" ", b" " + WHOLE, WHOLE.replace(b": ", b" :\t")])
+def test_event__may_have_white_space_around(emulator: Emulator, data: bytes) -> None:
+    assert list(by_key(emulator, event(data))) == ["Hello"]
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"null", "came NoneType"),
+        (b"[]", "came list"),
+        (b"3", "came int"),
+        (b'"text"', "came str"),
+        (WHOLE + WHOLE, "is not JSON"),
+        (b"{bad", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b"[DONE]", "is not JSON"),
+        (b'{"error": "odd"}', "odd"),
+        (b'{"error": 5}', "came an object"),
+    ],
+)
+def test_event__that_is_no_chunk(emulator: Emulator, data: bytes, told: str) -> None:
+    with pytest.raises((ProtocolError, ApiError), match=told):
+        list(by_key(emulator, event(data)))
+
+
+def test_object__outside_the_events(emulator: Emulator) -> None:
+    with pytest.raises(ProtocolError, match="an object outside the events"):
+        list(by_key(emulator, b'{"candidates": []}\n'))
+    with pytest.raises(ServerError, match="503 UNAVAILABLE: busy"):
+        list(by_key(emulator, b'{"error": {"code": 503, "status": "UNAVAILABLE", "message": "busy"}}\n'))
+
+
+def test_error__that_is_null_is_none(emulator: Emulator) -> None:
+    assert list(by_key(emulator, event(WHOLE[:-1] + b', "error": null}'))) == ["Hello"]
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/event-stream; charset=utf-8", "Text/Event-Stream", " text/event-stream "]
+)
+def test_content_type__is_read_as_http_says(emulator: Emulator, content_type: str) -> None:
+    assert list(by_key(emulator, event(WHOLE), content_type)) == ["Hello"]
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/html", "text/event-streams"])
+def test_content_type__of_something_else(emulator: Emulator, content_type: str) -> None:
+    """The message names it, with a bounded part of what came."""
+    with pytest.raises(ProtocolError, match=f"came status 200 with {content_type}") as caught:
+        list(by_key(emulator, b"<p>" + b"x" * 10_000, content_type))
+    assert caught.value.code == 200
+    assert len(str(caught.value)) < 800
+
+
+def test_json_error__as_a_200_counts_as_its_code(emulator: Emulator) -> None:
+    body = b'[{"error": {"code": 503, "status": "UNAVAILABLE", "message": "busy"}}]'
+    with pytest.raises(ServerError, match="503 UNAVAILABLE: busy"):
+        list(by_key(emulator, body, "application/json"))
+
+
+def test_envelope__is_kept_beside_the_chunk(emulator: Emulator) -> None:
+    sent = {
+        "response": chunk("Hello", finish="STOP").raw,
+        "traceId": "t-1",
+        "remainingCredits": [{"creditAmount": "5"}],
+    }
+    (came,) = by_oauth(emulator, event(json.dumps(sent).encode())).chunks()
+    assert (came.raw, came.envelope, came.trace_id) == (sent["response"], sent, "t-1")
+
+
+@pytest.mark.parametrize("odd", [{}, {"response": None}, {"response": []}, {"response": "text"}, {"traceId": 5}])
+def test_envelope__without_a_response_is_an_empty_chunk(emulator: Emulator, odd: dict[str, Any]) -> None:
+    whole = {"response": chunk("Hello", finish="STOP").raw}
+    reply = by_oauth(emulator, event(json.dumps(odd).encode()) + event(json.dumps(whole).encode()))
+    assert [came.text for came in reply.chunks()] == ["", "Hello"]
+
+
+def test_unwrapped_chunk__on_the_oauth_route_is_no_answer(emulator: Emulator) -> None:
+    reply = by_oauth(emulator, event(WHOLE))
+    with pytest.raises(Exception, match="without a finish reason"):
+        list(reply)
+    assert reply.text == ""
+
+
+# -- deadlines
+
+
+@pytest.mark.parametrize(("first_token", "seconds"), [(2.5, 2.5), (120, 30.0), (None, 30.0)])
+def test_count_tokens__waits_no_longer_than_for_a_first_token(first_token: Optional[float], seconds: float) -> None:
+    """Both for the headers (what requests is told to wait) and for the body, of which a piece comes each second."""
+    now = [0.0]
+
+    def pass_time() -> None:
+        now[0] += 1.0
+
+    canned = Canned(lambda: Pieces(endless(b" "), pass_time))
+    limits = Timeouts(connect=7, first_token=first_token)
+    adapter = mocked(session_factory=canned.session, timeouts=limits, clock=lambda: now[0], retry=ONCE)
+    with adapter, pytest.raises(DeadlineExceeded) as caught:
+        adapter.count_tokens("Hi")
+    assert [sent["timeout"] for sent in canned.sent] == [(7, seconds)]
+    assert (caught.value.deadline, caught.value.seconds) == ("first_token", seconds)
+    assert now == [math.ceil(seconds)]
+
+
+def test_count_tokens__on_the_oauth_route_too(emulator: Emulator, tmp_path: Path) -> None:
+    told: list[Any] = []
+
+    class Session(requests.Session):
+        def send(self, request: Any, **options: Any) -> requests.Response:
+            told.append((request.url.rpartition(":")[2], options["timeout"]))
+            return super().send(request, **options)
+
+    with Rig(emulator, tmp_path) as rig:
+        limits = Timeouts(connect=20, first_token=12.5)
+        adapter = rig.adapter(session_factory=Session, timeouts=limits, clock=lambda: 0.0)
+        assert adapter.count_tokens("Hi") > 0
+    assert told[-1] == ("countTokens", (20, 12.5))
+
+
+@pytest.mark.parametrize("total", ["true", '"5"', "null", "5.0", "{}"])
+def test_count_tokens__that_are_no_number(emulator: Emulator, tmp_path: Path, total: str) -> None:
+    emulator.api_key.answer(body=b'{"totalTokens": %b}' % total.encode(), content_type="application/json")
+    with Rig(emulator, tmp_path) as rig, pytest.raises(ProtocolError, match="Expected a JSON object with totalTokens"):
+        rig.adapter(oauth_creds_path=None).count_tokens("Hi")
+
+
+@pytest.mark.parametrize("way", [iter, Reply.chunks])
+def test_total__ends_a_reader_that_lives_off_what_was_received(way: Callable[[Reply], Iterator[Any]]) -> None:
+    """The whole answer came with the first read: no read will notice that time is up."""
+    now, reads = [0.0], []
+    body = b"".join(event(json.dumps(chunk(text, finish).raw).encode()) for text, finish in WORDS)
+    canned = Canned(lambda: Pieces([body], lambda: reads.append(now[0])))
+    limits = Timeouts(first_token=None, idle=None, total=10)
+    with mocked(session_factory=canned.session, timeouts=limits, clock=lambda: now[0]) as adapter:
+        reply = adapter.stream("Hi")
+        coming = way(reply)
+        next(coming)
+        now[0] += 9.0
+        next(coming)
+        now[0] += 1.0
+        with pytest.raises(StreamInterrupted) as caught:
+            next(coming)
+    cause = caught.value.__cause__
+    assert isinstance(cause, DeadlineExceeded)
+    assert (cause.deadline, cause.seconds, caught.value.cancelled) == ("total", 10, False)
+    assert (reply.text, reads, len(canned.sent)) == ("ab", [0.0], 1)
+
+
+def test_total__is_not_taken_for_another_deadline_there() -> None:
+    """A reader that is slower than ``idle`` has lost nothing: it is the server that deadline is about."""
+    now = [0.0]
+    body = b"".join(event(json.dumps(chunk(text, finish).raw).encode()) for text, finish in WORDS)
+    canned = Canned(lambda: Pieces([body]))
+    limits = Timeouts(first_token=5, idle=5, total=100)
+    with mocked(session_factory=canned.session, timeouts=limits, clock=lambda: now[0]) as adapter:
+        came = []
+        for text in adapter.stream("Hi"):
+            came.append(text)
+            now[0] += 20.0
+    assert came == [text for text, _ in WORDS]
