@@ -156,7 +156,8 @@ class DeadlineExceeded(TransportError):
     """A deadline of ``Timeouts`` passed.
 
     Attributes:
-        deadline: which one, a field name of ``Timeouts``: ``"connect"``, ``"first_token"``, ``"idle"`` or ``"total"``.
+        deadline: which one, a field name of ``Timeouts``: ``"connect"``, ``"first_token"``, ``"idle"`` or ``"total"``;
+            or ``"answer"``, the fixed limit of a small request such as a refresh.
         seconds: how long it was, in seconds.
     """
 

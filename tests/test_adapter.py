@@ -197,7 +197,7 @@ def test_close__wakes_a_wait_between_tries(rig: Rig, caplog: pytest.LogCaptureFi
 
     rig.emulator.oauth.fail(503, times=None)
     adapter = rig.adapter(sleep=None, retry=Retry(backoff_base=1000, backoff_cap=1000))
-    logger = logging.getLogger("gemini_sync.routing.router")
+    logger = logging.getLogger("gemini_sync.retrying")
     caplog.set_level(logging.INFO, logger=logger.name)
     logger.addHandler(handler := Tells())
     try:

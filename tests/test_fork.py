@@ -25,7 +25,7 @@ class Renewed:
 def test_renew__each_living_object_once() -> None:
     first, second = Renewed(), Renewed()
     fork.register_after_fork(first)
-    fork._renew()
+    fork._after_fork()
     assert (first.times, second.times) == (1, 1)
 
 
@@ -36,7 +36,7 @@ def test_renew__keeps_nothing_alive() -> None:
         assert gone() is None
     finally:
         gc.enable()
-    fork._renew()
+    fork._after_fork()
 
 
 def test_without_fork__the_module_works_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +44,7 @@ def test_without_fork__the_module_works_all_the_same(monkeypatch: pytest.MonkeyP
     names = runpy.run_path(str(fork.__file__))
     renewed = Renewed()
     names["register_after_fork"](renewed)
-    names["_renew"]()
+    names["_after_fork"]()
     assert renewed.times == 1
 
 

@@ -32,7 +32,7 @@ _IMPORTERS = {
     "sseclient": "gemini_sync.messages.sse",
     "tenacity": "gemini_sync.retrying",
 }
-_WRITERS = {"gemini_sync.cli.main", "gemini_sync.cli.ask", f"{_EMULATOR}.__main__"}
+_WRITERS = {"gemini_sync.cli.main", f"{_EMULATOR}.__main__"}
 
 
 def _module_of(path: Path) -> str:

@@ -111,11 +111,11 @@ def test_status_and_reset__at_any_line_of_a_call_that_falls_back_block_nothing(r
 
 @pytest.mark.parametrize("wait", [lambda c: c.sleep(3600), lambda c: c.wait_for(Future())], ids=["sleep", "wait_for"])
 def test_cancel__at_any_line_of_a_wait_ends_it(
-    wait: Callable[[call.Call], None], monkeypatch: pytest.MonkeyPatch
+    wait: Callable[[deadlines.Call], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(call, "_SLICE_SECONDS", 0.01)
 
-    def run(tracer: AtLine, waiting: call.Call) -> None:
+    def run(tracer: AtLine, waiting: deadlines.Call) -> None:
         before = sys.gettrace()
         sys.settrace(tracer)
         try:
@@ -125,7 +125,7 @@ def test_cancel__at_any_line_of_a_wait_ends_it(
             sys.settrace(before)
 
     for number in range(1, 40):
-        waiting = call.Call().start()
+        waiting = deadlines.Call().start()
         tracer = AtLine(number, waiting.cancel, {threading.__file__})
         in_time(partial(run, tracer, waiting))
         assert tracer.left <= 0

@@ -13,7 +13,7 @@ from gemini_sync.config import check_secret
 from gemini_sync.errors import ConfigError, CredentialsError, GeminiSyncError, RefreshError, ends_the_call
 from gemini_sync.network.deadlines import Call, Clock
 from gemini_sync.network.error_mapping import map_error
-from gemini_sync.network.sessions import foreign_session
+from gemini_sync.network.sessions import borrowed_session
 from gemini_sync.redaction import redacted_excerpt
 
 # google-auth refreshes 225 s ahead; a token that lives shorter than an hour has its windows shortened alike.
@@ -150,7 +150,7 @@ class GoogleAuthSource:
             requests = importlib.import_module("google.auth.transport.requests")
         except ImportError as exc:
             raise ConfigError("Refreshing google-auth credentials needs google-auth: pip install google-auth.") from exc
-        with foreign_session(call, _GOOGLE_AUTH_SECONDS) as session:
+        with borrowed_session(call, _GOOGLE_AUTH_SECONDS, "The token that google-auth asked for") as session:
             session.max_redirects = 0  # the refresh token would go along
             try:
                 self._credentials.refresh(partial(requests.Request(session), timeout=_GOOGLE_AUTH_SECONDS))

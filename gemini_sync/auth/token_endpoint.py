@@ -12,7 +12,6 @@ from gemini_sync.errors import ConfigError, GeminiSyncError, ProtocolError, Refr
 from gemini_sync.messages.api_errors import decode_body, find_error, retry_after_header
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.exchange import Answer
-from gemini_sync.network.sessions import refuse_redirect
 from gemini_sync.network.transport import Transport
 from gemini_sync.redaction import redact_text, redacted_excerpt
 from gemini_sync.retrying import RetryPolicy
@@ -81,8 +80,15 @@ def _try(transport: Transport, url: str, form: Mapping[str, str], call: Call, se
     secrets = (*plain, *map(quote_plus, plain))  # a server may echo the form
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     try:
-        answer = transport.fetch("POST", url, headers, urlencode(form).encode(), call=call, seconds=seconds)
-        refuse_redirect(answer.status, answer.headers)
+        answer = transport.fetch(
+            call,
+            "POST",
+            url,
+            headers,
+            urlencode(form).encode(),
+            seconds=seconds,
+            what="The answer of the token endpoint",
+        )
     except (TransportError, ProtocolError) as exc:
         if exc.reason == "CERTIFICATE_VERIFY_FAILED" or ends_the_call(exc):
             raise

@@ -10,7 +10,8 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Optional
 
 from requests.adapters import HTTPAdapter
@@ -34,13 +35,29 @@ _POOLS = 64
 _CHUNK_HEAD = re.compile(rb"\r\n([0-9a-fA-F]{1,8})\r\n")
 
 
-class _ActiveCall(threading.local):
-    """The call whose request this thread is sending: urllib3 has no argument to carry it down to the connection."""
-
+class _CurrentCall(threading.local):
     call: Optional[Call] = None
 
 
-active = _ActiveCall()
+_current = _CurrentCall()
+
+
+@contextmanager
+def sending(call: Call) -> Iterator[None]:
+    """Make ``call`` known to the connections this thread uses; urllib3 has no argument that would reach them.
+
+    A log handler may make a call of its own while another one is being sent: the outer call is restored afterwards.
+    """
+    outer, _current.call = _current.call, call
+    try:
+        yield
+    finally:
+        _current.call = outer
+
+
+def current_call() -> Optional[Call]:
+    """The call whose request this thread is sending."""
+    return _current.call
 
 
 def _time_left(call: Call) -> Optional[float]:
@@ -81,14 +98,14 @@ class _DeadlineReader(io.RawIOBase):
 
 
 class _Response(http.client.HTTPResponse):
-    """An HTTP response read through the active call's deadlines, in receives as large as the kernel has bytes."""
+    """An HTTP response read through the current call's deadlines, in receives as large as the kernel has bytes."""
 
     _reader: Optional[_DeadlineReader] = None
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        if active.call is not None:
-            self._reader = _DeadlineReader(self.fp.detach(), sock, active.call)
+        if _current.call is not None:
+            self._reader = _DeadlineReader(self.fp.detach(), sock, _current.call)
             self.fp = io.BufferedReader(self._reader, RECEIVE_BYTES)
 
     def _read_status(self) -> tuple[str, int, str]:
@@ -131,7 +148,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _GuardedMixin:
-    """What both connection classes add: the active call sees the socket and sets its deadlines."""
+    """What both connection classes add: the current call sees the socket and sets its deadlines."""
 
     response_class: Any = _Response
     sock: Any
@@ -145,7 +162,7 @@ class _GuardedMixin:
     _unsent: Optional[list[bytes]] = None
 
     def _new_conn(self) -> socket.socket:
-        call = active.call
+        call = _current.call
         if call is None:
             return super()._new_conn()  # type: ignore[misc, no-any-return]
         call.enter("connect", call.timeouts.connect)
@@ -182,17 +199,17 @@ class _GuardedMixin:
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
         self._used = False
-        if active.call is not None:
-            self._start_answer(active.call)
+        if _current.call is not None:
+            self._start_answer(_current.call)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        if active.call is None:  # of a session that its owner uses for other things, too
+        if _current.call is None:  # of a session that its owner uses for other things, too
             super().request(*args, **kwargs)  # type: ignore[misc]
             self._used = True
             return
         if self.sock is not None:
-            active.call.fresh = not self._used
-            self._start_answer(active.call)
+            _current.call.fresh = not self._used
+            self._start_answer(_current.call)
         self._unsent = []
         try:
             super().request(*args, **kwargs)  # type: ignore[misc]
@@ -215,7 +232,7 @@ class _GuardedMixin:
 
     def _start_answer(self, call: Call) -> None:
         call.attach(getattr(self.sock, "socket", self.sock))  # of TLS within TLS the socket underneath
-        call.enter("first_token", call.timeouts.first_token)
+        call.enter_answer()
         self.timeout = _time_left(call)
         self.sock.settimeout(self.timeout)
 
@@ -269,8 +286,8 @@ class _TLSSocket(ssl.SSLSocket):
     def do_handshake(self, block: bool = False) -> None:
         # Wrapping took the descriptor from the socket that the call knows.
         try:
-            if active.call is not None:
-                active.call.attach(self)
+            if _current.call is not None:
+                _current.call.attach(self)
             super().do_handshake(block)
         except BaseException:  # ssl itself closes it for its own errors only
             self.close()

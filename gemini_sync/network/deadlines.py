@@ -17,6 +17,12 @@ from gemini_sync.errors import DeadlineExceeded, GeminiSyncError, cancelled_erro
 Clock = Callable[[], float]
 
 _SLICE_SECONDS = 0.25
+_MISSING = {
+    "connect": "no connection was made",
+    "first_token": "no first chunk came",
+    "idle": "no further chunk came",
+    "total": "the call was not done",
+}
 
 
 class Call:
@@ -40,6 +46,7 @@ class Call:
         self._sleep = sleep
         self._total_at = self.deadline_at = self._total_seconds = math.inf
         self._phase, self._phase_seconds = "total", math.inf
+        self._answer: Optional[tuple[str, float]] = None  # what is waited for, and for how many seconds
         self.progressed = False
         self.secrets: set[str] = set()
         self.fresh = True
@@ -74,13 +81,23 @@ class Call:
             self.enter("idle", self.timeouts.idle)
 
     @contextmanager
-    def bounded(self, seconds: float) -> Iterator[None]:
-        """For a small answer, to be there whole within ``seconds``: ``connect`` and ``total`` hold as before."""
-        ours, self.timeouts = self.timeouts, Timeouts(connect=self.timeouts.connect, first_token=seconds, idle=None)
+    def bounded(self, seconds: float, what: str) -> Iterator[None]:
+        """Limit a small request: its whole answer, ``what``, must arrive within ``seconds``.
+
+        ``connect`` and ``total`` still apply; ``first_token`` and ``idle`` do not.
+        """
+        outer, self._answer = self._answer, (what, seconds)
         try:
             yield
         finally:
-            self.timeouts = ours
+            self._answer = outer
+
+    def enter_answer(self) -> None:
+        """The request is on its way: from here on its answer, or the first chunk of it, is waited for."""
+        if self._answer is None:
+            self.enter("first_token", self.timeouts.first_token)
+        else:
+            self.enter("answer", self._answer[1])
 
     def remaining(self) -> Optional[float]:
         """Seconds until the deadline in force, not below 0; None where there is none."""
@@ -91,17 +108,17 @@ class Call:
     def deadline_error(self) -> DeadlineExceeded:
         """The error of the deadline in force."""
         phase, seconds = self._phase, self._phase_seconds
-        what = {
-            "connect": "no connection was made",
-            "first_token": "no first chunk came",
-            "idle": "no further chunk came",
-            "total": "the call was not done",
-        }.get(phase, "there was no answer")
-        return DeadlineExceeded(
-            f"The {phase} deadline passed: {what} within {seconds:g} s. Raise Timeouts.{phase} if that is too short.",
-            deadline=phase,
-            seconds=seconds,
-        )
+        if phase == "answer" and self._answer is not None:
+            message = (
+                f"{self._answer[0]} did not come within {seconds:g} s. No setting changes this limit: "
+                "check the network and proxies, or try again later."
+            )
+        else:
+            message = (
+                f"The {phase} deadline passed: {_MISSING[phase]} within {seconds:g} s. "
+                f"Raise Timeouts.{phase} if that is too short."
+            )
+        return DeadlineExceeded(message, deadline=phase, seconds=seconds)
 
     def time_left(self) -> Optional[float]:
         """Seconds until the ``total`` deadline, not below 0; None if there is none."""

@@ -93,12 +93,14 @@ class Exchange:
         finally:
             self.close()
 
-    def answer(self, seconds: float = _ERROR_BODY_SECONDS) -> Answer:
+    def answer(self, seconds: float = _ERROR_BODY_SECONDS, what: str = "The body of the answer") -> Answer:
         """The body as text, at most 1 MiB and ``seconds`` of it; what could not be read is left out."""
-        if 300 <= self.status < 400:  # nobody follows it, so what its body says is no matter
-            return Answer(self.status, self.headers, "")
         left = self.call.remaining()
-        self.call.enter("first_token", seconds if left is None else min(seconds, left))
+        with self.call.bounded(seconds if left is None else min(seconds, left), what):
+            self.call.enter_answer()
+            return Answer(self.status, self.headers, self._read_text())
+
+    def _read_text(self) -> str:
         data = bytearray()
         chunks = self.chunks()
         try:
@@ -111,7 +113,7 @@ class Exchange:
                 raise
         finally:
             chunks.close()  # type: ignore[attr-defined]
-        return Answer(self.status, self.headers, bytes(data[:_ERROR_BODY_BYTES]).decode("utf-8-sig", "replace"))
+        return bytes(data[:_ERROR_BODY_BYTES]).decode("utf-8-sig", "replace")
 
 
 def _decompressor(encoding: Optional[str], secrets: Collection[str]) -> Optional[Callable[[bytes], bytes]]:

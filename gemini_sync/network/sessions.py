@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 import requests
 
 from gemini_sync.config import is_loopback
-from gemini_sync.errors import ConfigError, ProtocolError
-from gemini_sync.network.connection import GuardedAdapter, active, guard
+from gemini_sync.errors import ConfigError
+from gemini_sync.network.connection import GuardedAdapter, guard, sending
 from gemini_sync.network.deadlines import Call
+from gemini_sync.network.redirects import hide_redirect
 from gemini_sync.version import VERSION
 
 SessionFactory = Callable[[], requests.Session]
@@ -24,7 +25,6 @@ _HEADERS = {
     "Accept-Encoding": "identity",  # an event must not wait for a compressor's buffer
     "Connection": "keep-alive",
 }
-_LOCATION = "X-Refused-Location"
 
 
 class _NoNewCookies(DefaultCookiePolicy):
@@ -52,14 +52,12 @@ def guarded(session: requests.Session) -> requests.Session:
 
 
 @contextmanager
-def foreign_session(call: Call, seconds: float) -> Iterator[requests.Session]:
-    """A session for another library: each answer it gets takes at most ``seconds``, and ends with ``call``."""
-    outer, active.call = active.call, call
+def borrowed_session(call: Call, seconds: float, what: str) -> Iterator[requests.Session]:
+    """A session for another library: ``what`` it asks for takes at most ``seconds``, and ends with ``call``."""
     try:
-        with call.bounded(seconds), default_session() as session:
+        with sending(call), call.bounded(seconds, what), default_session() as session:
             yield session
     finally:
-        active.call = outer
         call.detach()
 
 
@@ -73,7 +71,7 @@ class _NoAuth(requests.auth.AuthBase):
 def prepared(session: requests.Session, method: str, url: str) -> tuple[requests.PreparedRequest, dict[str, Any]]:
     """A request without body and credentials, and what the environment and the session say about sending it."""
     request = session.prepare_request(requests.Request(method, url, headers=_HEADERS, auth=_NoAuth()))
-    request.hooks = {"response": [*request.hooks["response"], _hide_redirect]}
+    request.hooks = {"response": [*request.hooks["response"], hide_redirect]}
     settings: dict[str, Any] = {**session.merge_environment_settings(url, {}, True, None, None)}
     settings["proxies"] = _usable(settings["proxies"], url)
     return request, settings
@@ -98,23 +96,3 @@ def _usable(proxies: Mapping[str, str], url: str) -> dict[str, str]:
         )
     # http is for loopback alone, and a proxy elsewhere would be told what is meant for this machine.
     return {} if urlsplit(url).scheme == "http" and not is_loopback(host) else dict(proxies)
-
-
-def _hide_redirect(response: requests.Response, **_: Any) -> None:
-    """Keep requests' hands off a redirect: it may not follow, but would read the whole body and parse the target."""
-    if "Location" in response.headers:
-        response.headers[_LOCATION] = response.headers.pop("Location")
-
-
-def refuse_redirect(status: int, headers: Mapping[str, str]) -> None:
-    """Raises ``ProtocolError`` naming the target's host for a 3xx: following it would carry credentials there."""
-    if 300 <= status < 400:
-        try:
-            host = urlsplit(headers.get(_LOCATION) or "").hostname
-        except ValueError:
-            host = None
-        raise ProtocolError(
-            f"The server answered {status}, a redirect to {host or 'nowhere'}; it was not followed, because "
-            "credentials would go along. Set the endpoint to where the service is.",
-            code=status,
-        )

@@ -11,10 +11,11 @@ import requests
 
 from gemini_sync.errors import ConfigError, DeadlineExceeded, TransportError
 from gemini_sync.fork import register_after_fork
-from gemini_sync.network.connection import active
+from gemini_sync.network.connection import sending
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.error_mapping import FOREIGN, map_error
 from gemini_sync.network.exchange import Answer, Exchange
+from gemini_sync.network.redirects import refuse_redirect
 from gemini_sync.network.sessions import SessionFactory, default_session, guarded, prepared
 
 _IDLE_SESSIONS = 32
@@ -114,7 +115,7 @@ class Transport:
         body: Optional[bytes],
     ) -> requests.Response:
         # Deadlines for transports that are no guarded connection (a caller's own adapter); ours set finer ones.
-        call.enter("first_token", call.timeouts.first_token)
+        call.enter_answer()
         call.check()
         call.fresh = True  # from here on, only a connection that was used before may say otherwise
         request, settings = self._prepare(session, method, url)
@@ -125,26 +126,31 @@ class Transport:
         left = call.remaining()
         if left == 0:
             raise call.deadline_error()
-        outer, active.call = active.call, call  # a log handler may call while a call is being sent
         try:
-            return session.send(request, allow_redirects=False, timeout=(call.timeouts.connect, left), **settings)
+            with sending(call):
+                return session.send(request, allow_redirects=False, timeout=(call.timeouts.connect, left), **settings)
         except requests.HTTPError as exc:
             if exc.response is None or exc.response.request is not request:
                 raise
             return exc.response  # a hook of the session's raised for the status: what that means is decided later
-        finally:
-            active.call = outer
 
     def fetch(
         self,
+        call: Call,
         method: str,
         url: str,
         headers: Mapping[str, str],
         body: Optional[bytes] = None,
         *,
-        call: Call,
         seconds: float,
+        what: str,
     ) -> Answer:
-        """A whole small answer, whatever its status, within ``seconds``; raises as ``send``."""
-        with call.bounded(seconds), self.send(call, method, url, headers, body) as exchange:
-            return exchange.answer(seconds)
+        """A whole small answer, whatever its status; ``what`` names it if it does not come within ``seconds``.
+
+        Raises:
+            ProtocolError: the answer is a redirect.
+            TransportError, StreamInterrupted: as for ``send``.
+        """
+        with call.bounded(seconds, what), self.send(call, method, url, headers, body) as exchange:
+            refuse_redirect(exchange.status, exchange.headers)
+            return exchange.answer(seconds, what)

@@ -84,8 +84,8 @@ def _reason(*reasons: str) -> Callable[[BaseException], bool]:
     return lambda error: getattr(error, "reason", None) in reasons
 
 
-def _deadline(name: str) -> Callable[[BaseException], bool]:
-    return lambda error: isinstance(error, DeadlineExceeded) and error.deadline == name
+def _deadline(*names: str) -> Callable[[BaseException], bool]:
+    return lambda error: isinstance(error, DeadlineExceeded) and error.deadline in names
 
 
 def _quota_used_up(error: BaseException) -> bool:
@@ -179,8 +179,8 @@ RULES: tuple[Rule, ...] = (
     Rule("total", "total deadline", _deadline("total"), Decision.SURFACE, "the caller's time is spent."),
     Rule(
         "first-token",
-        "first_token deadline",
-        _deadline("first_token"),
+        "first_token deadline, or the fixed limit of a small request",
+        _deadline("first_token", "answer"),
         Decision.FALL_BACK,
         "another such wait on this route would cost too much.",
     ),

@@ -16,12 +16,13 @@ from gemini_sync.messages.request import Request
 from gemini_sync.messages.response import Chunk
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.exchange import Answer, Exchange
-from gemini_sync.network.sessions import refuse_redirect
+from gemini_sync.network.redirects import refuse_redirect
 from gemini_sync.network.transport import Transport
 from gemini_sync.redaction import redacted_excerpt
 from gemini_sync.routing.fallback import API_KEY, OAUTH
 
 _COUNT_SECONDS = 30.0
+_COUNT = "The token count"
 _JSON = "application/json"
 _decode = json.JSONDecoder().raw_decode  # what json.loads adds to it costs half as much again
 
@@ -77,7 +78,9 @@ class ApiKeyBackend:
         body = b'{"generateContentRequest":{"model":' + model + b"," + request.body[1:] + b"}"
         url = f"{self._base}{request.path}:countTokens"
         call.secrets.add(self._key)
-        answer = self._transport.fetch("POST", url, self._headers, body, call=call, seconds=_count_seconds(call))
+        answer = self._transport.fetch(
+            call, "POST", url, self._headers, body, seconds=_count_seconds(call), what=_COUNT
+        )
         return _total(answer, call)
 
 
@@ -121,7 +124,7 @@ class CodeAssistBackend:
         def count(token: Token) -> int:
             url = self._base + "countTokens"
             answer = self._transport.fetch(
-                "POST", url, _bearer(token, call), body, call=call, seconds=_count_seconds(call)
+                call, "POST", url, _bearer(token, call), body, seconds=_count_seconds(call), what=_COUNT
             )
             return _total(answer, call)
 
@@ -254,7 +257,6 @@ def _count_seconds(call: Call) -> float:
 
 
 def _total(answer: Answer, call: Call) -> int:
-    refuse_redirect(answer.status, answer.headers)
     decoded = decode_body(answer.text) if answer.status == 200 else None
     total = decoded.get("totalTokens") if isinstance(decoded, dict) else None
     if isinstance(total, int) and not isinstance(total, bool):

@@ -23,7 +23,6 @@ from gemini_sync.errors import (
 )
 from gemini_sync.messages.api_errors import answer_error, decode_body
 from gemini_sync.network.deadlines import Call
-from gemini_sync.network.sessions import refuse_redirect
 from gemini_sync.network.transport import Transport
 from gemini_sync.redaction import redacted_excerpt
 
@@ -141,9 +140,14 @@ class _Discovery:
         headers = {"Authorization": f"Bearer {self._access_token}", "Content-Type": "application/json"}
         body = None if question is None else json.dumps(question).encode()
         answer = self._transport.fetch(
-            method, self._base + path, headers, body, call=self._call, seconds=_ANSWER_SECONDS
+            self._call,
+            method,
+            self._base + path,
+            headers,
+            body,
+            seconds=_ANSWER_SECONDS,
+            what=f"The answer to {path[1:].partition('/')[0]}, which finds the Code Assist project,",
         )
-        refuse_redirect(answer.status, answer.headers)
         error = answer_error(answer.status, answer.headers, answer.text, [self._access_token])
         if error is not None:
             try:

@@ -62,7 +62,7 @@ class ScriptedTransport:
         self.forms: list[bytes] = []
 
     def fetch(
-        self, method: str, url: str, headers: Mapping[str, str], body: Optional[bytes] = None, **rest: Any
+        self, call: Call, method: str, url: str, headers: Mapping[str, str], body: Optional[bytes] = None, **rest: Any
     ) -> Answer:
         self.forms.append(body or b"")
         answer = self._answers[0] if len(self._answers) == 1 else self._answers.pop(0)

@@ -13,7 +13,7 @@ from requests.adapters import HTTPAdapter
 
 from gemini_sync import TransportError
 from gemini_sync.config import Timeouts
-from gemini_sync.network.connection import RECEIVE_BYTES, _DeadlineReader, _Response, active
+from gemini_sync.network.connection import RECEIVE_BYTES, _DeadlineReader, _Response, sending
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import default_text
@@ -38,13 +38,10 @@ def pair():
 
 
 def response_on(sock):
-    active.call = Call().start()
-    try:
+    with sending(Call().start()):
         response = _Response(sock, method="POST")
         response.begin()
         return response
-    finally:
-        active.call = None
 
 
 def read_all(response):

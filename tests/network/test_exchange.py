@@ -19,7 +19,7 @@ from gemini_sync import (
     StreamInterrupted,
     Timeouts,
 )
-from gemini_sync.network.connection import active
+from gemini_sync.network.connection import current_call
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import Emulator, default_text
@@ -242,7 +242,7 @@ def test_nested_call__leaves_the_outer_one_its_deadlines(emulator, caplog):
         finally:
             log.removeHandler(handler)
     assert handler.came == [TEXT]
-    assert (type(error), error.deadline, active.call) == (DeadlineExceeded, "first_token", None)
+    assert (type(error), error.deadline, current_call()) == (DeadlineExceeded, "first_token", None)
 
 
 def test_nested_call__of_a_session_of_the_users_own(emulator):
@@ -250,20 +250,20 @@ def test_nested_call__of_a_session_of_the_users_own(emulator):
 
     class Session(requests.Session):
         def send(self, request, **options):
-            outer = active.call
+            outer = current_call()
             if not seen:
                 seen.append(outer)
                 inner = Call().start()
                 with transport.send(inner, "POST", emulator.url + "/inner", {}, b"{}") as exchange:
                     exchange.answer()
-                assert active.call is outer
+                assert current_call() is outer
                 assert inner is not outer
             return super().send(request, **options)
 
     transport, call = Transport(Session), Call().start()
     with transport.send(call, "POST", emulator.url + "/outer", {}, b"{}") as exchange:
         assert exchange.answer().status == 404
-    assert (seen, active.call) == ([call], None)
+    assert (seen, current_call()) == ([call], None)
     transport.close()
 
 

@@ -156,7 +156,7 @@ def test_count_tokens__waits_no_longer_than_for_a_first_token(first_token: Optio
     with adapter, pytest.raises(DeadlineExceeded) as caught:
         adapter.count_tokens("Hi")
     assert [sent["timeout"] for sent in canned.sent] == [(7, seconds)]
-    assert (caught.value.deadline, caught.value.seconds) == ("first_token", seconds)
+    assert (caught.value.deadline, caught.value.seconds) == ("answer", seconds)
     assert now == [math.ceil(seconds)]
 
 
