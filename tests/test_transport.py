@@ -14,7 +14,7 @@ from requests.adapters import HTTPAdapter
 from gemini_sync import ProtocolError, ServerError, Timeouts, TransportError
 from gemini_sync import transport as transport_floor
 from gemini_sync.call import Call
-from gemini_sync.errors import DeadlineExceeded
+from gemini_sync.errors import DeadlineExceeded, StreamInterrupted
 from gemini_sync.testing.emulator import Emulator, default_text
 from gemini_sync.transport import Transport
 from tests.adapter_kit import Rig
@@ -289,6 +289,14 @@ def test_responses__cancel_works():
         next(reply)
         reply.cancel()
         assert drain(reply)[1].cancelled
+
+
+def test_foreign_transport__cancelled_call_is_not_sent():
+    canned, call = Canned(lambda: Pieces([ANSWER])), Call().start()
+    call.cancel()
+    with pytest.raises(StreamInterrupted):
+        Transport(canned.session).send(call, "POST", URL, {}, b"{}")
+    assert canned.sent == []
 
 
 @pytest.mark.parametrize(("seconds", "deadline"), [(60.0, None), (110.0, "idle")])
