@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Optional
 
@@ -51,3 +52,28 @@ def run_python(*arguments: str, given: str = "", **options: Any) -> subprocess.C
     with python_child(*arguments, **options) as child:
         stdout, stderr = child.communicate(given)
     return subprocess.CompletedProcess(child.args, child.returncode, stdout, stderr)
+
+
+def in_child(work: Callable[[], str]) -> Callable[[], str]:
+    """Run ``work`` in a forked child that is killed after 20 seconds; the result waits and gives what it returned."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)
+        try:
+            os.write(writing, work().encode())
+        except BaseException as exc:
+            os.write(writing, repr(exc).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+
+    def result() -> str:
+        with open(reading, "rb") as answer:
+            said = answer.read().decode()
+        _, status = os.waitpid(child, 0)
+        assert os.WIFEXITED(status), f"the child was killed: it hung, after {said!r}"
+        return said
+
+    return result

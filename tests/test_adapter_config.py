@@ -76,6 +76,11 @@ def test_setting__that_cannot_be_used_is_refused_at_once(rig: Rig, name: str, va
     assert rig.emulator.requests == []
 
 
+@pytest.mark.parametrize("seconds", [0, 0.5, 1, 1e9, math.inf, None])
+def test_sticky_for__any_number_from_zero_on(rig: Rig, seconds: Any) -> None:
+    assert rig.adapter(sticky_for=seconds).generate("Hi").text == default_text("Hi")
+
+
 @pytest.mark.parametrize("url", ["http://example.com", "ftp://127.0.0.1", "http://10.0.0.1", "example.com", 5])
 @pytest.mark.parametrize("name", ["gemini", "code_assist", "token"])
 def test_endpoint__that_is_in_the_clear_is_refused(name: str, url: Any) -> None:

@@ -10,7 +10,10 @@ import weakref
 import pytest
 
 from gemini_sync import fork
-from tests.support import run_python
+from gemini_sync.auth.single_flight import SingleFlight
+from gemini_sync.network.deadlines import Call
+from tests.adapter_kit import Gate, in_thread
+from tests.support import in_child, run_python
 
 
 class Renewed:
@@ -67,3 +70,26 @@ sys.exit(os.WEXITSTATUS(status) if not state.fallback_active else 2)
 """
     ended = run_python("-c", program)
     assert (ended.returncode, ended.stderr) == (7, "")
+
+
+class SlowKey(str):
+    """The key of an attempt: looking it up takes as long as its gate is closed."""
+
+    gate: Gate
+
+    def __hash__(self) -> int:
+        self.gate()
+        return super().__hash__()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_forked_child__does_not_wait_for_a_thread_that_looks_for_an_attempt() -> None:
+    flight: SingleFlight[str] = SingleFlight()
+    key = SlowKey("key")
+    key.gate = Gate()
+    looking = in_thread(lambda: flight.run(Call(), lambda: "of the parent", key=key))
+    key.gate.await_arrivals()
+    assert in_child(lambda: flight.run(Call(), lambda: "of the child", key="key"))() == "of the child"
+    key.gate.open()
+    assert looking() == "of the parent"

@@ -113,7 +113,7 @@ def test_status_and_reset__at_any_line_of_a_call_that_falls_back_block_nothing(r
 def test_cancel__at_any_line_of_a_wait_ends_it(
     wait: Callable[[deadlines.Call], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call, "_SLICE_SECONDS", 0.01)
+    monkeypatch.setattr(deadlines, "_SLICE_SECONDS", 0.01)
 
     def run(tracer: AtLine, waiting: deadlines.Call) -> None:
         before = sys.gettrace()

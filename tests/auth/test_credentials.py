@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -227,6 +228,12 @@ def test_credentials_for__path(home: Path, monkeypatch: pytest.MonkeyPatch, cloc
 def test_credentials_for__no_source(given: Any, clock: Clock) -> None:
     with pytest.raises(ConfigError, match="google-auth Credentials object, not"):
         scripted(given, ScriptedTransport(), clock)
+
+
+@pytest.mark.parametrize("rest", [{}, {"invalidate": None}, {"invalidate": "no method"}], ids=repr)
+def test_credentials_for__token_source_that_cannot_be_told_of_a_refusal(rest: dict[str, Any], clock: Clock) -> None:
+    with pytest.raises(ConfigError, match=r"token\(\) and invalidate\(token\)"):
+        scripted(SimpleNamespace(token=lambda: "kit-1", **rest), ScriptedTransport(), clock)
 
 
 @pytest.mark.parametrize("given", ["", "  ", "ya29.canary-canary", '{"refresh_token": "canary"}', "1//canary-canary"])

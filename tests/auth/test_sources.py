@@ -300,6 +300,16 @@ def test_google_auth__expiry_with_a_time_zone() -> None:
     assert token == Token("kit-fake", Clock()() + 90)
 
 
+def test_google_auth__windows_go_by_the_clock_that_is_given() -> None:
+    """By the system's clock this token expired long ago, by the given one it is good."""
+    clock, theirs = Clock(1000.0), _Fake()
+    theirs.token, theirs.expiry = "kit-old", datetime.datetime.fromtimestamp(4600, datetime.timezone.utc)
+    credentials = scripted(theirs, ScriptedTransport(), clock)
+    assert fetch(credentials) == "kit-old"
+    clock.advance(3590)
+    assert fetch(credentials) == "kit-fake"
+
+
 def test_google_auth__untrusted_certificate_surfaces() -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)

@@ -98,6 +98,33 @@ def test_refresh__sixty_seconds_at_most() -> None:
     assert len(transport.forms) == 2
 
 
+class _Waiting(ScriptedTransport):
+    """A transport that keeps how long each try may wait for its answer."""
+
+    def __init__(self, *answers: Any) -> None:
+        super().__init__(*answers)
+        self.seconds: list[float] = []
+
+    def fetch(self, *arguments: Any, seconds: float, **rest: Any) -> Answer:
+        self.seconds.append(seconds)
+        return super().fetch(*arguments, **rest)
+
+
+@pytest.mark.parametrize(("quick", "seconds"), [(False, 20.0), (True, 5.0)], ids=["plain", "quick"])
+def test_refresh__one_answer_may_take_so_long(quick: bool, seconds: float) -> None:
+    transport = _Waiting(Counter())
+    _ask(transport, quick=quick, call=Call(clock=Clock(0.0)))
+    assert transport.seconds == [seconds]
+
+
+def test_refresh__late_try_ends_with_the_sixty_seconds() -> None:
+    clock = Clock(0.0)
+    slept = Slept(clock)
+    transport = _Waiting(lambda: (clock.advance(50), _answer(503, ""))[1], Counter())
+    _ask(transport, call=Call(clock=clock, sleep=slept))
+    assert transport.seconds == [20.0, 60.0 - (50 + slept[0])]
+
+
 def test_refresh__hint_is_kept(emulator: Emulator) -> None:
     emulator.token.fail(429, headers={"Retry-After": "7"})
     slept = Slept()

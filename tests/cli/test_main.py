@@ -124,6 +124,17 @@ def test_ask__token_limit_is_no_error_but_said(emulator: Emulator, capsys: Captu
     assert "MAX_TOKENS" in err
 
 
+def test_ask__on_one_screen_each_stream_begins_a_line(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    emulator.api_key.answer(text="Half an ans", thoughts="Let me think.", finish_reason="MAX_TOKENS")
+    screen = io.StringIO()
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setattr("sys.stderr", screen)
+    assert cli.main(["ask", "--thoughts", "hello"]) == 0
+    thoughts, text, notice = screen.getvalue().splitlines()
+    assert (thoughts, text) == ("Let me think.", "Half an ans")
+    assert notice.startswith("gemini-sync: the answer ends early")
+
+
 # -- the prompt
 
 
@@ -194,6 +205,15 @@ def test_version(capsys: Captured) -> None:
         cli.main(["--version"])
     assert exit_.value.code == 0
     assert capsys.readouterr().out == f"gemini-sync {VERSION}\n"
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+@pytest.mark.parametrize(("command", "option"), [("emulator", "--port"), ("ask", "--thoughts")])
+def test_help__of_a_command_shows_its_options(command: str, option: str, flag: str, capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([command, flag])
+    assert exit_.value.code == 0
+    assert option in capsys.readouterr().out
 
 
 # -- failures

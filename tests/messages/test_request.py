@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from collections import UserList, deque
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
@@ -153,6 +154,12 @@ def test_body__empty_lists_and_dicts_are_the_callers_choice() -> None:
         "tools": [],
         "generationConfig": {},
     }
+
+
+@pytest.mark.parametrize(("option", "name"), [("tools", "tools"), ("safety_settings", "safetySettings")])
+@pytest.mark.parametrize("kind", [tuple, UserList, deque])
+def test_body__any_sequence_is_a_list(option: str, name: str, kind: Any) -> None:
+    assert body_of("Hi", **{option: kind([{"a": 1}, {"b": 2}])})[name] == [{"a": 1}, {"b": 2}]
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_inline_data__both_alphabets_with_and_without_padding(data: bytes) -> No
             assert chunk({"inlineData": {"mimeType": "a/b", "data": text}}).inline_data == (Blob("a/b", data),)
 
 
-@pytest.mark.parametrize("data", ["a", "aGk=x", "a b", "aGk\n", "é", "====", "a$$$"])
+@pytest.mark.parametrize("data", ["a", "aGk=x", "a b", "aGk\n", "é", "====", "a$$$", "AAAA!", "AAAA\n", "AAAAA"])
 def test_inline_data__no_base64(data: str) -> None:
     with pytest.raises(ProtocolError, match=rf"Expected base64 in inlineData, came {len(data)} characters"):
         _ = chunk({"inlineData": {"mimeType": "a/b", "data": data}}).inline_data

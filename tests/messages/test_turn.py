@@ -199,6 +199,21 @@ def test_turn__names_are_right_at_any_moment(position: int) -> None:
         assert (turn.model_version, turn.response_id, turn.trace_id) == expected
 
 
+@pytest.mark.parametrize(
+    ("names", "envelope", "expected"),
+    [
+        ({"modelVersion": "m"}, None, ("m", None, None)),
+        ({"responseId": "r"}, None, (None, "r", None)),
+        ({}, {"traceId": "t"}, (None, "t", "t")),
+    ],
+    ids=["modelVersion", "responseId", "traceId"],
+)
+def test_turn__each_name_may_come_alone(names: Any, envelope: Any, expected: Any) -> None:
+    raw = {"candidates": [{"content": {"parts": [{"text": "a"}]}}], **names}
+    turn = turn_of(Chunk(raw, envelope))
+    assert (turn.model_version, turn.response_id, turn.trace_id) == expected
+
+
 def test_turn__code_assist_names_an_answer_by_its_trace() -> None:
     assert turn_of(Chunk({}, {"traceId": "t"})).response_id == "t"
     assert turn_of(Chunk({"responseId": "r"}, {"traceId": "t"})).response_id == "r"

@@ -244,3 +244,43 @@ def test_body__arrives_whole(emulator, size):
     transport.close()
     assert [len(request.body) for request in emulator.requests] == [size, size]
     assert emulator.connections_total == 1
+
+
+class SeenCall(Call):
+    """A call that keeps the sockets it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.sockets = []
+
+    def attach(self, sock):
+        self.sockets.append(sock)
+        super().attach(sock)
+
+
+KEEP_ALIVE = (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "set_ones"),
+    [("default", [True, False]), ([KEEP_ALIVE], [False, True]), ([], [False, False]), (None, [False, False])],
+    ids=["default", "others", "empty", "None"],
+)
+def test_socket_options__are_those_of_the_adapter(emulator, options, set_ones):
+    """By default no small packet waits for another."""
+
+    class Adapter(HTTPAdapter):
+        def init_poolmanager(self, *args, **named):
+            super().init_poolmanager(*args, **named, socket_options=options)
+
+    def session():
+        made = requests.Session()
+        made.mount("http://", Adapter())
+        return made
+
+    call, transport = SeenCall().start(), Transport(None if options == "default" else session)
+    with transport.send(call, "POST", emulator.url + "/any", {}, b"x") as exchange:
+        names = [(socket.IPPROTO_TCP, socket.TCP_NODELAY), KEEP_ALIVE[:2]]
+        assert [bool(call.sockets[0].getsockopt(*name)) for name in names] == set_ones
+        assert exchange.answer().status == 404
+    transport.close()

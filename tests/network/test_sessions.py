@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import socket
@@ -15,6 +16,9 @@ import pytest
 import requests
 
 from gemini_sync import ConfigError, Endpoints, InvalidRequestError, ProtocolError, Retry, TransportError
+from gemini_sync.network.connection import current_call, sending
+from gemini_sync.network.deadlines import Call
+from gemini_sync.network.sessions import borrowed_session
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import Rig
 from tests.network.transport_kit import Canned, mocked
@@ -309,3 +313,17 @@ def test_connection__opened_by_the_owner_and_found_dead_is_opened_anew() -> None
         assert session.get(server.url).text == "ok"
         assert adapter.generate("Hi").text == "Hello"
         assert len(server.peers) == 3
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+def test_borrowed_session__gives_back_the_thread_and_the_socket(emulator: Emulator, nested: bool, fails: bool) -> None:
+    """What the thread sends afterwards must not go by the deadlines of a call that is over."""
+    call, outer = Call().start(), Call().start()
+    with sending(outer) if nested else contextlib.nullcontext():
+        with contextlib.suppress(ZeroDivisionError), borrowed_session(call, 20.0, "The answer") as session:
+            assert session.get(emulator.url).status_code == 404
+            assert (current_call() is call, call.attached) == (True, True)
+            if fails:
+                raise ZeroDivisionError
+        assert (current_call() is (outer if nested else None), call.attached) == (True, False)

@@ -12,7 +12,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from gemini_sync import ProtocolError, ServerError, Timeouts, TransportError
-from gemini_sync.errors import DeadlineExceeded
+from gemini_sync.errors import DeadlineExceeded, StreamInterrupted
 from gemini_sync.network import transport as transport_floor
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
@@ -289,6 +289,14 @@ def test_responses__cancel_works():
         next(reply)
         reply.cancel()
         assert drain(reply)[1].cancelled
+
+
+def test_foreign_transport__cancelled_call_is_not_sent():
+    canned, call = Canned(lambda: Pieces([ANSWER])), Call().start()
+    call.cancel()
+    with pytest.raises(StreamInterrupted):
+        Transport(canned.session).send(call, "POST", URL, {}, b"{}")
+    assert canned.sent == []
 
 
 @pytest.mark.parametrize(("seconds", "deadline"), [(60.0, None), (110.0, "idle")])

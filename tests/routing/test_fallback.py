@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any, Optional
 
 import pytest
 
-from gemini_sync.routing import fallback as sticky_module
 from gemini_sync.routing.fallback import API_KEY, OAUTH, Choice, Failure, RouteStatus, Sticky
 
 
@@ -301,21 +299,6 @@ def test_threads__one_probe() -> None:
         assert sum(choice.probe for choice in choices) == 1
 
 
-def test_probe__taken_by_another_between_the_look_and_the_lock() -> None:
-    others: list[Choice] = []
-
-    def clock() -> float:
-        if state.fallback_active and not others:
-            others.append(Choice("", 0))
-            others[0] = state.choose("m")  # what another thread does meanwhile
-        return 100.0
-
-    state = Sticky(sticky_for=0, clock=clock)
-    state.demote(state.choose("m"), "401")
-    assert state.choose("m") == Choice(API_KEY, 1)
-    assert others[0].probe
-
-
 def test_status__needs_no_lock() -> None:
     state, _ = sticky()
     with state._lock:
@@ -341,37 +324,6 @@ def test_choose__needs_no_lock() -> None:
         assert in_threads(
             1, lambda _: [at_home.choose("m").route, at_home.choose("n").route, fallen.choose("m").route]
         ) == [[API_KEY, OAUTH, API_KEY]]
-
-
-def test_reset__in_a_signal_handler_at_any_line_of_a_flip_stands() -> None:
-    for number in range(1, 100):
-        state, _ = sticky()
-        choice, left, chosen = state.choose("m"), [number], []
-
-        def trace(frame: Any, event: str, argument: Any) -> Any:
-            return line if frame.f_code.co_filename == sticky_module.__file__ else None
-
-        def line(frame: Any, event: str, argument: Any) -> Any:
-            left[0] -= event == "line"  # noqa: B023
-            if left[0] == 0 and not chosen:  # noqa: B023
-                sys.settrace(None)
-                state.reset()  # noqa: B023
-                chosen.append(state.choose("m"))  # noqa: B023
-            return line
-
-        before = sys.gettrace()
-        sys.settrace(trace)
-        try:
-            flips = state.demote(choice, "403")
-        finally:
-            sys.settrace(before)
-        if not chosen:
-            break
-        assert (state.fallback_active, state.status().reason) == (False, "reset()")
-        assert state.choose("m") == chosen[0]
-        assert state.demote(chosen[0], "403 again")
-    assert number > 5
-    assert flips
 
 
 def test_probe__that_was_lost_is_forgotten_after_a_while() -> None:

@@ -265,6 +265,21 @@ def test_policy__of_ones_own(decision: Decision, tries: int, serves: bool, flips
     assert {type(error) for error in asked} == {ServerError}
 
 
+@pytest.mark.parametrize("decision", Decision)
+@pytest.mark.parametrize("mid_stream", [False, True])
+def test_policy__is_not_asked_about_a_call_that_was_cancelled(decision: Decision, mid_stream: bool) -> None:
+    def fails() -> GeminiSyncError:
+        reply.cancel()
+        return forbidden()
+
+    table = Table(["by", fails] if mid_stream else fails, BY_OAUTH, policy=lambda error: decision)
+    reply = table.stream()
+    with pytest.raises(StreamInterrupted) as caught:
+        list(reply)
+    assert (caught.value.cancelled, len(caught.value.attempts)) == (True, 1)
+    assert (table.counts, table.events, table.router.fallback_active) == ((1, 0), [], False)
+
+
 def test_policy__keeps_the_wait_limit_of_the_caller() -> None:
     table = Table(lambda: QuotaError("429", code=429, retry_after=30.0), retry=Retry(wait_limit=60))
     assert table.route() == "api_key"

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from tests.wire.raw_server import SECONDS
-from tests.wire.support import FRAMINGS, ask, chunk
+from tests.wire.raw_server import EVENT_STREAM, SECONDS, RawServer
+from tests.wire.support import FRAMINGS, ask, chunk, event, telling
 
 EVENTS = 50
 
@@ -53,3 +53,18 @@ def test_event__arrives_with_the_line_end_that_completes_it(server, framing):
         received.release()
     assert came == ["one", "two"]
     assert in_time == [True, True]
+
+
+def test_event__arrives_before_the_line_end_that_closes_its_http_chunk(context):
+    received, in_time = threading.Event(), []
+    first, last = event("one"), event("two", "STOP")
+
+    def script(peer):
+        peer.read_request()
+        peer.send(EVENT_STREAM + b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n" % len(first) + first)
+        in_time.append(received.wait(SECONDS))
+        peer.send(b"\r\n%x\r\n" % len(last) + last + b"\r\n0\r\n\r\n")
+
+    with RawServer(script, tls=context) as raw:
+        assert list(telling(ask(raw.url), received)) == ["one", "two"]
+    assert in_time == [True]

@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 
 import pytest
 
 from gemini_sync.testing.emulator import default_text
 from tests.adapter_kit import Rig
+from tests.support import in_child
 from tests.wire.raw_server import SECONDS
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here"),
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
 ]
-
-
-def in_child(work):
-    """What ``work()`` returns, a str, in a forked child that is killed after 20 seconds."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(20)
-        try:
-            os.write(writing, work().encode())
-        except BaseException as exc:
-            os.write(writing, repr(exc).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-
-    def result():
-        with open(reading, "rb") as answer:
-            said = answer.read().decode()
-        _, status = os.waitpid(child, 0)
-        assert os.WIFEXITED(status), f"the child was killed: it hung, after {said!r}"
-        return said
-
-    return result
 
 
 def test_fork__with_an_idle_connection(server, tmp_path):
@@ -73,6 +48,20 @@ def test_fork__with_a_stream_half_read(server, tmp_path):
 
         server.oauth.answer(text="for the child", model="other")
         assert in_child(close_and_ask)() == "for the child"
+        gate.set()
+        texts += reply
+    assert "".join(texts) == "one two three"
+
+
+def test_fork__child_that_closes_the_adapter_leaves_the_parents_stream_alone(server, tmp_path):
+    """Closing cancels calls. The parent's must not be among them, because both processes hold the same socket."""
+    gate = threading.Event()
+    server.oauth.answer(text="one two three", pace=lambda index: index and gate.wait(SECONDS))
+    with Rig(server, tmp_path) as rig:
+        adapter = rig.adapter()
+        reply = adapter.stream("Why?")
+        texts = [next(reply)]
+        assert in_child(lambda: f"closed: {adapter.close()}")() == "closed: None"
         gate.set()
         texts += reply
     assert "".join(texts) == "one two three"

@@ -11,6 +11,8 @@ import trustme
 
 from gemini_sync import StreamInterrupted, TransportError
 from gemini_sync.network import connection as connection_floor
+from gemini_sync.network.deadlines import Call
+from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import Emulator
 from tests.adapter_kit import Rig
 from tests.wire.raw_server import RawServer
@@ -149,3 +151,24 @@ def test_end__without_close_notify_is_an_interruption(tls, framing, fault):
         server.api_key.fail(fault, after=2)
         texts, error = drain(ask(server))
     assert (texts, type(error)) == (["one", " two three"], StreamInterrupted)
+
+
+@pytest.mark.parametrize("ending", ["cancel()", "Ctrl-C"])
+def test_handshake__that_the_caller_ends_leaves_no_socket_open(ending):
+    class Ended(Call):
+        handshaking = None
+
+        def attach(self, sock):
+            if isinstance(sock, ssl.SSLSocket):
+                self.handshaking = sock
+                if ending == "Ctrl-C":
+                    raise KeyboardInterrupt
+                self.cancel()
+            super().attach(sock)
+
+    call, transport = Ended().start(), Transport()
+    with RawServer(lambda peer: peer.wait_gone()) as server:
+        url = server.url.replace("http:", "https:")
+        with pytest.raises(KeyboardInterrupt if ending == "Ctrl-C" else StreamInterrupted):
+            transport.send(call, "POST", url, {}, b"{}")
+        assert call.handshaking.fileno() == -1

@@ -1,0 +1,58 @@
+"""Threads of several logins that ask for their projects at once: each gets its own."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import pytest
+
+from gemini_sync.auth.sources import Token
+from gemini_sync.config import Endpoints
+from gemini_sync.errors import AuthError
+from gemini_sync.network.deadlines import Call
+from gemini_sync.network.exchange import Answer
+from gemini_sync.services.project import Projects
+from tests.adapter_kit import Gate, in_thread
+from tests.auth.credentials_kit import Watched, await_all
+
+
+class _Accounts:
+    """Stands in for ``Transport.fetch``. Each good token has a project; ``before`` says what to call first."""
+
+    def __init__(self, **before: Any) -> None:
+        self._before = before
+
+    def fetch(self, method: str, url: str, headers: Any, body: Any = None, **rest: Any) -> Answer:
+        token = headers["Authorization"].split()[1]
+        self._before[token]()
+        if token.startswith("revoked"):
+            return Answer(401, {}, json.dumps({"error": {"code": 401, "status": "UNAUTHENTICATED"}}))
+        return Answer(200, {}, json.dumps({"currentTier": {}, "cloudaicompanionProject": f"project of {token}"}))
+
+
+def test_projects__after_the_failure_of_another_token_each_login_gets_its_own() -> None:
+    """In each of two logins, one thread waits for the attempt of another, whose token was revoked."""
+    waiting = threading.Semaphore(0)
+    gates = {name: Gate() for name in ("revoked_a", "revoked_b", "good_a")}
+    projects = Projects(_Accounts(**gates, good_b=waiting.release), Endpoints())  # type: ignore[arg-type]
+
+    def ask(call: Call, token: str) -> Any:
+        return in_thread(lambda: projects.project(call, Token(token, None, identity=token[-1])))
+
+    refused, served = [], []
+    for login in "ab":
+        refused.append(ask(Call(), f"revoked_{login}"))
+        gates[f"revoked_{login}"].await_arrivals()
+        served.append(ask(Watched(waiting), f"good_{login}"))
+        await_all(waiting, 1)
+    gates["revoked_a"].open()
+    gates["good_a"].await_arrivals()
+    gates["revoked_b"].open()
+    await_all(waiting, 1)  # the second login asks now, or waits for the first
+    gates["good_a"].open()
+    assert [result() for result in served] == ["project of good_a", "project of good_b"]
+    for result in refused:
+        with pytest.raises(AuthError):
+            result()
