@@ -28,9 +28,9 @@ from gemini_sync.functions import stream_gemini_api_key, stream_gemini_oauth
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.response import Blob, Chunk, FunctionCall, Usage
 from gemini_sync.messages.rest_json import Content, GenerationConfig, Part, SafetySetting, Tool, ToolConfig
-from gemini_sync.routing.fallback import FallbackEvent, RouteStatus
+from gemini_sync.routing.events import FallbackEvent, notify_stderr
+from gemini_sync.routing.fallback import RouteStatus
 from gemini_sync.routing.policy import Decision, Explanation, decide, explain
-from gemini_sync.routing.router import notify_stderr
 from gemini_sync.services.project import load_code_assist
 from gemini_sync.version import VERSION as __version__
 

@@ -24,10 +24,13 @@ from gemini_sync.messages.request import Contents, SystemInstruction, build, che
 from gemini_sync.messages.rest_json import GenerationConfig, SafetySetting, Tool, ToolConfig
 from gemini_sync.network.sessions import SessionFactory
 from gemini_sync.network.transport import Transport
-from gemini_sync.routing.fallback import API_KEY, OAUTH, FallbackEvent, RouteStatus
+from gemini_sync.routing.events import FallbackEvent, notify_stderr
+from gemini_sync.routing.fallback import RouteStatus
 from gemini_sync.routing.policy import decide
-from gemini_sync.routing.router import Policy, Router, notify_stderr
-from gemini_sync.services.backends import ApiKeyBackend, Backend, CodeAssistBackend
+from gemini_sync.routing.router import Policy, Router
+from gemini_sync.services.api_key import ApiKeyService
+from gemini_sync.services.base import API_KEY, OAUTH, Service
+from gemini_sync.services.code_assist import CodeAssistService
 from gemini_sync.services.project import Projects
 
 _NO_CREDENTIALS = (
@@ -97,7 +100,7 @@ class GeminiDualAdapter:
         self._timeouts = timeouts
         self._transport = Transport(session_factory)
         self._credentials: Optional[Credentials] = None
-        backends: dict[str, Backend] = {}
+        services: dict[str, Service] = {}
         if oauth_creds_path is not None:
             self._credentials = credentials_for(
                 oauth_creds_path,
@@ -107,13 +110,13 @@ class GeminiDualAdapter:
                 persist=persist_credentials,
             )
             discover = Projects(self._transport, endpoints, project).project
-            backends[OAUTH] = CodeAssistBackend(
+            services[OAUTH] = CodeAssistService(
                 self._credentials, discover, self._transport, endpoints, max_event_bytes
             )
         if api_key is not None:
-            backends[API_KEY] = ApiKeyBackend(api_key, self._transport, endpoints, max_event_bytes)
+            services[API_KEY] = ApiKeyService(api_key, self._transport, endpoints, max_event_bytes)
         self._router = Router(
-            backends,
+            services,
             retry=retry,
             policy=policy,
             fallback=fallback,

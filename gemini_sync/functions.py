@@ -21,7 +21,9 @@ from gemini_sync.messages.request import Contents, build
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.routing.router import Router
-from gemini_sync.services.backends import ApiKeyBackend, Backend, CodeAssistBackend
+from gemini_sync.services.api_key import ApiKeyService
+from gemini_sync.services.base import Service
+from gemini_sync.services.code_assist import CodeAssistService
 
 _transport = Transport()
 atexit.register(_transport.close)
@@ -63,8 +65,8 @@ def stream_gemini_api_key(
         ConfigError: at once, for arguments that cannot be used. What iterating raises, ``Reply`` says.
     """
     check_settings(locals())
-    backend = ApiKeyBackend(api_key, _transport, endpoints, max_event_bytes)
-    return _stream(backend, prompt, model, timeouts, retry, require_finish, options)
+    service = ApiKeyService(api_key, _transport, endpoints, max_event_bytes)
+    return _stream(service, prompt, model, timeouts, retry, require_finish, options)
 
 
 def stream_gemini_oauth(
@@ -95,12 +97,12 @@ def stream_gemini_oauth(
         raise ConfigError("project must be a project id; load_code_assist(access_token) finds yours.")
     check_settings(locals())
     token = _GivenToken(access_token)
-    backend = CodeAssistBackend(token, lambda call, token: project.strip(), _transport, endpoints, max_event_bytes)
-    return _stream(backend, prompt, model, timeouts, retry, require_finish, options)
+    service = CodeAssistService(token, lambda call, token: project.strip(), _transport, endpoints, max_event_bytes)
+    return _stream(service, prompt, model, timeouts, retry, require_finish, options)
 
 
 def _stream(
-    backend: Backend,
+    service: Service,
     prompt: Contents,
     model: str,
     timeouts: Timeouts,
@@ -109,4 +111,4 @@ def _stream(
     options: dict[str, Any],
 ) -> Reply:
     request = build(prompt, model=model, **options)
-    return Router({backend.route: backend}, retry=retry, require_finish=require_finish).stream(request, timeouts)
+    return Router({service.route: service}, retry=retry, require_finish=require_finish).stream(request, timeouts)

@@ -22,9 +22,9 @@ from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import Request, build
 from gemini_sync.messages.response import Chunk
 from gemini_sync.network.deadlines import Call
-from gemini_sync.routing.fallback import FallbackEvent
+from gemini_sync.routing.events import FallbackEvent
 from gemini_sync.routing.router import Router
-from gemini_sync.services.backends import Opened
+from gemini_sync.services.base import OpenStream
 from gemini_sync.testing.emulator import Emulator
 
 TIMEOUTS = Timeouts(connect=20, first_token=20, idle=20)
@@ -115,7 +115,7 @@ Step = Union[Callable[[], BaseException], list[Any]]
 BY_OAUTH, BY_KEY = ["by", " OAuth"], ["by", " key"]
 
 
-class ScriptedBackend:
+class ScriptedService:
     """A route that plays its steps, the last of them for ever; a list ends with STOP unless an error ends it."""
 
     def __init__(self, route: str, *steps: Step) -> None:
@@ -130,7 +130,7 @@ class ScriptedBackend:
             raise step()
         return step
 
-    def open(self, request: Request, call: Call) -> Opened:
+    def open(self, request: Request, call: Call) -> OpenStream:
         chunks = self._play(self._next(request))
         first = next(chunks)
         call.check()  # as the sockets do
@@ -164,7 +164,7 @@ class Table:
     """A router between two scripted routes; without ``oauth`` steps, or with ``api_key=None``, on one of them."""
 
     def __init__(self, *oauth: Step, api_key: Optional[Step] = BY_KEY, **settings: Any) -> None:
-        self.oauth, self.api_key = ScriptedBackend("oauth", *oauth), ScriptedBackend("api_key", api_key or BY_KEY)
+        self.oauth, self.api_key = ScriptedService("oauth", *oauth), ScriptedService("api_key", api_key or BY_KEY)
         self.events: list[FallbackEvent] = []
         self.slept: list[float] = []
         backends = {backend.route: backend for backend, on in ((self.oauth, oauth), (self.api_key, api_key)) if on}

@@ -13,7 +13,7 @@ import pytest
 
 from gemini_sync import GeminiDualAdapter, Reply, StreamInterrupted
 from gemini_sync.network.deadlines import Call
-from gemini_sync.routing.router import notify_stderr
+from gemini_sync.routing.events import notify_stderr
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import Gate, Rig, in_thread
 from tests.auth.credentials_kit import Clock, await_all, together
@@ -220,11 +220,11 @@ def test_status__is_whole_under_threads(rig: Rig) -> None:
 def test_choosing__takes_no_lock(rig: Rig) -> None:
     """Where the fallback state is locked, for as long as it likes, calls go on."""
     adapter = rig.adapter()
-    with adapter._router._sticky._lock:
+    with adapter._router._state._lock:
         assert in_thread(Asker(adapter))() == "oauth"
     rig.emulator.oauth.fail(403)
     assert Asker(adapter)() == "api_key"
-    with adapter._router._sticky._lock:
+    with adapter._router._state._lock:
         assert in_thread(Asker(adapter))() == "api_key"
         assert adapter.fallback_active
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gemini_sync import GeminiDualAdapter
-from gemini_sync.routing.router import notify_stderr
+from gemini_sync.routing.events import notify_stderr
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import Gate, Rig
 from tests.auth.credentials_kit import together
@@ -65,7 +65,7 @@ def test_exercise(rig: Rig, capfd: pytest.CaptureFixture[str], break_file: Calla
     assert out == ""
     assert line.startswith("gemini-sync: OAuth failed (CredentialsError: ")
     assert str(rig.path) in line
-    assert "the API key serves the rest of this session. To go back, mend this and call reset().\n" in line
+    assert "the API key serves the rest of this session. To go back, fix this, then call reset().\n" in line
     assert line.count("\n") == 1
     assert (served_by(adapter), served_by(adapter)) == ("api_key", "api_key")
 

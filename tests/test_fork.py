@@ -55,15 +55,15 @@ def test_without_fork__the_module_works_all_the_same(monkeypatch: pytest.MonkeyP
 def test_forked_child__does_not_wait_for_locks_of_the_parent() -> None:
     program = """
 import os, sys, threading
-from gemini_sync.routing.fallback import Sticky
+from gemini_sync.routing.fallback import FallbackState
 
-state = Sticky()
+state = FallbackState()
 holder = threading.Thread(target=state._lock.acquire)  # that thread is not in the child
 holder.start()
 holder.join()
 child = os.fork()
 if child == 0:
-    flips = state.demote(state.choose("m"), "401")
+    flips = state.fall_back(state.choose("m"), "401")
     os._exit(7 if flips and state.fallback_active else 1)
 _, status = os.waitpid(child, 0)
 sys.exit(os.WEXITSTATUS(status) if not state.fallback_active else 2)

@@ -11,7 +11,7 @@ from typing import Any, Optional
 from gemini_sync.adapter import GeminiDualAdapter
 from gemini_sync.cli.terminal import Output
 from gemini_sync.messages.reply import Reply
-from gemini_sync.routing.fallback import FallbackEvent
+from gemini_sync.routing.events import FallbackEvent
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -11,8 +11,7 @@ from gemini_sync.adapter import GeminiDualAdapter
 from gemini_sync.config import Endpoints, OAuthClient
 from gemini_sync.errors import GeminiSyncError
 from gemini_sync.network.sessions import default_session
-from gemini_sync.routing.fallback import FallbackEvent
-from gemini_sync.routing.router import notify_stderr
+from gemini_sync.routing.events import FallbackEvent, notify_stderr
 from gemini_sync.testing.emulator import Emulator, default_text
 
 if TYPE_CHECKING:

@@ -1,95 +1,74 @@
-"""Knows the reply a caller holds: one stream as text or as chunks, and the verdict at its end; knows no network."""
+"""The reply a caller holds: one stream as text or as chunks, and all that has come so far."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import replace
-from typing import Any, Optional, TypeVar
+import enum
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Optional
 
-from gemini_sync.errors import (
-    Attempt,
-    BlockedError,
-    EmptyResponseError,
-    FinishReasonError,
-    GeminiSyncError,
-    StreamInterrupted,
-)
+from gemini_sync.errors import Attempt, GeminiSyncError, StreamInterrupted
+from gemini_sync.messages.call_record import CallRecord
+from gemini_sync.messages.finish_reasons import verdict
 from gemini_sync.messages.response import Blob, Chunk, FunctionCall, Usage, function_calls, inline_data, usage
 from gemini_sync.messages.turn import Turn
-from gemini_sync.redaction import redacted_excerpt
-
-_Error = TypeVar("_Error", bound=GeminiSyncError)
-
-# What a finish reason means (REST reference, GG types.FinishReason); those in none of the sets are no error.
-_REFUSED = frozenset(
-    "SAFETY RECITATION LANGUAGE BLOCKLIST PROHIBITED_CONTENT SPII ESCALATION MODEL_ARMOR IMAGE_SAFETY "
-    "IMAGE_PROHIBITED_CONTENT IMAGE_RECITATION".split()
-)
-_FAILED = frozenset(
-    "OTHER IMAGE_OTHER NO_IMAGE MALFORMED_FUNCTION_CALL MALFORMED_RESPONSE UNEXPECTED_TOOL_CALL TOO_MANY_TOOL_CALLS "
-    "MISSING_THOUGHT_SIGNATURE".split()
-)
 
 
-class Journey:
-    """What is known of the way a reply took; written by the adapter, read through the reply."""
-
-    def __init__(self, route: Optional[str] = None, attempts: Iterable[Attempt] = ()) -> None:
-        self.route = route
-        self.attempts = list(attempts)
-
-    def broke(self, outcome: str, error: Optional[GeminiSyncError] = None) -> None:
-        """The answer of the last attempt ended before it was complete."""
-        if self.attempts:
-            hint = error.retry_after if error is not None else None
-            self.attempts[-1] = replace(self.attempts[-1], outcome=outcome, error=error, retry_after=hint)
+class _Phase(enum.Enum):
+    NEW = "new"
+    OPEN = "open"
+    COMPLETE = "complete"
+    INTERRUPTED = "interrupted"
+    CLOSED = "closed"
 
 
 class _State:
-    """What a reply shares with its generators: those must not name the reply, or dropping it would not end them."""
+    """State shared by a Reply and its generators.
+
+    The generators must not refer to the Reply, or dropping it would not close them.
+    """
 
     def __init__(
         self,
         chunks: Iterator[Chunk],
-        journey: Journey,
+        record: CallRecord,
         cancel: Optional[Callable[[], None]] = None,
         require_finish: bool = True,
         secrets: Collection[str] = (),
-        phase: str = "new",
+        phase: _Phase = _Phase.NEW,
     ) -> None:
-        self.chunks, self.journey, self.cancel, self.require_finish = chunks, journey, cancel, require_finish
+        self.chunks, self.record, self.cancel, self.require_finish = chunks, record, cancel, require_finish
         self.secrets = secrets
         self.turn = Turn()
-        self.phase = phase  # new, open, complete, interrupted or closed
+        self.phase = phase
 
-    def __enter__(self) -> None:
-        if self.phase == "closed":
+    def begin(self) -> None:
+        """Iterating begins, or goes on in another way."""
+        if self.phase is _Phase.CLOSED:
             raise self.closed()
-        if self.phase == "interrupted":
+        if self.phase is _Phase.INTERRUPTED:
             raise self.interrupted("the stream is over, it was interrupted before")
-        if self.phase == "new":
-            self.phase = "open"
+        if self.phase is _Phase.NEW:
+            self.phase = _Phase.OPEN
 
-    def __exit__(self, kind: Optional[type[BaseException]], exc: Optional[BaseException], traceback: object) -> None:
-        """Where the chunks ended, whatever the way: decide what that means."""
-        if kind is GeneratorExit:
-            return  # one way of iterating was dropped; the reply may go on another
-        if exc is None:
-            if self.phase == "closed":
-                raise self.closed()
-            if self.require_finish and self.turn.finish_reason is None and self.turn.block_reason is None:
-                self.phase = "interrupted"
-                self.journey.broke("interrupted")
-                raise self.interrupted("the connection ended without a finish reason")
-            self.phase = "complete"
-            return
-        if self.phase == "closed" and isinstance(exc, ValueError):  # another thread is in the generator, closing it
-            raise self.closed() from exc
-        self.phase = "interrupted"
-        if isinstance(exc, StreamInterrupted):
-            self.label(exc).partial = Reply._of(self)
-        elif isinstance(exc, GeminiSyncError) and self.turn.chunks:
-            raise self.interrupted(str(exc), exc) from exc
+    def end(self) -> None:
+        """The chunks ended cleanly: decide whether the answer is complete."""
+        if self.phase is _Phase.CLOSED:
+            raise self.closed()
+        if self.require_finish and self.turn.finish_reason is None and self.turn.block_reason is None:
+            self.phase = _Phase.INTERRUPTED
+            self.record.mark_interrupted("interrupted")
+            raise self.interrupted("the connection ended without a finish reason")
+        self.phase = _Phase.COMPLETE
+
+    def fail(self, error: BaseException) -> None:
+        """The chunks ended with ``error``: raises what the caller sees instead, if that is another error."""
+        if self.phase is _Phase.CLOSED and isinstance(error, ValueError):  # another thread runs the generator: close()
+            raise self.closed() from error
+        self.phase = _Phase.INTERRUPTED
+        if isinstance(error, StreamInterrupted):
+            self.record.label(error).partial = Reply._of(self)
+        elif isinstance(error, GeminiSyncError) and self.turn.chunks:
+            raise self.interrupted(str(error), error) from error
 
     def closed(self) -> StreamInterrupted:
         error = self.interrupted("the reply was closed")
@@ -105,69 +84,46 @@ class _State:
         if cause is not None:
             for name in ("code", "status", "reason", "details", "retry_after", "link", "trace_id"):
                 setattr(error, name, getattr(cause, name))
-        return self.label(error)
-
-    def label(self, error: _Error) -> _Error:
-        error.route, error.attempts = self.journey.route or error.route, tuple(self.journey.attempts)
-        return error
-
-    def verdict(self) -> Optional[GeminiSyncError]:
-        """What is wrong with a complete answer, or None."""
-        turn, partial = self.turn, Reply._of(self)
-        if turn.block_reason is not None:
-            said = str((turn.prompt_feedback or {}).get("blockReasonMessage") or "Change the prompt.")
-            why = redacted_excerpt(said, self.secrets)
-            return BlockedError(
-                f"The prompt was refused ({turn.block_reason}): {why}", reason=turn.block_reason, partial=partial
-            )
-        reason, message = (
-            turn.finish_reason,
-            turn.finish_message and redacted_excerpt(turn.finish_message, self.secrets),
-        )
-        if reason in _REFUSED or reason in _FAILED:
-            cls, what = (BlockedError, "refused") if reason in _REFUSED else (FinishReasonError, "not finished")
-            return cls(
-                f"The answer was {what} ({reason}): {message or 'the server gave no explanation.'} "
-                "The text that came is in .partial.",
-                reason=reason,
-                partial=partial,
-                finish_message=message,
-            )
-        if not turn.empty:
-            return None
-        why = f"The answer is empty: it ended with {reason or 'no finish reason'} and no text, call, data or code."
-        if reason == "MAX_TOKENS":
-            count = partial.usage and partial.usage.thoughts_token_count
-            why += (
-                f" Thinking used up maxOutputTokens ({count if count is not None else 'an unknown number of'} thought "
-                "tokens): raise it, or lower thinkingConfig."
-            )
-        return EmptyResponseError(why, reason=reason, partial=partial)
+        return self.record.label(error)
 
 
 def _texts(state: _State) -> Iterator[str]:
+    state.begin()
     add = state.turn.add
-    with state:
+    try:
         for chunk in state.chunks:
             text = add(chunk)
             del chunk  # while this generator waits, it must not keep a large chunk alive
             if text:
                 yield text
-    error = state.verdict()
+    except GeneratorExit:
+        raise  # this way of iterating was dropped; the reply may go on another way
+    except BaseException as exc:
+        state.fail(exc)
+        raise
+    state.end()
+    error = verdict(state.turn, Reply._of(state), state.secrets)
     if error is not None:
         try:
-            raise state.label(error)
+            raise state.record.label(error)
         finally:
             del error  # or the error and this frame would keep each other alive
 
 
 def _chunks(state: _State) -> Iterator[Chunk]:
+    state.begin()
     add = state.turn.add
-    with state:
+    try:
         for chunk in state.chunks:
             add(chunk)
             yield chunk
             del chunk
+    except GeneratorExit:
+        raise
+    except BaseException as exc:
+        state.fail(exc)
+        raise
+    state.end()
 
 
 class Reply(Iterator[str]):
@@ -183,12 +139,12 @@ class Reply(Iterator[str]):
         self,
         chunks: Iterator[Chunk],
         *,
-        journey: Optional[Journey] = None,
+        record: Optional[CallRecord] = None,
         cancel: Optional[Callable[[], None]] = None,
         require_finish: bool = True,
         secrets: Collection[str] = (),
     ) -> None:
-        self._state = _State(chunks, journey or Journey(), cancel, require_finish, secrets)
+        self._state = _State(chunks, record or CallRecord(), cancel, require_finish, secrets)
         self._texts = _texts(self._state)
 
     @classmethod
@@ -200,9 +156,9 @@ class Reply(Iterator[str]):
 
     def __iter__(self) -> Iterator[str]:
         phase = self._state.phase
-        # A generator that was dropped, or has raised, would just end: nobody would see that the answer did not.
-        dropped = phase == "open" and getattr(self._texts, "gi_frame", None) is None
-        if dropped or phase in ("interrupted", "closed"):
+        # A generator that was dropped, or has raised, would just end as if the answer were complete.
+        dropped = phase is _Phase.OPEN and getattr(self._texts, "gi_frame", None) is None
+        if dropped or phase in (_Phase.INTERRUPTED, _Phase.CLOSED):
             self._texts = _texts(self._state)
         return self._texts
 
@@ -262,20 +218,20 @@ class Reply(Iterator[str]):
     @property
     def route(self) -> Optional[str]:
         """``"oauth"`` or ``"api_key"``: the route that serves this answer; None before the first chunk."""
-        return self._state.journey.route
+        return self._state.record.route
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
         """What was tried for this answer, in order."""
-        return tuple(self._state.journey.attempts)
+        return tuple(self._state.record.attempts)
 
     def close(self) -> None:
         """Release the connection; an unread rest is given up: whoever goes on iterating gets ``StreamInterrupted``.
 
         Idempotent. From another thread than the one that reads it cancels.
         """
-        if self._state.phase in ("new", "open"):
-            self._state.phase = "closed"
+        if self._state.phase in (_Phase.NEW, _Phase.OPEN):
+            self._state.phase = _Phase.CLOSED
         close = getattr(self._state.chunks, "close", None)
         if close is not None:
             try:
@@ -297,18 +253,18 @@ class Reply(Iterator[str]):
     def __reduce__(self) -> Any:
         # A copy in another process shows what came; the stream stays here.
         state = self._state
-        phase = state.phase if state.phase in ("complete", "interrupted") else "closed"
-        return _restored, (state.turn, state.journey, phase)
+        phase = state.phase if state.phase in (_Phase.COMPLETE, _Phase.INTERRUPTED) else _Phase.CLOSED
+        return _restored, (state.turn, state.record, phase)
 
     def __repr__(self) -> str:
         state = self._state
         return (
-            f"Reply(route={self.route!r}, state={state.phase!r}, chunks={state.turn.chunks}, "
+            f"Reply(route={self.route!r}, state={state.phase.value!r}, chunks={state.turn.chunks}, "
             f"characters={len(self.text)}, finish_reason={self.finish_reason!r})"
         )
 
 
-def _restored(turn: Turn, journey: Journey, phase: str) -> Reply:
-    state = _State(iter(()), journey, phase=phase)
+def _restored(turn: Turn, record: CallRecord, phase: _Phase) -> Reply:
+    state = _State(iter(()), record, phase=phase)
     state.turn = turn
     return Reply._of(state)

@@ -1,47 +1,44 @@
-"""Knows how a prompt, parts or history become REST request JSON; knows neither routes nor the network."""
+"""Makes a request of a prompt, parts or a history, and its REST body for each service."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional, Union
 from urllib.parse import quote
 
 from gemini_sync.config import DEFAULT_MODEL
 from gemini_sync.errors import ConfigError
-from gemini_sync.messages.rest_json import Content, GenerationConfig, Part, SafetySetting, Tool, ToolConfig
+from gemini_sync.messages.rest_json import Content, GenerationConfig, Part, SafetySetting, Tool, ToolConfig, copy_json
 
-# Code Assist's spelling of model names, where it differs (GC config/models.ts).
-_CODE_ASSIST_MODELS = {"gemini-3.5-flash": "gemini-3-flash"}
-
-_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+# The services that a body can be made for.
+GEMINI_API = "gemini_api"
+CODE_ASSIST = "code_assist"
 
 Contents = Union[str, Part, Content, Sequence[Union[str, Part, Content]]]
 SystemInstruction = Union[str, Part, Content, Sequence[Union[str, Part]]]
 
 
 class Request(NamedTuple):
-    """One request, checked and encoded once; both routes send the same bytes.
+    """One request, checked and copied: changing the caller's dicts afterwards changes nothing here.
 
     Attributes:
         model: the model's resource name, such as ``"models/gemini-3.5-flash"``.
-        body: the GenerateContentRequest as JSON.
+        fields: the fields of a GenerateContentRequest (REST names).
     """
 
     model: str
-    body: bytes
+    fields: Mapping[str, Any]
 
     @property
     def path(self) -> str:
-        """The model as it stands in a URL path: quoted, for a name could otherwise rewrite the URL."""
+        """The model as it stands in a URL path; quoted, because a name could otherwise rewrite the URL."""
         collection, name = self.model.split("/")
         return f"{collection}/{quote(name, safe='')}"
 
-    @property
-    def code_assist_model(self) -> str:
-        """The model as Code Assist spells it."""
-        name = self.model.split("/")[1]
-        return _CODE_ASSIST_MODELS.get(name, name)
+
+def body_for(request: Request, service: str) -> dict[str, Any]:
+    """The GenerateContentRequest for one service. Whatever differs from service to service is changed here."""
+    return dict(request.fields)
 
 
 def build(
@@ -56,7 +53,7 @@ def build(
     cached_content: Optional[str] = None,
     labels: Optional[Mapping[str, str]] = None,
 ) -> Request:
-    """The request for ``contents``, a snapshot: changing the arguments afterwards changes nothing.
+    """The request for ``contents``.
 
     Raises:
         ConfigError: something is empty, of the wrong type, or cannot be written as JSON.
@@ -78,7 +75,7 @@ def build(
             expected = {Sequence: "a list of dicts", Mapping: "a dict", str: "a string"}[kinds]
             raise ConfigError(f"{name} must be {expected} with REST field names, not {type(value).__name__}.")
         body[name] = list(value) if kinds is Sequence else value
-    return Request(check_model(model), _encode(body))
+    return Request(check_model(model), {name: copy_json(value, name) for name, value in body.items()})
 
 
 def check_model(model: object) -> str:
@@ -96,16 +93,6 @@ def check_model(model: object) -> str:
             f"model must be a name such as {DEFAULT_MODEL!r}, perhaps after 'models/' or 'tunedModels/', not {model!r}."
         )
     return f"{collection or 'models'}/{name}"
-
-
-def _encode(value: Any) -> bytes:
-    try:
-        return _encoder.encode(value).encode("utf-8")
-    except (TypeError, ValueError, RecursionError) as exc:
-        # UnicodeEncodeError (a lone surrogate) is a ValueError.
-        raise ConfigError(
-            f"The request cannot be written as JSON: {exc}. Binary data goes into inlineData.data as base64 text."
-        ) from exc
 
 
 def _turns(contents: Any) -> list[Any]:

@@ -1,7 +1,8 @@
-"""Knows which route is preferred, since when and why; does no I/O and knows nothing of errors' meaning."""
+"""The state of the fallback: which route is preferred, since when and why."""
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections import deque
@@ -9,52 +10,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Optional, TypeVar
 
+from gemini_sync.errors import GeminiSyncError
 from gemini_sync.fork import register_after_fork
-from gemini_sync.redaction import one_line
+from gemini_sync.services.base import API_KEY, OAUTH
 
-OAUTH = "oauth"
-API_KEY = "api_key"
-_NAMES = {OAUTH: "OAuth", API_KEY: "the API key"}
 _FAILURES_KEPT = 20
-# A KeyboardInterrupt at an unlucky moment loses a probe without an end; after this long nobody waits for it.
+# A KeyboardInterrupt at an unlucky moment can leave a probe without an end; after this time another call may probe.
 _PROBE_LEASE_SECONDS = 600.0
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class FallbackEvent:
-    """One flip from a route to another; ``str(event)`` is the line a person sees.
-
-    Attributes:
-        from_route, to_route: ``"oauth"`` or ``"api_key"``.
-        reason: what failed, in one line.
-        error: the error behind it, or None (when a probe succeeded).
-        at: seconds since the epoch.
-        model: the model's name when only this model flips, else None.
-        link: the page Google names for mending this, or None.
-    """
-
-    from_route: str
-    to_route: str
-    reason: str
-    error: Optional[BaseException]
-    at: float
-    model: Optional[str] = None
-    link: Optional[str] = None
-
-    def __str__(self) -> str:
-        source, target = _NAMES.get(self.from_route, self.from_route), _NAMES.get(self.to_route, self.to_route)
-        if self.model is not None:
-            what = f"{source} does not serve model {self.model} ({self.reason}); {target} serves it from now on."
-        elif self.error is None:
-            what = f"{source} hands back to {target}: {self.reason}; {target} serves from now on."
-        else:
-            what = f"{source} failed ({self.reason}); {target} serves the rest of this session."
-            what += " To go back, mend this and call reset()."
-        if self.link and self.link not in what:
-            what += f" See {self.link}"
-        return f"gemini-sync: {one_line(what)}"
 
 
 class Failure(NamedTuple):
@@ -67,13 +31,13 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class RouteStatus:
-    """Where calls go, for people and programs.
+    """Where calls go.
 
     Attributes:
         preferred: the route of the next call, ``"oauth"`` or ``"api_key"``.
         fallback_active: True when that is not the route the adapter began with.
         since: when that was decided, seconds since the epoch.
-        reason: why, or None where nothing has happened.
+        reason: why, or None if nothing has happened.
         failures: the most recent failures, oldest first.
         models: models that go another way than the rest, named as callers name them, with their route.
     """
@@ -105,7 +69,7 @@ class _Snapshot(NamedTuple):
     failures: deque[Failure]  # shared with the snapshots since the last reset(); append and copy are atomic
 
 
-class Sticky:
+class FallbackState:
     """The only fallback state: flips at most once per generation, whichever threads report.
 
     Args:
@@ -129,8 +93,8 @@ class Sticky:
         self._sticky_for = sticky_for
         self._clock, self._wall = clock, wall
         self._snapshot = self._begin(0, None)
-        # Guards every assignment of _snapshot, each a whole new decision; reading one, and its failures, needs no lock.
-        # Reentrant: a signal handler may ask for the status, or reset, in the very thread that holds it.
+        # Guards every assignment of _snapshot. Reading a snapshot, and its failures, needs no lock.
+        # Reentrant, because a signal handler may reset in the very thread that holds it.
         self._lock = threading.RLock()
         register_after_fork(self)
 
@@ -140,19 +104,19 @@ class Sticky:
 
     def after_fork(self) -> None:
         self._lock = threading.RLock()
-        self._snapshot = self._snapshot._replace(probing=None)  # that thread is not in this process
+        self._snapshot = self._snapshot._replace(probing=None)  # the probing thread is not in this process
 
     @property
     def fallback_active(self) -> bool:
         return self._snapshot.choice.route != self._home
 
     def _update(self, decide: Callable[[_Snapshot], tuple[_Snapshot, _T]]) -> _T:
-        """Replace the snapshot by the one that ``decide`` makes of it; returns what it says besides."""
+        """Replace the snapshot: ``decide`` makes the new one of the old one, and what this method returns."""
         with self._lock:
             while True:
                 before = self._snapshot
                 after, outcome = decide(before)
-                # In one statement: a signal handler may decide in this very thread, and what it decides stands.
+                # One statement, because a signal handler may decide in this very thread; then its decision stands.
                 self._snapshot = after if self._snapshot is before else self._snapshot
                 if self._snapshot is after:
                     return outcome
@@ -181,30 +145,11 @@ class Sticky:
         probe = Choice(self._home, now.choice.generation, probe=True)
         return now._replace(probing=probe, probed_at=self._clock()), probe
 
-    def demote(self, choice: Choice, reason: str) -> bool:
-        """``choice`` failed for good: fall back, unless that has been decided since; True for the one that flips.
+    def fall_back(self, choice: Choice, reason: str, model: Optional[str] = None) -> bool:
+        """``choice`` failed for good: use the other route, for ``model`` alone if one is given.
 
-        A failed probe only renews the cool-down.
-        """
-
-        def decide(now: _Snapshot) -> tuple[_Snapshot, bool]:
-            if choice.probe:
-                return self._cooled_down(now, choice), False
-            if choice.generation != now.choice.generation or choice.route != self._home:
-                return now, False
-            away = Choice(self._other, choice.generation + 1)
-            return now._replace(choice=away, since=self._wall(), reason=reason, flipped_at=self._clock()), True
-
-        return self._update(decide)
-
-    def _cooled_down(self, now: _Snapshot, probe: Choice) -> _Snapshot:
-        """``probe`` failed: the next one waits its time."""
-        return now._replace(flipped_at=self._clock(), probing=None) if now.probing is probe else now
-
-    def demote_model(self, choice: Choice, model: str) -> bool:
-        """``choice`` does not serve ``model``: route this model alone the other way; True for the one that flips.
-
-        A probe that met this has failed: it only renews the cool-down.
+        Returns True if this call made the flip, False if it was decided before. A failed probe flips nothing: it only
+        starts the cool-down again.
         """
 
         def decide(now: _Snapshot) -> tuple[_Snapshot, bool]:
@@ -212,12 +157,19 @@ class Sticky:
                 return self._cooled_down(now, choice), False
             if choice.generation != now.choice.generation or choice.route != self._home or model in now.models:
                 return now, False
-            return now._replace(models={**now.models, model: self._other}), True
+            if model is not None:
+                return now._replace(models={**now.models, model: self._other}), True
+            away = Choice(self._other, choice.generation + 1)
+            return now._replace(choice=away, since=self._wall(), reason=reason, flipped_at=self._clock()), True
 
         return self._update(decide)
 
-    def promote(self, choice: Choice, reason: str) -> Optional[Choice]:
-        """The probe ``choice`` got an answer: go back to the first route; the choice now in force where that flips."""
+    def _cooled_down(self, now: _Snapshot, probe: Choice) -> _Snapshot:
+        """``probe`` failed: the next one waits for the whole cool-down."""
+        return now._replace(flipped_at=self._clock(), probing=None) if now.probing is probe else now
+
+    def go_back(self, choice: Choice, reason: str) -> Optional[Choice]:
+        """The probe ``choice`` got an answer: back to the first route. Returns the choice in force if this flipped."""
 
         def decide(now: _Snapshot) -> tuple[_Snapshot, Optional[Choice]]:
             if now.probing is not choice:
@@ -231,8 +183,8 @@ class Sticky:
         """The probe ``choice`` ended without an outcome (cancelled): another call may probe."""
         self._update(lambda now: (now._replace(probing=None) if now.probing is choice else now, None))
 
-    def overtaken(self, choice: Choice) -> bool:
-        """True when the first route was chosen anew after ``choice``: its failure says nothing about that decision."""
+    def is_outdated(self, choice: Choice) -> bool:
+        """True if the first route was chosen again after ``choice`` was: the failure of ``choice`` is old news then."""
         current = self._snapshot.choice
         return current.route == self._home and current.generation > choice.generation
 
@@ -262,3 +214,29 @@ class Sticky:
             failures=tuple(snapshot.failures.copy()),  # others may append while a tuple is made
             models={name.removeprefix("models/"): route for name, route in snapshot.models.items()},
         )
+
+
+class AccountBlock:
+    """An answer that puts the account at stake; after it no OAuth request is made until ``lift()``.
+
+    No lock: each attribute is replaced in one assignment.
+    """
+
+    def __init__(self) -> None:
+        self._blocked: tuple[int, Optional[GeminiSyncError]] = (0, None)  # with the generation of the call it answered
+        self._lifted_at = 0  # answers to calls of older generations do not count
+
+    def error(self) -> Optional[GeminiSyncError]:
+        """A copy of the answer in force, to be raised; None if there is none."""
+        generation, error = self._blocked
+        return copy.copy(error) if error is not None and generation >= self._lifted_at else None
+
+    def note(self, choice: Choice, error: GeminiSyncError) -> None:
+        """Block OAuth because of ``error``, unless it is blocked."""
+        if self.error() is None:
+            self._blocked = (choice.generation, copy.copy(error))
+
+    def lift(self, reset: Callable[[], int]) -> None:
+        """Lift the block together with ``reset``, which returns the generation that begins with it."""
+        self._blocked = (0, None)  # first, so that calls which begin with the reset do not find it
+        self._lifted_at = reset()

@@ -1,28 +1,29 @@
-"""Knows the way of one call: choose a route, open, retry, commit at the first chunk, fall back; knows no protocol."""
+"""The way of one call: choose a route, open, retry, commit at the first chunk, fall back."""
 
 from __future__ import annotations
 
 import copy
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
-from typing import Any, Generic, Optional, TypeVar
+from typing import Any, Optional, TypeVar
 
 from gemini_sync.config import Retry, Timeouts
 from gemini_sync.errors import Attempt, AuthError, ConfigError, GeminiSyncError, InvalidRequestError
-from gemini_sync.fork import register_after_fork
-from gemini_sync.messages.reply import Journey, Reply
+from gemini_sync.messages.call_record import CallRecord
+from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import Request
 from gemini_sync.messages.response import Chunk
 from gemini_sync.network.deadlines import Call
 from gemini_sync.redaction import redacted_excerpt
 from gemini_sync.retrying import RetryPolicy
-from gemini_sync.routing.fallback import API_KEY, OAUTH, Choice, FallbackEvent, RouteStatus, Sticky
+from gemini_sync.routing.events import FallbackEvent, notify_stderr
+from gemini_sync.routing.fallback import AccountBlock, Choice, FallbackState, RouteStatus
+from gemini_sync.routing.open_calls import OpenCalls
 from gemini_sync.routing.policy import ACCOUNT_SAFETY_REASONS, Decision, decide
-from gemini_sync.services.backends import Backend
+from gemini_sync.services.base import API_KEY, OAUTH, OpenStream, Service
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -30,25 +31,11 @@ _T = TypeVar("_T")
 Policy = Callable[[BaseException], Decision]
 
 
-def notify_stderr(event: FallbackEvent) -> None:
-    """The default ``on_fallback``: one line on stderr."""
-    if sys.stderr is not None:  # a program without a console has none
-        sys.stderr.write(f"{event}\n")
-        sys.stderr.flush()
-
-
-class _Trip(Generic[_T]):
-    """What one call takes along: ``operate`` does what it wants on one backend."""
-
-    def __init__(self, model: str, call: Call, journey: Journey, operate: Callable[[Backend], _T]) -> None:
-        self.model, self.call, self.journey, self.operate = model, call, journey, operate
-
-
 class Router:
-    """Serves calls over one or two backends; shared by any number of threads.
+    """Serves calls over one or two services; shared by any number of threads.
 
     Args:
-        backends: by route; with both, calls begin with OAuth.
+        services: by route; with both, calls begin with OAuth.
         retry: how often and how long one route is tried.
         policy: what a failure leads to.
         fallback: False keeps every call on OAuth.
@@ -60,7 +47,7 @@ class Router:
 
     def __init__(
         self,
-        backends: Mapping[str, Backend],
+        services: Mapping[str, Service],
         *,
         retry: Optional[Retry] = None,
         policy: Policy = decide,
@@ -71,37 +58,28 @@ class Router:
         clock: Callable[[], float] = time.monotonic,
         sleep: Optional[Callable[[float], Any]] = None,
     ) -> None:
-        self._backends = dict(backends)
-        self._retry = retry or Retry()
-        self._policy: Policy = partial(decide, wait_limit=self._retry.wait_limit) if policy is decide else policy
+        self._services = dict(services)
+        retry = retry or Retry()
+        # Our own policy goes by the caller's limit; a policy of theirs sees the hint on the error.
+        self._policy: Policy = partial(decide, wait_limit=retry.wait_limit) if policy is decide else policy
+        self._retrying = RetryPolicy(retry, lambda error: self._decide(error) is Decision.RETRY)
         self._on_fallback = on_fallback
         self._require_finish = require_finish
         self._clock, self._sleep = clock, sleep
-        self._falls_back = fallback and len(self._backends) > 1
-        home = OAUTH if OAUTH in self._backends else API_KEY
-        self._sticky = Sticky(home, sticky_for=sticky_for, clock=clock)
-        self._retrying = RetryPolicy(self._retry, lambda error: self._decide(error) is Decision.RETRY)
-        # The error after which the account must not be used for OAuth any more, with the generation of its call; and
-        # the generation from which on that counts. One assignment each, so no lock.
-        self._bar: tuple[int, Optional[GeminiSyncError]] = (0, None)
-        self._lifted_at = 0
-        self._closed = False
-        # Its methods are atomic, so there is no lock, which a signal handler that closes the adapter, or the end of a
-        # dropped reply whenever garbage is collected, could ask for in the very thread that holds it.
-        self._running: set[Call] = set()
-        register_after_fork(self)
-
-    def after_fork(self) -> None:
-        self._running = set()  # calls of the parent's other threads
+        self._falls_back = fallback and len(self._services) > 1
+        home = OAUTH if OAUTH in self._services else API_KEY
+        self._state = FallbackState(home, sticky_for=sticky_for, clock=clock)
+        self._block = AccountBlock()
+        self._open_calls = OpenCalls()
 
     # -- the operations
 
     def stream(self, request: Request, timeouts: Timeouts) -> Reply:
         """A reply whose first ``next()`` sends ``request``."""
-        call, journey = self._call(timeouts), Journey()
+        call, record = self._new_call(timeouts), CallRecord(model=request.model)
         return Reply(
-            self._chunks(request, call, journey),
-            journey=journey,
+            self._chunks(request, call, record),
+            record=record,
             cancel=call.cancel,
             require_finish=self._require_finish,
             secrets=call.secrets,
@@ -109,21 +87,19 @@ class Router:
 
     def count_tokens(self, request: Request, timeouts: Timeouts) -> int:
         """The number of tokens in ``request``, from whichever route serves it."""
-        call = self._call(timeouts)
-        trip = _Trip(request.model, call, Journey(), lambda backend: backend.count_tokens(request, call))
-        with self._registered(call):
-            # An account may count and yet not generate: no probe, which would go back and forth.
-            return self._serve(trip, may_probe=False)[0]
+        call = self._new_call(timeouts)
+        with self._open_calls.include(call):
+            # No probe: an account may be able to count and yet not to generate, so the routes would go back and forth.
+            count = partial(_count, request, call)
+            return self._serve(count, call, CallRecord(model=request.model), may_probe=False)[0]
 
-    def _call(self, timeouts: Timeouts) -> Call:
-        if self._closed:
-            raise ConfigError("The adapter is closed. Make a new one.")
+    def _new_call(self, timeouts: Timeouts) -> Call:
+        self._open_calls.check()
         return Call(timeouts, clock=self._clock, sleep=self._sleep)
 
-    def _chunks(self, request: Request, call: Call, journey: Journey) -> Iterator[Chunk]:
-        trip = _Trip(request.model, call, journey, lambda backend: backend.open(request, call))
-        with self._registered(call):
-            (first, rest), choice = self._serve(trip)
+    def _chunks(self, request: Request, call: Call, record: CallRecord) -> Iterator[Chunk]:
+        with self._open_calls.include(call):
+            (first, rest), choice = self._serve(partial(_open, request, call, record), call, record)
             with closing(rest):  # type: ignore[type-var]
                 try:
                     with call.cancelled_first():
@@ -131,39 +107,41 @@ class Router:
                         del first
                         yield from rest
                 except GeminiSyncError as exc:
-                    self._after_commit(choice, trip, exc)
+                    self._after_commit(choice, record, exc)
                     raise
 
     # -- one call
 
-    def _serve(self, trip: _Trip[_T], *, may_probe: bool = True) -> tuple[_T, Choice]:
-        """What the operation gives on the first route that answers, and the choice that led there.
+    def _serve(
+        self, operation: Callable[[Service], _T], call: Call, record: CallRecord, *, may_probe: bool = True
+    ) -> tuple[_T, Choice]:
+        """What ``operation`` gives on the first route that answers, and the choice that led there.
 
         Raises the error of the last route tried, from that of the one before.
         """
-        trip.call.start()
+        call.start()
         choice: Optional[Choice] = None
         try:
-            choice = self._sticky.choose(trip.model, may_probe=may_probe)
+            choice = self._state.choose(record.model, may_probe=may_probe)
             try:
-                result = self._try_route(choice.route, choice, trip)
+                result = self._try_route(choice.route, choice, operation, call, record)
             except GeminiSyncError as error:
                 decision = self._fallback_decision(choice.route, error)
                 if decision is not None:
-                    return self._serve_other(choice, decision, error, trip), choice
+                    return self._serve_other(choice, decision, error, operation, call, record), choice
                 if choice.probe and not error.cancelled and not isinstance(error, InvalidRequestError):
-                    self._sticky.demote(choice, _line(error))  # or each call that follows would probe, and fail
+                    self._state.fall_back(choice, _line(error))  # without it each call that follows would probe
                 raise
-            promoted = self._sticky.promote(choice, "a probe succeeded") if choice.probe else None
+            promoted = self._state.go_back(choice, "a probe succeeded") if choice.probe else None
             if promoted is not None:
                 self._notify(FallbackEvent(API_KEY, OAUTH, "a probe succeeded", None, time.time()))
             return result, promoted or choice
         finally:
             if choice is not None and choice.probe:
-                self._sticky.release(choice)
+                self._state.release(choice)
 
     def _fallback_decision(self, route: str, error: GeminiSyncError) -> Optional[Decision]:
-        """How to fall back after ``error``; None where it is the caller's to see."""
+        """How to fall back after ``error``; None if the caller gets to see it."""
         if not self._falls_back or route != OAUTH or error.cancelled:
             return None
         decision = self._decide(error)
@@ -171,89 +149,83 @@ class Router:
             decision = Decision.FALL_BACK
         return None if decision is Decision.SURFACE else decision
 
-    def _serve_other(self, choice: Choice, decision: Decision, error: GeminiSyncError, trip: _Trip[_T]) -> _T:
-        model = trip.model if decision is Decision.FALL_BACK_MODEL else None
-        flips = model is None and self._demote(choice, error)
+    def _serve_other(
+        self,
+        choice: Choice,
+        decision: Decision,
+        error: GeminiSyncError,
+        operation: Callable[[Service], _T],
+        call: Call,
+        record: CallRecord,
+    ) -> _T:
+        model = record.model if decision is Decision.FALL_BACK_MODEL else None
+        flips = model is None and self._fall_back(choice, error)
         try:
-            result = self._try_route(API_KEY, choice, trip)
+            result = self._try_route(API_KEY, choice, operation, call, record)
         except GeminiSyncError as second:
             if second is error:
                 raise
             raise second from error
         if model is not None:  # only an answer shows that the model is served there
-            flips = self._demote(choice, error, model)
+            flips = self._fall_back(choice, error, model)
         if choice.probe:
             _log.info("the probe of OAuth failed, the API key goes on serving: %s", _line(error))
-        elif not flips and self._sticky.overtaken(choice):
+        elif not flips and self._state.is_outdated(choice):
             # No flip, yet this call goes another way than the caller was told: that must not be silent either.
             _log.warning("the API key serves one call, OAuth stays preferred: %s", _line(error))
         return result
 
-    def _demote(self, choice: Choice, error: GeminiSyncError, model: Optional[str] = None) -> bool:
-        """Fall back, with one model or all, and say so; False where that has been decided before."""
-        line = _line(error)
-        flips = self._sticky.demote(choice, line) if model is None else self._sticky.demote_model(choice, model)
-        if flips:
-            name = model and model.removeprefix("models/")
-            self._notify(FallbackEvent(OAUTH, API_KEY, line, error, time.time(), model=name, link=error.link))
-        return flips
-
-    def _try_route(self, route: str, choice: Choice, trip: _Trip[_T]) -> _T:
-        backend, journey = self._backends[route], trip.journey
-
-        def once() -> _T:
-            started, begun = time.time(), self._clock()
-            try:
-                barred = self._bar_in_force() if route == OAUTH else None
-                if barred is not None:
-                    raise copy.copy(barred)
-                with trip.call.cancelled_first():
-                    result = trip.operate(backend)
-            except GeminiSyncError as exc:
-                outcome = "cancelled" if exc.cancelled else "failed"
-                seconds = self._clock() - begun
-                kept = copy.copy(exc)  # without the traceback, which would keep all frames of the caller alive
-                journey.attempts.append(Attempt(route, started, seconds, outcome, kept, exc.retry_after, exc.trace_id))
-                self._note(route, choice, exc)
-                raise
-            journey.route = route
-            trace_id = result[0].trace_id if isinstance(result, tuple) else None
-            journey.attempts.append(Attempt(route, started, self._clock() - begun, "answered", trace_id=trace_id))
-            return result
-
+    def _try_route(
+        self, route: str, choice: Choice, operation: Callable[[Service], _T], call: Call, record: CallRecord
+    ) -> _T:
+        """What ``operation`` gives on ``route``, tried as often as the retry policy allows."""
         try:
-            return self._retrying.run(once, trip.call)
-        except GeminiSyncError as exc:  # of the last try, or what ended the wait for another
-            exc.route, exc.attempts = route, tuple(journey.attempts)
+            return self._retrying.run(partial(self._try_once, route, choice, operation, call, record), call)
+        except GeminiSyncError as exc:  # of the last try, or of the wait for another
+            record.label(exc, route)
             raise
+
+    def _try_once(
+        self, route: str, choice: Choice, operation: Callable[[Service], _T], call: Call, record: CallRecord
+    ) -> _T:
+        started, begun = time.time(), self._clock()
+        try:
+            blocked = self._block.error() if route == OAUTH else None
+            if blocked is not None:
+                raise blocked
+            with call.cancelled_first():
+                result = operation(self._services[route])
+        except GeminiSyncError as exc:
+            blocked = None  # or the error and this frame would keep each other alive
+            outcome, kept = "cancelled" if exc.cancelled else "failed", copy.copy(exc)
+            attempt = Attempt(route, started, self._clock() - begun, outcome, kept, exc.retry_after, exc.trace_id)
+            record.attempts.append(attempt)
+            self._note(route, choice, exc)
+            raise
+        record.answered(Attempt(route, started, self._clock() - begun, "answered", trace_id=record.trace_id))
+        return result
 
     def _note(self, route: str, choice: Choice, exc: GeminiSyncError) -> None:
         """Remember a failure, and what it means for the account."""
         if not exc.cancelled:
-            self._sticky.record(route, _line(exc))
-        if route == OAUTH and exc.reason in ACCOUNT_SAFETY_REASONS and self._bar_in_force() is None:
-            self._bar = (choice.generation, copy.copy(exc))
+            self._state.record(route, _line(exc))
+        if route == OAUTH and exc.reason in ACCOUNT_SAFETY_REASONS:
+            self._block.note(choice, exc)
 
-    def _bar_in_force(self) -> Optional[GeminiSyncError]:
-        """The answer that bars OAuth; not one to a call that began before ``reset(force=True)``."""
-        generation, error = self._bar
-        return error if generation >= self._lifted_at else None
-
-    def _after_commit(self, choice: Choice, trip: _Trip[Any], exc: GeminiSyncError) -> None:
-        """The stream broke under the caller: nothing is sent again, but the table says where the next call goes."""
-        journey = trip.journey
-        route = journey.attempts[-1].route
-        journey.broke("cancelled" if exc.cancelled else "interrupted", copy.copy(exc))
+    def _after_commit(self, choice: Choice, record: CallRecord, exc: GeminiSyncError) -> None:
+        """The stream broke after its first chunk: nothing is sent again; the table says where the next call goes."""
+        route = record.attempts[-1].route
+        record.mark_interrupted("cancelled" if exc.cancelled else "interrupted", copy.copy(exc))
         self._note(route, choice, exc)
-        exc.route, exc.attempts = route, tuple(journey.attempts)
-        # A 401 has dropped its token: the next call refreshes and is right again.
+        record.label(exc)
+        # No flip for a 401: the next call meets it before its first chunk, and refreshes the token then.
         if route != OAUTH or not self._falls_back or exc.cancelled or isinstance(exc, AuthError):
             return
         decision = self._decide(exc)
         if decision in (Decision.FALL_BACK, Decision.FALL_BACK_MODEL):
-            self._demote(choice, exc, trip.model if decision is Decision.FALL_BACK_MODEL else None)
+            self._fall_back(choice, exc, record.model if decision is Decision.FALL_BACK_MODEL else None)
 
-    # -- the retry policy
+    # -- deciding and telling
 
     def _decide(self, error: GeminiSyncError) -> Decision:
         decision = self._policy(error)
@@ -261,38 +233,14 @@ class Router:
             raise ConfigError(f"policy must return a Decision, not {decision!r}.") from error
         return decision
 
-    # -- state
-
-    @property
-    def fallback_active(self) -> bool:
-        return self._sticky.fallback_active
-
-    def status(self) -> RouteStatus:
-        return self._sticky.status()
-
-    def reset(self, *, force: bool = False) -> None:
-        if force:
-            self._bar = (0, None)  # before the calls that the reset begins
-        generation = self._sticky.reset()
-        if force:
-            self._lifted_at = generation
-
-    def close(self) -> None:
-        """Cancel the calls that are running and refuse new ones. Idempotent."""
-        self._closed = True
-        for call in self._running.copy():
-            call.cancel()
-
-    @contextmanager
-    def _registered(self, call: Call) -> Iterator[None]:
-        """Lets ``close()`` find the call while it runs."""
-        self._running.add(call)
-        try:
-            if self._closed:  # looked at last: close() looks at the calls last
-                call.cancel()
-            yield
-        finally:
-            self._running.discard(call)
+    def _fall_back(self, choice: Choice, error: GeminiSyncError, model: Optional[str] = None) -> bool:
+        """Fall back, with one model or all, and say so; False if that was decided before."""
+        line = _line(error)
+        flips = self._state.fall_back(choice, line, model)
+        if flips:
+            name = model and model.removeprefix("models/")
+            self._notify(FallbackEvent(OAUTH, API_KEY, line, error, time.time(), model=name, link=error.link))
+        return flips
 
     def _notify(self, event: FallbackEvent) -> None:
         _log.debug("%s", event)  # the callback is what people see; a second line of the same would confuse them
@@ -300,6 +248,35 @@ class Router:
             self._on_fallback(event)
         except Exception:
             _log.exception("on_fallback failed; the call goes on")
+
+    # -- state
+
+    @property
+    def fallback_active(self) -> bool:
+        return self._state.fallback_active
+
+    def status(self) -> RouteStatus:
+        return self._state.status()
+
+    def reset(self, *, force: bool = False) -> None:
+        if force:
+            self._block.lift(self._state.reset)
+        else:
+            self._state.reset()
+
+    def close(self) -> None:
+        """Cancel the calls that are running and refuse new ones. Idempotent."""
+        self._open_calls.close()
+
+
+def _open(request: Request, call: Call, record: CallRecord, service: Service) -> OpenStream:
+    stream = service.open(request, call)
+    record.trace_id = stream[0].trace_id
+    return stream
+
+
+def _count(request: Request, call: Call, service: Service) -> int:
+    return service.count_tokens(request, call)
 
 
 def _line(error: BaseException) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Optional
 from urllib.parse import quote
@@ -15,16 +14,15 @@ from gemini_sync.errors import (
     AuthError,
     ConfigError,
     CredentialsError,
-    GeminiSyncError,
     PermissionDeniedError,
     ProtocolError,
     QuotaError,
     ServerError,
 )
-from gemini_sync.messages.api_errors import answer_error, decode_body
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.redaction import redacted_excerpt
+from gemini_sync.services.base import bearer, fetch_json
 
 _ANSWER_SECONDS = 30.0
 _POLL_SECONDS = 5.0
@@ -71,7 +69,7 @@ class Projects:
         found = self._found
         if token.identity not in found:
             self._asked_with = token.access_token
-            discovery = _Discovery(self._transport, self._base, call, token.access_token, self._configured)
+            discovery = _Discovery(self._transport, self._base, call, token, self._configured)
             found = self._found = {token.identity: discovery.run()}
         return found[token.identity]
 
@@ -79,10 +77,8 @@ class Projects:
 class _Discovery:
     """One discovery with one token (GC code_assist/setup.ts)."""
 
-    def __init__(
-        self, transport: Transport, base: str, call: Call, access_token: str, configured: Optional[str]
-    ) -> None:
-        self._transport, self._base, self._call, self._access_token = transport, base, call, access_token
+    def __init__(self, transport: Transport, base: str, call: Call, token: Token, configured: Optional[str]) -> None:
+        self._transport, self._base, self._call, self._token = transport, base, call, token
         self._configured = _check_project(configured)
 
     def run(self) -> str:
@@ -137,38 +133,26 @@ class _Discovery:
         return _project_in(response.get("cloudaicompanionProject")) if isinstance(response, dict) else None
 
     def _ask(self, method: str, path: str, question: Optional[Mapping[str, Any]] = None) -> dict[str, Any]:
-        headers = {"Authorization": f"Bearer {self._access_token}", "Content-Type": "application/json"}
-        body = None if question is None else json.dumps(question).encode()
-        answer = self._transport.fetch(
-            self._call,
-            method,
-            self._base + path,
-            headers,
-            body,
-            seconds=_ANSWER_SECONDS,
-            what=f"The answer to {path[1:].partition('/')[0]}, which finds the Code Assist project,",
-        )
-        error = answer_error(answer.status, answer.headers, answer.text, [self._access_token])
-        if error is not None:
-            try:
-                raise _explained(error)
-            finally:
-                del error  # or it and this frame would keep each other alive
-        decoded = decode_body(answer.text)
-        if not isinstance(decoded, dict):
-            raise ProtocolError(
-                f"Expected a JSON object from {path[1:]}, came status {answer.status}: "
-                f"{redacted_excerpt(answer.text, [self._access_token])!r}",
-                code=answer.status,
+        try:
+            return fetch_json(
+                self._transport,
+                self._call,
+                method,
+                self._base + path,
+                bearer(self._token, self._call),
+                question,
+                seconds=_ANSWER_SECONDS,
+                source=path[1:],
             )
-        return decoded
+        except (AuthError, PermissionDeniedError, QuotaError, ServerError):
+            raise
+        except ApiError as exc:
+            raise _without_project(exc) from exc
 
 
-def _explained(error: ApiError) -> GeminiSyncError:
-    if isinstance(error, (AuthError, PermissionDeniedError, QuotaError, ServerError)):
-        return error
-    # What was asked is not the caller's doing: no request of theirs would mend it.
-    explained = CredentialsError(
+def _without_project(error: ApiError) -> CredentialsError:
+    """The caller did not make this request, so no change to a request of theirs would help."""
+    return CredentialsError(
         f"Code Assist did not name a project: {error}",
         code=error.code,
         status=error.status,
@@ -177,8 +161,6 @@ def _explained(error: ApiError) -> GeminiSyncError:
         link=error.link,
         trace_id=error.trace_id,
     )
-    explained.__cause__ = error
-    return explained
 
 
 def _check_project(project: Optional[str]) -> Optional[str]:

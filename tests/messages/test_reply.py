@@ -21,7 +21,8 @@ from gemini_sync.errors import (
     ProtocolError,
     StreamInterrupted,
 )
-from gemini_sync.messages.reply import Journey, Reply
+from gemini_sync.messages.call_record import CallRecord
+from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.response import Blob, Chunk, FunctionCall, Usage
 from tests.messages.odd_json import RESPONSES
 
@@ -117,19 +118,19 @@ def test_nothing_is_taken_before_the_first_next() -> None:
 
 
 def test_properties__while_the_answer_arrives_and_after() -> None:
-    journey = Journey()
+    record = CallRecord()
     call = {"functionCall": {"name": "f", "args": {"x": 1}}, "thoughtSignature": "c2ln"}
     data = {"inlineData": {"mimeType": "image/png", "data": "aGk="}}
     reply = reply_of(
         chunk("a", call, usage={"promptTokenCount": 3}, envelope={"traceId": "t"}),
         chunk(data, finishReason="MAX_TOKENS", finishMessage="why", usage={"totalTokenCount": 9}),
         Chunk({"modelVersion": "m", "responseId": "r", "promptFeedback": {}}),
-        journey=journey,
+        record=record,
     )
     raw = reply.chunks()
     next(raw)
-    journey.route = "oauth"
-    journey.attempts.append(Attempt("oauth", 1.0, 0.5, "answered"))
+    record.route = "oauth"
+    record.attempts.append(Attempt("oauth", 1.0, 0.5, "answered"))
     assert (reply.function_calls, reply.inline_data) == ((FunctionCall("f", {"x": 1}),), ())
     assert (reply.usage, reply.finish_reason, reply.response_id) == (Usage(3, raw={"promptTokenCount": 3}), None, "t")
     assert (reply.route, reply.attempts) == ("oauth", (Attempt("oauth", 1.0, 0.5, "answered"),))

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from gemini_sync.errors import Attempt, FinishReasonError, GeminiSyncError, ServerError, StreamInterrupted
-from gemini_sync.messages.reply import Journey, Reply
+from gemini_sync.messages.call_record import CallRecord
+from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.response import Chunk
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
@@ -30,11 +31,11 @@ STOP = chunk("b", finishReason="STOP")
 
 
 def test_pickle__shows_what_came() -> None:
-    journey = Journey(
+    record = CallRecord(
         "api_key", [Attempt("oauth", 1.0, 0.5, "failed", ServerError("503")), Attempt("api_key", 2.0, 0.1, "answered")]
     )
     reply = reply_of(
-        chunk("a", {"text": "x", "thoughtSignature": "s"}, usage={"totalTokenCount": 1}), STOP, journey=journey
+        chunk("a", {"text": "x", "thoughtSignature": "s"}, usage={"totalTokenCount": 1}), STOP, record=record
     )
     assert next(reply) == "ax"
     twin = pickle.loads(pickle.dumps(reply))
@@ -60,13 +61,11 @@ def test_pickle__shows_what_came() -> None:
     ("last", "error"), [(chunk("b", finishReason="OTHER"), FinishReasonError), (chunk("b"), StreamInterrupted)]
 )
 def test_pickle__of_a_partial(last: Chunk, error: type[GeminiSyncError], duplicate: Callable[[Any], Any]) -> None:
-    journey = Journey("oauth")
-    reply = reply_of(chunk("a"), last, journey=journey)
+    record = CallRecord("oauth")
+    reply = reply_of(chunk("a"), last, record=record)
     with pytest.raises(error) as caught:
         list(reply)
-    journey.attempts.append(
-        Attempt("oauth", 1.0, 1.0, "interrupted", caught.value)
-    )  # an attempt names the error itself
+    record.attempts.append(Attempt("oauth", 1.0, 1.0, "interrupted", caught.value))  # an attempt names the error itself
     twin = duplicate(caught.value)
     assert (type(twin), str(twin), twin.partial.text) == (error, str(caught.value), "ab")
     assert repr(twin.partial) == repr(caught.value.partial)  # type: ignore[attr-defined]
@@ -74,7 +73,7 @@ def test_pickle__of_a_partial(last: Chunk, error: type[GeminiSyncError], duplica
 
 
 def test_repr__route_state_and_counts() -> None:
-    reply = reply_of(chunk("abc"), STOP, journey=Journey("oauth"))
+    reply = reply_of(chunk("abc"), STOP, record=CallRecord("oauth"))
     seen = [repr(reply)]
     for _ in reply:
         seen.append(repr(reply))

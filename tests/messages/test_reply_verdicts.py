@@ -20,7 +20,8 @@ from gemini_sync.errors import (
     ServerError,
     StreamInterrupted,
 )
-from gemini_sync.messages.reply import Journey, Reply
+from gemini_sync.messages.call_record import CallRecord
+from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.response import Chunk
 from gemini_sync.messages.sse import ForeignEvent, events
 
@@ -83,15 +84,15 @@ def test_finish_reason__complete_or_unknown__is_no_error(reason: str) -> None:
 @pytest.mark.parametrize("reason", _REFUSED + _FAILED)
 @pytest.mark.parametrize("text", ["b", ""])
 def test_finish_reason__refused_or_failed__raises_after_the_text(reason: str, text: str) -> None:
-    journey = Journey("oauth", [Attempt("oauth", 1.0, 0.5, "answered")])
-    reply = reply_of(chunk("a"), chunk(text, finishReason=reason, finishMessage="It is so."), journey=journey)
+    record = CallRecord("oauth", [Attempt("oauth", 1.0, 0.5, "answered")])
+    reply = reply_of(chunk("a"), chunk(text, finishReason=reason, finishMessage="It is so."), record=record)
     with pytest.raises(FinishReasonError) as caught:
         list(reply)
     error = caught.value
     assert type(error) is (BlockedError if reason in _REFUSED else FinishReasonError)
     assert (error.reason, error.finish_message, error.partial.text) == (reason, "It is so.", "a" + text)
     assert f"({reason}): It is so. The text that came is in .partial." in str(error)
-    assert (error.route, error.attempts) == ("oauth", tuple(journey.attempts))
+    assert (error.route, error.attempts) == ("oauth", tuple(record.attempts))
     assert "state='complete'" in repr(reply)
     assert list(reply) == []
 
@@ -119,7 +120,7 @@ def test_chunks__raise_no_verdict() -> None:
     "reason", "SAFETY OTHER BLOCKLIST PROHIBITED_CONTENT IMAGE_SAFETY MODEL_ARMOR JAILBREAK NEW".split()
 )
 def test_block_reason__raises_blocked(reason: str) -> None:
-    reply = reply_of(feedback(blockReason=reason), journey=Journey("api_key"))
+    reply = reply_of(feedback(blockReason=reason), record=CallRecord("api_key"))
     error = end_of(reply)
     assert isinstance(error, BlockedError)
     assert (error.reason, error.route, error.partial.text) == (reason, "api_key", "")
@@ -152,7 +153,7 @@ def test_prompt_feedback__that_blocks_nothing() -> None:
 )
 def test_empty__raises(parts: Any) -> None:
     reply = reply_of(
-        Chunk({"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}), journey=Journey("oauth")
+        Chunk({"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}), record=CallRecord("oauth")
     )
     error = end_of(reply)
     assert isinstance(error, EmptyResponseError)
@@ -190,8 +191,8 @@ def test_empty__no_usage_at_all() -> None:
 
 
 def test_interrupted__no_finish_reason() -> None:
-    journey = Journey("oauth", [Attempt("oauth", 1.0, 0.5, "answered")])
-    reply = reply_of(chunk("a"), chunk("b"), journey=journey)
+    record = CallRecord("oauth", [Attempt("oauth", 1.0, 0.5, "answered")])
+    reply = reply_of(chunk("a"), chunk("b"), record=record)
     error = end_of(reply)
     assert isinstance(error, StreamInterrupted)
     assert (error.cancelled, error.__cause__, error.route, len(error.attempts)) == (False, None, "oauth", 1)
@@ -226,8 +227,8 @@ def test_interrupted__an_error_after_the_first_chunk(after: list[Chunk]) -> None
         "503 UNAVAILABLE: Overloaded.",
         code=503, status="UNAVAILABLE", reason="X", details=[{"a": 1}], retry_after=5.0, link="l", trace_id="t",
     )  # fmt: skip
-    journey = Journey("oauth", [Attempt("oauth", 1.0, 0.5, "interrupted", cause)])
-    error = end_of(reply_of(*after, cause, journey=journey))
+    record = CallRecord("oauth", [Attempt("oauth", 1.0, 0.5, "interrupted", cause)])
+    error = end_of(reply_of(*after, cause, record=record))
     assert isinstance(error, StreamInterrupted)
     assert error.__cause__ is cause
     assert f"after {len(after)} chunks: 503 UNAVAILABLE: Overloaded. What came" in str(error)
@@ -235,7 +236,7 @@ def test_interrupted__an_error_after_the_first_chunk(after: list[Chunk]) -> None
     assert error.partial.text == "".join(one.text for one in after)
     assert (error.code, error.status, error.reason, error.details) == (503, "UNAVAILABLE", "X", ({"a": 1},))
     assert (error.retry_after, error.link, error.trace_id) == (5.0, "l", "t")
-    assert (error.route, error.attempts, error.cancelled) == ("oauth", tuple(journey.attempts), False)
+    assert (error.route, error.attempts, error.cancelled) == ("oauth", tuple(record.attempts), False)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +251,7 @@ def test_interrupted__an_error_after_the_first_chunk(after: list[Chunk]) -> None
 )
 def test_error_before_the_first_chunk__comes_unchanged(error: BaseException) -> None:
     for way in (list, lambda reply: list(reply.chunks())):
-        reply = reply_of(error, journey=Journey("oauth"))
+        reply = reply_of(error, record=CallRecord("oauth"))
         with pytest.raises(type(error)) as caught:
             way(reply)
         assert caught.value is error
@@ -269,8 +270,8 @@ def test_foreign_error_later__comes_unchanged_and_the_text_stays(error: BaseExce
 @pytest.mark.parametrize("before", [[], [chunk("a")]])
 def test_cancelled__carries_what_came(before: list[Chunk]) -> None:
     cancelled = StreamInterrupted("The call was cancelled.", cancelled=True)
-    journey = Journey("oauth", [Attempt("oauth", 1.0, 0.5, "cancelled")])
-    error = end_of(reply_of(*before, cancelled, journey=journey))
+    record = CallRecord("oauth", [Attempt("oauth", 1.0, 0.5, "cancelled")])
+    error = end_of(reply_of(*before, cancelled, record=record))
     assert error is cancelled
     assert (cancelled.cancelled, cancelled.route, len(cancelled.attempts)) == (True, "oauth", 1)
     assert cancelled.partial is not None

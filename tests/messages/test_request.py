@@ -14,13 +14,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gemini_sync.config import DEFAULT_MODEL
 from gemini_sync.errors import ConfigError
-from gemini_sync.messages.request import build, check_model
+from gemini_sync.messages.request import GEMINI_API, Request, body_for, build, check_model
+from gemini_sync.messages.rest_json import encode_json
+
+
+def encoded(request: Request) -> Any:
+    """The body as it goes over the wire."""
+    return json.loads(encode_json(body_for(request, GEMINI_API)))
 
 
 def body_of(*arguments: Any, **options: Any) -> Any:
-    return json.loads(build(*arguments, **options).body)
+    return encoded(build(*arguments, **options))
 
 
 def user(*parts: Any) -> dict[str, Any]:
@@ -58,7 +63,7 @@ MODEL_TURN = {"role": "model", "parts": [{"text": "", "thoughtSignature": "c2ln"
 def test_contents__forms(contents: Any, turns: Any) -> None:
     before = copy.deepcopy(contents) if not isinstance(contents, MappingProxyType) else contents
     request = build(contents)
-    assert json.loads(request.body) == {"contents": turns}
+    assert encoded(request) == {"contents": turns}
     assert contents == before
 
 
@@ -84,16 +89,29 @@ def test_contents__refused(contents: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        (float("nan"), "not JSON compliant"), (float("inf"), "not JSON compliant"), (b"PNG", "not JSON serializable"),
-        ({1, 2}, "not JSON serializable"), (object(), "not JSON serializable"), ("\ud800", "surrogates not allowed"),
-        (MappingProxyType({}), "not JSON serializable"), ({(1, 2): 3}, "keys must be"),
+        (float("nan"), "came nan"), (float("-inf"), "came -inf"), (b"PNG", "came bytes.*base64"),
+        (bytearray(b"PNG"), "came bytearray.*base64"), ({1, 2}, "came set"), (object(), "came object"),
+        ("\ud800", "half a character"), ({(1, 2): 3}, "expected field names"), ({1: 2}, "expected field names"),
     ],
 )  # fmt: skip
 def test_contents__no_json(value: Any, why: str) -> None:
-    with pytest.raises(ConfigError, match=rf"(?s)The request cannot be written as JSON: .*{why}.*base64"):
-        build({"inlineData": {"mimeType": "image/png", "data": value}})
-    with pytest.raises(ConfigError, match="cannot be written as JSON"):
+    path = r"contents\[0\]\.parts\[1\]\.inlineData\.data"
+    with pytest.raises(ConfigError, match=rf"^{path} cannot be written as JSON: .*{why}"):
+        build(["Hi", {"inlineData": {"mimeType": "image/png", "data": value}}])
+    with pytest.raises(ConfigError, match=rf"^generationConfig\.stopSequences\[0\] cannot be written as JSON: .*{why}"):
         build("Hi", generation_config={"stopSequences": [value]})
+
+
+def test_contents__advice_on_binary_data_is_for_bytes_alone() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build({"text": object()})
+    assert "base64" not in str(caught.value)
+
+
+def test_contents__any_mapping_is_an_object() -> None:
+    assert body_of({"functionCall": MappingProxyType({"name": "f"})})["contents"][0]["parts"] == [
+        {"functionCall": {"name": "f"}}
+    ]
 
 
 def test_contents__circular_or_too_deep() -> None:
@@ -115,7 +133,7 @@ def test_contents__circular_or_too_deep() -> None:
 @given(st.text(alphabet=st.characters(blacklist_categories=["Cs"]), min_size=1).filter(str.strip))
 @settings(max_examples=50, deadline=None)
 def test_contents__any_text__arrives_as_it_is(text: str) -> None:
-    assert json.loads(build(text).body.decode("utf-8"))["contents"][0]["parts"][0]["text"] == text
+    assert encoded(build(text))["contents"][0]["parts"][0]["text"] == text
 
 
 # -- the rest of the body
@@ -132,7 +150,7 @@ def test_body__every_field_by_its_rest_name() -> None:
         cached_content="cachedContents/x",
         labels={"team": "a"},
     )
-    assert json.loads(request.body) == {
+    assert encoded(request) == {
         "contents": [user({"text": "Hi"})],
         "systemInstruction": {"parts": [{"text": "Be brief."}]},
         "tools": [{"googleSearch": {}}],
@@ -145,7 +163,8 @@ def test_body__every_field_by_its_rest_name() -> None:
 
 
 def test_body__exact_bytes() -> None:
-    assert build("Grüße\n").body == '{"contents":[{"role":"user","parts":[{"text":"Grüße\\n"}]}]}'.encode()
+    body = encode_json(body_for(build("Grüße\n"), GEMINI_API))
+    assert body == '{"contents":[{"role":"user","parts":[{"text":"Grüße\\n"}]}]}'.encode()
 
 
 def test_body__empty_lists_and_dicts_are_the_callers_choice() -> None:
@@ -206,12 +225,12 @@ def test_request__is_a_snapshot() -> None:
     config: Any = {"topK": 1}
     tools: Any = [{"googleSearch": {}}]
     request = build(contents, generation_config=config, tools=tools, labels={"a": "b"})
-    before = json.loads(request.body)
+    before = encoded(request)
     part["text"], turn["role"], config["topK"] = "changed", "model", 99
     turn["parts"].append("more")
     contents.append("more")
     tools.clear()
-    assert json.loads(request.body) == before
+    assert encoded(request) == before
     assert before["contents"] == [user({"text": "Hi"})]
 
 
@@ -277,9 +296,3 @@ def test_model__any_text__cannot_rewrite_the_url(model: str) -> None:
     assert (url.netloc, url.query, url.fragment) == ("example.com", "alt=sse", "")
     head, collection, name = url.path.rpartition(":")[0][1:].split("/")
     assert (head, collection in ("models", "tunedModels"), name in ("", ".", "..")) == ("v1beta", True, False)
-
-
-def test_model__default_and_its_code_assist_spelling() -> None:
-    assert build("Hi").model == f"models/{DEFAULT_MODEL}"
-    spelled = {name: build("Hi", model=name).code_assist_model for name in (DEFAULT_MODEL, "models/gemini-2.5-pro")}
-    assert spelled == {"gemini-3.5-flash": "gemini-3-flash", "models/gemini-2.5-pro": "gemini-2.5-pro"}

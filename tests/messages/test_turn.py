@@ -122,7 +122,7 @@ def test_merging__is_the_same_in_any_division_into_chunks(texts: list[tuple[str,
 )
 def test_turn__can_be_sent_back(parts: list[Any]) -> None:
     history: list[Any] = [{"role": "model", "parts": turn_of(chunk(*parts)).parts}, "go on"]
-    assert build(history).body
+    assert build(history).fields
 
 
 # -- what else a turn keeps

@@ -9,7 +9,8 @@ from typing import Any, Optional
 
 import pytest
 
-from gemini_sync.routing.fallback import API_KEY, OAUTH, Choice, Failure, RouteStatus, Sticky
+from gemini_sync.routing.fallback import Choice, Failure, FallbackState, RouteStatus
+from gemini_sync.services.base import API_KEY, OAUTH
 
 
 class Clock:
@@ -20,15 +21,15 @@ class Clock:
         return self.now
 
 
-def sticky(sticky_for: Optional[float] = None, **options: Any) -> tuple[Sticky, Clock]:
+def sticky(sticky_for: Optional[float] = None, **options: Any) -> tuple[FallbackState, Clock]:
     clock = Clock()
-    return Sticky(sticky_for=sticky_for, clock=clock, wall=lambda: 1000 + clock.now, **options), clock
+    return FallbackState(sticky_for=sticky_for, clock=clock, wall=lambda: 1000 + clock.now, **options), clock
 
 
-def probing(sticky_for: float = 10) -> tuple[Sticky, Clock, Choice]:
+def probing(sticky_for: float = 10) -> tuple[FallbackState, Clock, Choice]:
     """A state that has flipped and cooled down, and the probe that a caller got."""
     state, clock = sticky(sticky_for)
-    assert state.demote(state.choose("m"), "401")
+    assert state.fall_back(state.choose("m"), "401")
     clock.now += sticky_for
     return state, clock, state.choose("m")
 
@@ -60,11 +61,11 @@ def test_begins_at_home() -> None:
     assert not state.fallback_active
 
 
-def test_demote__flips_once_and_stays() -> None:
+def test_fall_back__flips_once_and_stays() -> None:
     state, clock = sticky()
     first, second = state.choose("m"), state.choose("m")
     clock.now += 5
-    assert [state.demote(first, "401"), state.demote(second, "401 again"), state.demote(first, "x")] == [
+    assert [state.fall_back(first, "401"), state.fall_back(second, "401 again"), state.fall_back(first, "x")] == [
         True,
         False,
         False,
@@ -73,40 +74,40 @@ def test_demote__flips_once_and_stays() -> None:
     assert state.choose("m") == Choice(API_KEY, 1)
     assert state.status() == RouteStatus(API_KEY, True, 1105, "401", (), {})
     assert state.fallback_active
-    assert not state.demote(state.choose("m"), "the other route has nowhere to go")
+    assert not state.fall_back(state.choose("m"), "the other route has nowhere to go")
 
 
-def test_demote__of_an_older_decision__undoes_nothing() -> None:
+def test_fall_back__of_an_older_decision__undoes_nothing() -> None:
     state, _ = sticky()
     slow = state.choose("m")
-    state.demote(state.choose("m"), "401")
+    state.fall_back(state.choose("m"), "401")
     state.reset()
-    assert not state.demote(slow, "slow 401")
-    assert not state.demote_model(slow, "m")
+    assert not state.fall_back(slow, "slow 401")
+    assert not state.fall_back(slow, "why", "m")
     assert state.choose("m") == Choice(OAUTH, 2)
-    assert state.overtaken(slow)
+    assert state.is_outdated(slow)
 
 
 def test_reset__forgets_everything_but_says_so() -> None:
     state, clock = sticky()
     state.record(OAUTH, "401")
-    state.demote_model(state.choose("m"), "m")
-    state.demote(state.choose("x"), "401")
+    state.fall_back(state.choose("m"), "404", "m")
+    state.fall_back(state.choose("x"), "401")
     clock.now += 1
     state.reset()
     assert state.status() == RouteStatus(OAUTH, False, 1101, "reset()", (), {})
     assert state.choose("m").route == OAUTH
 
 
-def test_overtaken__only_by_a_newer_choice_of_home() -> None:
+def test_is_outdated__only_by_a_newer_choice_of_home() -> None:
     state, _ = sticky()
     before = state.choose("m")
-    assert not state.overtaken(before)
-    state.demote(before, "401")
-    assert not state.overtaken(before)
+    assert not state.is_outdated(before)
+    state.fall_back(before, "401")
+    assert not state.is_outdated(before)
     state.reset()
-    assert state.overtaken(before)
-    assert not state.overtaken(state.choose("m"))
+    assert state.is_outdated(before)
+    assert not state.is_outdated(state.choose("m"))
 
 
 def test_one_route__calls_begin_where_there_is_one() -> None:
@@ -118,30 +119,34 @@ def test_one_route__calls_begin_where_there_is_one() -> None:
 # -- single models
 
 
-def test_demote_model__that_model_alone() -> None:
+def test_fall_back__with_a_model__that_model_alone() -> None:
     state, _ = sticky()
     choice = state.choose("m")
-    assert [state.demote_model(choice, "m"), state.demote_model(choice, "m"), state.demote_model(choice, "n")] == [
+    assert [
+        state.fall_back(choice, "why", "m"),
+        state.fall_back(choice, "why", "m"),
+        state.fall_back(choice, "why", "n"),
+    ] == [
         True,
         False,
         True,
     ]
     assert [state.choose(model).route for model in ("m", "n", "other")] == [API_KEY, API_KEY, OAUTH]
     assert (state.fallback_active, state.status().models) == (False, {"m": API_KEY, "n": API_KEY})
-    assert not state.demote_model(state.choose("m"), "x")  # that choice was not home
+    assert not state.fall_back(state.choose("m"), "404", "x")  # that choice was not home
 
 
-def test_demote_model__is_remembered_over_a_fallback_and_back() -> None:
+def test_fall_back__with_a_model__is_remembered_over_a_fallback_and_back() -> None:
     state, clock, probe = probing()
     state.release(probe)
     state.reset()
-    state.demote_model(state.choose("m"), "m")
-    state.demote(state.choose("x"), "401")
+    state.fall_back(state.choose("m"), "404", "m")
+    state.fall_back(state.choose("x"), "401")
     clock.now += 10
     assert not state.choose("m").probe  # known not to be served there: no call is spent on it
     probe = state.choose("x")
     assert probe.probe
-    assert state.promote(probe, "a probe succeeded")
+    assert state.go_back(probe, "a probe succeeded")
     assert [state.choose(model).route for model in ("m", "x")] == [API_KEY, OAUTH]
 
 
@@ -150,7 +155,7 @@ def test_demote_model__is_remembered_over_a_fallback_and_back() -> None:
 
 def test_probe__one_caller_after_the_cool_down() -> None:
     state, clock = sticky(10)
-    state.demote(state.choose("m"), "401")
+    state.fall_back(state.choose("m"), "401")
     clock.now += 9.9
     assert state.choose("m") == Choice(API_KEY, 1)
     clock.now += 0.1
@@ -163,7 +168,7 @@ def test_probe__one_caller_after_the_cool_down() -> None:
 
 def test_probe__never_without_sticky_for() -> None:
     state, clock = sticky()
-    state.demote(state.choose("m"), "401")
+    state.fall_back(state.choose("m"), "401")
     clock.now += 1e12
     assert not state.choose("m").probe
 
@@ -171,16 +176,16 @@ def test_probe__never_without_sticky_for() -> None:
 def test_probe__succeeds() -> None:
     state, clock, probe = probing()
     clock.now += 1
-    assert state.promote(probe, "a probe succeeded") == Choice(OAUTH, 2)
+    assert state.go_back(probe, "a probe succeeded") == Choice(OAUTH, 2)
     assert state.status() == RouteStatus(OAUTH, False, 1111, "a probe succeeded", (), {})
-    assert state.promote(probe, "twice") is None
+    assert state.go_back(probe, "twice") is None
     assert state.choose("m") == Choice(OAUTH, 2)
 
 
 @pytest.mark.parametrize(
-    "fail", [lambda state, probe: state.demote(probe, "x"), lambda state, probe: state.demote_model(probe, "m")]
+    "fail", [lambda state, probe: state.fall_back(probe, "x"), lambda state, probe: state.fall_back(probe, "why", "m")]
 )
-def test_probe__fails__renews_the_cool_down(fail: Callable[[Sticky, Choice], bool]) -> None:
+def test_probe__fails__renews_the_cool_down(fail: Callable[[FallbackState, Choice], bool]) -> None:
     state, clock, probe = probing()
     before = state.status()
     clock.now += 3
@@ -203,25 +208,25 @@ def test_probe__ends_without_an_outcome__another_may() -> None:
 
 def test_probe__that_is_over__says_nothing_about_the_next_one() -> None:
     state, clock, probe = probing()
-    state.demote(probe, "503")
+    state.fall_back(probe, "503")
     clock.now += 10  # its caller is still busy with the other route
     second = state.choose("m")
     assert second.probe
     state.release(probe)
     assert not state.choose("m").probe, "two probes at once"
-    assert state.promote(probe, "late") is None
-    assert not state.demote(probe, "late")
-    assert state.promote(second, "a probe succeeded") is not None
+    assert state.go_back(probe, "late") is None
+    assert not state.fall_back(probe, "late")
+    assert state.go_back(second, "a probe succeeded") is not None
 
 
-@pytest.mark.parametrize("end", [Sticky.reset, lambda state: state.promote(state._snapshot.probing, "x")])
-def test_probe__of_an_older_decision(end: Callable[[Sticky], Any]) -> None:
+@pytest.mark.parametrize("end", [FallbackState.reset, lambda state: state.go_back(state._snapshot.probing, "x")])
+def test_probe__of_an_older_decision(end: Callable[[FallbackState], Any]) -> None:
     state, _, probe = probing()
     end(state)
     now = state.choose("m")
     assert now.route == OAUTH
-    assert state.promote(probe, "late") is None
-    assert not state.demote(probe, "late")
+    assert state.go_back(probe, "late") is None
+    assert not state.fall_back(probe, "late")
     state.release(probe)
     assert state.choose("m") == now
 
@@ -254,10 +259,10 @@ def test_failures__bounded_oldest_first() -> None:
 
 def test_status__is_a_snapshot() -> None:
     state, _ = sticky()
-    state.demote_model(state.choose("m"), "m")
+    state.fall_back(state.choose("m"), "404", "m")
     before = state.status()
     state.record(OAUTH, "401")
-    state.demote(state.choose("x"), "401")
+    state.fall_back(state.choose("x"), "401")
     assert before == RouteStatus(OAUTH, False, 1100, None, (), {"m": API_KEY})
     with pytest.raises(dataclasses.FrozenInstanceError):
         before.preferred = API_KEY  # type: ignore[misc]
@@ -268,7 +273,7 @@ def test_status__is_a_snapshot() -> None:
 def test_status__names_models_as_callers_do() -> None:
     state, _ = sticky()
     for name in ("models/gemini-9", "tunedModels/mine"):
-        state.demote_model(state.choose(name), name)
+        state.fall_back(state.choose(name), "404", name)
     assert state.status().models == {"gemini-9": API_KEY, "tunedModels/mine": API_KEY}
     assert state.choose("models/gemini-9").route == API_KEY
 
@@ -280,7 +285,7 @@ def test_threads__one_flip_of_fifty_failures() -> None:
     state, _ = sticky()
     choices = in_threads(50, lambda _: state.choose("m"))
     assert set(choices) == {Choice(OAUTH, 0)}
-    flips = in_threads(50, lambda number: state.demote(choices[number], "401"))
+    flips = in_threads(50, lambda number: state.fall_back(choices[number], "401"))
     assert sorted(flips) == [False] * 49 + [True]
     assert state.choose("m") == Choice(API_KEY, 1)
 
@@ -288,7 +293,7 @@ def test_threads__one_flip_of_fifty_failures() -> None:
 def test_threads__one_flip_of_a_model() -> None:
     state, _ = sticky()
     choice = state.choose("m")
-    assert sum(in_threads(30, lambda number: state.demote_model(choice, f"m{number % 3}"))) == 3
+    assert sum(in_threads(30, lambda number: state.fall_back(choice, "why", f"m{number % 3}"))) == 3
 
 
 def test_threads__one_probe() -> None:
@@ -308,7 +313,7 @@ def test_status__needs_no_lock() -> None:
 def test_changes__may_come_from_a_signal_handler_in_the_thread_that_holds_the_lock() -> None:
     def handled() -> Choice:
         with state._lock:
-            assert state.demote(state.choose("m"), "401")
+            assert state.fall_back(state.choose("m"), "401")
             state.reset()
             return state.choose("m")
 
@@ -318,8 +323,8 @@ def test_changes__may_come_from_a_signal_handler_in_the_thread_that_holds_the_lo
 
 def test_choose__needs_no_lock() -> None:
     at_home, (fallen, _) = sticky()[0], sticky()
-    at_home.demote_model(at_home.choose("m"), "m")
-    fallen.demote(fallen.choose("m"), "401")
+    at_home.fall_back(at_home.choose("m"), "404", "m")
+    fallen.fall_back(fallen.choose("m"), "401")
     with at_home._lock, fallen._lock:  # a thread that waited for one would not come back
         assert in_threads(
             1, lambda _: [at_home.choose("m").route, at_home.choose("n").route, fallen.choose("m").route]
@@ -334,4 +339,4 @@ def test_probe__that_was_lost_is_forgotten_after_a_while() -> None:
     second = state.choose("m")
     assert second.probe
     assert not state.choose("m").probe
-    assert state.promote(second, "answered") == Choice(OAUTH, 2)
+    assert state.go_back(second, "answered") == Choice(OAUTH, 2)

@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from gemini_sync.routing.fallback import API_KEY, OAUTH, FallbackEvent
+from gemini_sync.routing.events import FallbackEvent
+from gemini_sync.services.base import API_KEY, OAUTH
 
 
 @pytest.mark.parametrize(
@@ -15,7 +16,7 @@ from gemini_sync.routing.fallback import API_KEY, OAUTH, FallbackEvent
         (
             FallbackEvent(OAUTH, API_KEY, "AuthError: 401", ValueError(), 0),
             "gemini-sync: OAuth failed (AuthError: 401); the API key serves the rest of this session. "
-            "To go back, mend this and call reset().",
+            "To go back, fix this, then call reset().",
         ),
         (
             FallbackEvent(OAUTH, API_KEY, "404", ValueError(), 0, model="m"),

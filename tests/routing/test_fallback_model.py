@@ -9,7 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from gemini_sync.routing.fallback import API_KEY, OAUTH, Choice, Sticky
+from gemini_sync.routing.fallback import Choice, FallbackState
+from gemini_sync.services.base import API_KEY, OAUTH
 
 _MODELS = st.sampled_from(["a", "b"])
 
@@ -23,7 +24,7 @@ class Interleavings(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.now = 0.0
-        self.sticky = Sticky(sticky_for=self.sticky_for, clock=lambda: self.now, wall=lambda: 5000 + self.now)
+        self.state = FallbackState(sticky_for=self.sticky_for, clock=lambda: self.now, wall=lambda: 5000 + self.now)
         # The model.
         self.epoch = 0  # counts the decisions
         self.fallen = False
@@ -40,7 +41,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(target=choices, model=_MODELS)
     def choose(self, model: str) -> tuple[Choice, str]:
-        choice = self.sticky.choose(model)
+        choice = self.state.choose(model)
         cool = self.sticky_for is not None and self.now - self.cool_since >= self.sticky_for
         probes = self.fallen and cool and self.probe is None and model not in self.models
         if probes:
@@ -50,44 +51,44 @@ class Interleavings(RuleBasedStateMachine):
         return choice, model
 
     @rule(held=choices, reason=st.sampled_from(["401", "503"]))
-    def demote(self, held: tuple[Choice, str], reason: str) -> None:
+    def fall_back(self, held: tuple[Choice, str], reason: str) -> None:
         choice, _ = held
         flips = choice.route == OAUTH and not choice.probe and choice.generation == self.epoch
-        assert self.sticky.demote(choice, reason) is flips
+        assert self.state.fall_back(choice, reason) is flips
         if flips:
             self.decide(True, reason)
         elif choice is self.probe:
             self.probe, self.cool_since = None, self.now
 
     @rule(held=choices)
-    def demote_model(self, held: tuple[Choice, str]) -> None:
+    def fall_back_for_a_model(self, held: tuple[Choice, str]) -> None:
         choice, model = held
         news = (
             choice.route == OAUTH and not choice.probe and choice.generation == self.epoch and model not in self.models
         )
-        assert self.sticky.demote_model(choice, model) is news
+        assert self.state.fall_back(choice, "404", model) is news
         if news:
             self.models.add(model)
         elif choice is self.probe:
             self.probe, self.cool_since = None, self.now
 
     @rule(held=choices)
-    def promote(self, held: tuple[Choice, str]) -> None:
+    def go_back(self, held: tuple[Choice, str]) -> None:
         choice, _ = held
         flips = choice is self.probe
         if flips:
             self.decide(False, "answered")
-        assert self.sticky.promote(choice, "answered") == (Choice(OAUTH, self.epoch) if flips else None)
+        assert self.state.go_back(choice, "answered") == (Choice(OAUTH, self.epoch) if flips else None)
 
     @rule(held=choices)
     def release(self, held: tuple[Choice, str]) -> None:
-        self.sticky.release(held[0])
+        self.state.release(held[0])
         if held[0] is self.probe:
             self.probe = None
 
     @rule()
     def reset(self) -> None:
-        self.sticky.reset()
+        self.state.reset()
         self.decide(False, "reset()")
         self.models, self.failures = set(), []
 
@@ -98,17 +99,17 @@ class Interleavings(RuleBasedStateMachine):
     @rule(route=st.sampled_from([OAUTH, API_KEY]), times=st.sampled_from([1, 15]))
     def record(self, route: str, times: int) -> None:
         for number in range(times):
-            self.sticky.record(route, str(number))
+            self.state.record(route, str(number))
             self.failures.append((route, str(number)))
 
     @rule(held=choices)
     def overtaken(self, held: tuple[Choice, str]) -> None:
-        assert self.sticky.overtaken(held[0]) is (not self.fallen and held[0].generation < self.epoch)
+        assert self.state.is_outdated(held[0]) is (not self.fallen and held[0].generation < self.epoch)
 
     @invariant()
     def status_is_the_models(self) -> None:
-        status = self.sticky.status()
-        assert self.sticky.fallback_active is status.fallback_active is self.fallen
+        status = self.state.status()
+        assert self.state.fallback_active is status.fallback_active is self.fallen
         assert (status.preferred, status.since, status.reason) == (
             API_KEY if self.fallen else OAUTH,
             self.since,

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from gemini_sync.routing import fallback as sticky_module
-from gemini_sync.routing.fallback import API_KEY, Choice, Sticky
+from gemini_sync.routing import fallback as fallback_module
+from gemini_sync.routing.fallback import Choice, FallbackState
+from gemini_sync.services.base import API_KEY
 
 
 def test_probe__taken_by_another_between_the_look_and_the_lock() -> None:
@@ -21,14 +22,14 @@ def test_probe__taken_by_another_between_the_look_and_the_lock() -> None:
             others[0] = state.choose("m")  # what another thread does meanwhile
         return 100.0
 
-    state = Sticky(sticky_for=0, clock=clock)
-    state.demote(state.choose("m"), "401")
+    state = FallbackState(sticky_for=0, clock=clock)
+    state.fall_back(state.choose("m"), "401")
     assert state.choose("m") == Choice(API_KEY, 1)
     assert others[0].probe
 
 
-@pytest.mark.parametrize("flip", ["demote", "promote"])
-def test_flip__overtaken_by_a_reset_inside_it_is_none(flip: str) -> None:
+@pytest.mark.parametrize("flip", ["fall_back", "go_back"])
+def test_flip__outdated_by_a_reset_inside_it_is_none(flip: str) -> None:
     """A signal handler may reset in the midst of a flip. The caller must not report a flip that did not happen."""
     resets: list[Callable[[], object]] = []
 
@@ -37,10 +38,10 @@ def test_flip__overtaken_by_a_reset_inside_it_is_none(flip: str) -> None:
             resets.pop()()
         return 1000.0
 
-    state = Sticky(sticky_for=0, clock=lambda: 100.0, wall=wall)
+    state = FallbackState(sticky_for=0, clock=lambda: 100.0, wall=wall)
     choice = state.choose("m")
-    if flip == "promote":
-        state.demote(choice, "401")
+    if flip == "go_back":
+        state.fall_back(choice, "401")
         choice = state.choose("m")
     resets.append(state.reset)
     assert not getattr(state, flip)(choice, "too late")
@@ -49,11 +50,11 @@ def test_flip__overtaken_by_a_reset_inside_it_is_none(flip: str) -> None:
 
 def test_reset__in_a_signal_handler_at_any_line_of_a_flip_stands() -> None:
     for number in range(1, 100):
-        state = Sticky()
+        state = FallbackState()
         choice, left, chosen = state.choose("m"), [number], []
 
         def trace(frame: Any, event: str, argument: Any) -> Any:
-            return line if frame.f_code.co_filename == sticky_module.__file__ else None
+            return line if frame.f_code.co_filename == fallback_module.__file__ else None
 
         def line(frame: Any, event: str, argument: Any) -> Any:
             left[0] -= event == "line"  # noqa: B023
@@ -66,13 +67,13 @@ def test_reset__in_a_signal_handler_at_any_line_of_a_flip_stands() -> None:
         before = sys.gettrace()
         sys.settrace(trace)
         try:
-            flips = state.demote(choice, "403")
+            flips = state.fall_back(choice, "403")
         finally:
             sys.settrace(before)
         if not chosen:
             break
         assert (state.fallback_active, state.status().reason) == (False, "reset()")
         assert state.choose("m") == chosen[0]
-        assert state.demote(chosen[0], "403 again")
+        assert state.fall_back(chosen[0], "403 again")
     assert number > 5
     assert flips

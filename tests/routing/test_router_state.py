@@ -18,9 +18,8 @@ from gemini_sync.errors import (
     ServerError,
     StreamInterrupted,
 )
-from gemini_sync.routing.fallback import FallbackEvent
+from gemini_sync.routing.events import FallbackEvent, notify_stderr
 from gemini_sync.routing.policy import Decision
-from gemini_sync.routing.router import notify_stderr
 from tests.adapter_kit import (
     BY_OAUTH,
     LINK,

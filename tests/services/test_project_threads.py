@@ -24,7 +24,7 @@ class _Accounts:
     def __init__(self, **before: Any) -> None:
         self._before = before
 
-    def fetch(self, method: str, url: str, headers: Any, body: Any = None, **rest: Any) -> Answer:
+    def fetch(self, call: Call, method: str, url: str, headers: Any, body: Any = None, **rest: Any) -> Answer:
         token = headers["Authorization"].split()[1]
         self._before[token]()
         if token.startswith("revoked"):

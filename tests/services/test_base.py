@@ -178,7 +178,10 @@ def test_count_tokens__on_the_oauth_route_too(emulator: Emulator, tmp_path: Path
 @pytest.mark.parametrize("total", ["true", '"5"', "null", "5.0", "{}"])
 def test_count_tokens__that_are_no_number(emulator: Emulator, tmp_path: Path, total: str) -> None:
     emulator.api_key.answer(body=b'{"totalTokens": %b}' % total.encode(), content_type="application/json")
-    with Rig(emulator, tmp_path) as rig, pytest.raises(ProtocolError, match="Expected a JSON object with totalTokens"):
+    with (
+        Rig(emulator, tmp_path) as rig,
+        pytest.raises(ProtocolError, match="Expected a JSON object with a number in totalTokens"),
+    ):
         rig.adapter(oauth_creds_path=None).count_tokens("Hi")
 
 

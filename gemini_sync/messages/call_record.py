@@ -1,0 +1,43 @@
+"""What is known of one call: which route serves it, and what was tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Optional, TypeVar
+
+from gemini_sync.errors import Attempt, GeminiSyncError
+
+_Error = TypeVar("_Error", bound=GeminiSyncError)
+
+
+class CallRecord:
+    """The record of one call; the router writes it, and the reply reads it.
+
+    Attributes:
+        model: the model's resource name.
+        route: the route that serves the answer; None before its first chunk.
+        trace_id: the server's name for the answer, or None.
+        attempts: what was tried, in order.
+    """
+
+    def __init__(self, route: Optional[str] = None, attempts: Iterable[Attempt] = (), *, model: str = "") -> None:
+        self.model, self.route = model, route
+        self.trace_id: Optional[str] = None
+        self.attempts = list(attempts)
+
+    def answered(self, attempt: Attempt) -> None:
+        """``attempt`` has brought the first chunk."""
+        self.route = attempt.route
+        self.attempts.append(attempt)
+
+    def mark_interrupted(self, outcome: str, error: Optional[GeminiSyncError] = None) -> None:
+        """The answer of the last attempt ended before it was complete."""
+        if self.attempts:
+            hint = error.retry_after if error is not None else None
+            self.attempts[-1] = replace(self.attempts[-1], outcome=outcome, error=error, retry_after=hint)
+
+    def label(self, error: _Error, route: Optional[str] = None) -> _Error:
+        """``error``, with the route it came from and what was tried."""
+        error.route, error.attempts = route or self.route or error.route, tuple(self.attempts)
+        return error
