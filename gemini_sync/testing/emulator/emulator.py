@@ -28,7 +28,7 @@ class Emulator:
     ``oauth``, ``api_key``, ``token``, ``load_code_assist``, ``onboard``, ``operation`` and ``quota``.
     ``accounts``, ``service`` and ``server`` are the parts of the emulator.
 
-    ``ssl_context``, for a server, makes it https. ``clock`` (seconds since the epoch) decides when a token expires.
+    A server-side ``ssl_context`` makes it https. ``clock`` (seconds since the epoch) decides when a token expires.
     If a hook raises an error, its connection ends, and the error is reported as an error of its thread.
     """
 

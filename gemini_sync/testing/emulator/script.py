@@ -32,9 +32,9 @@ class Route:
     """One route of an emulator: ``requests`` holds what came, ``answer`` and ``fail`` script what comes back.
 
     Steps with ``times=n`` are used in the order given; each is used by the first requests that it suits. A request
-    that is refused, because of a wrong key for example, uses a fault but no answer. If no step with ``times=n`` is
-    left, the standing steps (``times=None``) decide until ``reset()``. There is at most one standing answer and one
-    standing fault for each ``model``: a new one replaces the old one, and a new standing answer also removes the
+    that is refused, because of a wrong key for example, uses a fault but no answer. If no step with ``times=n`` suits
+    a request, the standing steps (``times=None``) decide, until ``reset()``. There is at most one standing answer and
+    one standing fault for each ``model``: a new one replaces the old one, and a new standing answer also removes the
     standing fault. A fault damages the standing answer: ``answer(body=…)`` then ``fail("cut", at=17)`` cuts that body.
 
     ``before`` is a function without arguments. The server thread calls it for each request, after the request is
