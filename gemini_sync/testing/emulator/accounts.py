@@ -89,7 +89,7 @@ class Accounts:
         return target
 
     def check_key(self, request: Recorded) -> None:
-        """Raise Refused unless the API key is in its header, and no credential is anywhere else."""
+        """Raise Refused unless the API key is the only credential and is in its header."""
         self._check_single(request)
         if request.headers.get("x-goog-api-key") != self.key:
             raise refusal(

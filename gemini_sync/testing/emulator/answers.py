@@ -22,7 +22,7 @@ _BLANK_LINE = re.compile(rb"(\r\n\r\n|\n\n|\r\r)")
 
 @dataclass(frozen=True)
 class ParsedRequest:
-    """What a request asks for. ``name`` is the model or the operation, and ``number`` is different for each request."""
+    """What a request asks for. ``name`` is the model or operation; ``number`` differs for each request to a model."""
 
     route: str
     method: str

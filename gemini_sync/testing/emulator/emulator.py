@@ -75,7 +75,7 @@ class Emulator:
         self.stop()
 
     def clear(self) -> None:
-        """Forget all recorded requests; what was scripted stays."""
+        """Forget all recorded requests, and keep what is scripted."""
         with self._changed:
             for requests in (self.requests, *(route.requests for route in self._routes.values())):
                 requests.clear()

@@ -64,7 +64,7 @@ def status_body(
 
 
 class Refused(Exception):
-    """The emulated service refuses a request; ``response`` says why."""
+    """A request is refused with ``response``."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response.status)

@@ -98,7 +98,7 @@ class Route:
                 self._faults.pop(step.model, None)
 
     def reset(self) -> None:
-        """Forget everything that was scripted; what was recorded stays."""
+        """Forget everything that is scripted, and keep the recorded requests."""
         with self._changed:
             self.before = None
             self._queue.clear()

@@ -54,7 +54,7 @@ class Service:
         self.ineligible_tiers: list[dict[str, Any]] = []
         self.onboarding_polls = 0
         self._accounts = accounts
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(1)  # needs no lock, because next() is atomic
         self._lock = threading.Lock()  # guards _onboardings
         self._onboardings: dict[str, _Onboarding] = {}
 
