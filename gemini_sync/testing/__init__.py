@@ -1,4 +1,4 @@
-"""What users need to test code that streams: the emulator."""
+"""Helpers for testing code that streams."""
 
 from gemini_sync.testing.emulator import Emulator
 

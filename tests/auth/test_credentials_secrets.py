@@ -123,7 +123,7 @@ def test_good_days(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
 )
 def test_project_faults(log: pytest.LogCaptureFixture, answer: Any) -> None:
     with Emulator() as emulator:
-        emulator.check_bearer = lambda request: None  # type: ignore[method-assign]
+        emulator.accounts.check_bearer = lambda request: None  # type: ignore[method-assign]
         answer(emulator.load_code_assist)
         with pytest.raises(GeminiSyncError) as caught:
             load_code_assist(_ACCESS, endpoints=Endpoints(**emulator.urls))

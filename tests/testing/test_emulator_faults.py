@@ -1,58 +1,21 @@
-"""Each failure of the emulator, byte by byte, as a client with nothing but a socket sees it."""
+"""Each failure that can be scripted, byte by byte, as a plain socket receives it."""
 
 from __future__ import annotations
 
 import json
 import re
-import socket
 import threading
-import urllib.parse
 import zlib
 
 import pytest
 
-STREAM = "/v1beta/models/m:streamGenerateContent?alt=sse"
-BODY = json.dumps({"contents": [{"parts": [{"text": "Why?"}]}]}).encode()
-EVENTS = [b'data: {"n": 1}\r\n\r\n', b'data: {"n": 2}\r\n\r\n', b'data: {"n": 3}\r\n\r\n']
-TIMEOUT = 10
+from tests.testing.support import EVENTS, TIMEOUT, chunked, dial, raw_request, read_until, receive
 
 
 @pytest.fixture
 def emulator(emulator):
     emulator.api_key.answer(body=b"".join(EVENTS))
     return emulator
-
-
-def dial(emulator):
-    address = urllib.parse.urlsplit(emulator.url)
-    return socket.create_connection((address.hostname, address.port), TIMEOUT)
-
-
-def request(path=STREAM, body=BODY, headers=b""):
-    lines = b"POST %b HTTP/1.1\r\nx-goog-api-key: emulator-api-key\r\nContent-Length: %d\r\n%b\r\n%b"
-    return lines % (path.encode(), len(body), headers, body)
-
-
-def read_until(client, mark):
-    received = b""
-    while mark not in received:
-        data = client.recv(65536)
-        assert data, f"closed before {mark!r}: {received!r}"
-        received += data
-    return received
-
-
-def receive(emulator, **arguments):
-    """Head and raw body of one answer, read until the server closes."""
-    with dial(emulator) as client:
-        client.sendall(request(headers=b"Connection: close\r\n", **arguments))
-        with client.makefile("rb") as reader:
-            head, _, body = reader.read().partition(b"\r\n\r\n")
-    return head.decode(), body
-
-
-def chunked(*events, end=True):
-    return b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in events) + (b"0\r\n\r\n" if end else b"")
 
 
 def error_of(body):
@@ -122,7 +85,7 @@ def test_status__does_not_do_what_was_asked(emulator):
     token = emulator.issue_token()
     authorization = f"Authorization: Bearer {token}\r\nConnection: close\r\n".encode()
     with dial(emulator) as client, client.makefile("rb") as reader:
-        lines = request("/v1internal:onboardUser", b'{"tierId": "free-tier"}', authorization)
+        lines = raw_request("/v1internal:onboardUser", b'{"tierId": "free-tier"}', authorization)
         client.sendall(lines.replace(b"x-goog-api-key", b"x"))
         assert b" 503 " in reader.read()
     assert emulator.tier is None
@@ -146,7 +109,7 @@ def test_reset(emulator, after):
     emulator.api_key.answer(body=b"".join(EVENTS), pace=lambda i: i < 2 or gate.wait(TIMEOUT))
     emulator.api_key.fail("reset", after=after)
     with dial(emulator) as client:
-        client.sendall(request())
+        client.sendall(raw_request())
         if after:
             assert chunked(*EVENTS[:2], end=False) in read_until(client, EVENTS[1] + b"\r\n")
         gate.set()
@@ -186,12 +149,12 @@ def test_stall__until_the_client_goes(emulator):
     emulator.api_key.fail("stall")
     emulator.api_key.fail("stall", after=1)
     with dial(emulator) as client:
-        client.sendall(request())
+        client.sendall(raw_request())
         assert emulator.api_key.wait_for(1)
         client.sendall(b"more")
     assert emulator.wait_closed()
     with dial(emulator) as client:
-        client.sendall(request())
+        client.sendall(raw_request())
         assert read_until(client, EVENTS[0]).startswith(b"HTTP/1.1 200 OK")
     assert emulator.wait_closed()
 
@@ -206,13 +169,13 @@ def test_drips__until_the_client_goes_or_the_emulator_stops(emulator):
     emulator.api_key.fail("drip", after=1, interval=0.001, data=b"tick")
     emulator.api_key.fail("drip", interval=60)
     with dial(emulator) as client:
-        client.sendall(request())
+        client.sendall(raw_request())
         assert read_until(client, b"xxx").startswith(b"HTTP/1.1 200 OK\r\nX-Drip: xx"[:25])
     with dial(emulator) as client:
-        client.sendall(request())
+        client.sendall(raw_request())
         assert chunked(EVENTS[0], end=False) in read_until(client, chunked(b"tick", b"tick", end=False))
     with dial(emulator) as client:
-        client.sendall(request())
+        client.sendall(raw_request())
         read_until(client, chunked(b":", end=False))
         emulator.stop()
         assert client.recv(1) == b""
@@ -221,7 +184,7 @@ def test_drips__until_the_client_goes_or_the_emulator_stops(emulator):
 def test_endless_error(emulator):
     emulator.api_key.fail("endless_error", code=502)
     with dial(emulator) as client:
-        client.sendall(request())
+        client.sendall(raw_request())
         received = 0
         while received < 2**20:
             received += len(client.recv(65536))
@@ -231,9 +194,9 @@ def test_endless_error(emulator):
 def test_close_idle_then_reset(emulator):
     emulator.api_key.fail("close_idle_then_reset")
     with dial(emulator) as client:
-        client.sendall(request())
+        client.sendall(raw_request())
         assert read_until(client, b"0\r\n\r\n").endswith(chunked(*EVENTS))
-        client.sendall(request())
+        client.sendall(raw_request())
         with pytest.raises(ConnectionResetError):
             client.recv(1)
     assert receive(emulator)[1] == chunked(*EVENTS)
@@ -297,39 +260,3 @@ def test_gzip(emulator, truncate):
     unpacker = zlib.decompressobj(wbits=31)
     assert unpacker.decompress(body) == b"".join(EVENTS[:1] if truncate else EVENTS)
     assert unpacker.eof is not truncate
-
-
-# --- how an answer is written
-
-
-def test_pieces__a_size_or_the_writes(emulator):
-    whole = b"".join(EVENTS)
-    emulator.api_key.answer(body=whole, pieces=7, times=1)
-    emulator.api_key.answer(pieces=[b"da", b"", b"ta: 1\n\n"], times=1)
-    assert receive(emulator)[1] == chunked(*[whole[at : at + 7] for at in range(0, len(whole), 7)])
-    assert receive(emulator)[1] == chunked(b"da", b"ta: 1\n\n")
-
-
-@pytest.mark.parametrize(("framing", "field"), [("length", "Content-Length: 54"), ("close", "Connection: close")])
-def test_framing(emulator, framing, field):
-    emulator.api_key.answer(body=b"".join(EVENTS), framing=framing, content_type="a/b", headers={"X-Mine": "1"})
-    head, body = receive(emulator)
-    assert {field, "Content-Type: a/b", "X-Mine: 1"} <= set(head.split("\r\n"))
-    assert body == b"".join(EVENTS)
-
-
-def test_body__wrapped_as_the_oauth_route_would(emulator):
-    emulator.api_key.answer(body=b': hi\ndata:{"n": 1}\n\ndata: {bad\r\n\r\ndata: 3', wrap=True, framing="length")
-    trace = f'"traceId": "{1:016x}"'.encode()
-    expected = b': hi\ndata: {"response": {"n": 1},%b}\n\ndata: {bad\r\n\r\ndata: {"response": 3,%b}'
-    assert receive(emulator)[1] == expected % (trace, trace)
-
-
-def test_parts__scripted(emulator):
-    emulator.api_key.answer(inline_data=("image/png", b"\x89PNG"), finish_reason=None, framing="length", times=1)
-    emulator.api_key.answer(text="", finish_reason="MAX_TOKENS", framing="length", times=1)
-    image, nothing = (json.loads(receive(emulator)[1].removeprefix(b"data: ")) for _ in range(2))
-    inline = {"inlineData": {"mimeType": "image/png", "data": "iVBORw=="}}
-    assert image["candidates"] == [{"content": {"parts": [inline], "role": "model"}, "index": 0}]
-    assert nothing["candidates"][0]["content"]["parts"] == [{"text": ""}]
-    assert nothing["candidates"][0]["finishReason"] == "MAX_TOKENS"

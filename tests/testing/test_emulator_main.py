@@ -1,4 +1,4 @@
-"""The emulator as a command of its own."""
+"""The command ``python -m gemini_sync.testing.emulator``."""
 
 from __future__ import annotations
 

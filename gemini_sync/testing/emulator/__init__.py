@@ -1,10 +1,10 @@
-"""A loopback Gemini: both endpoints and the token endpoint, scriptable; it imports nothing else of gemini_sync."""
+"""A Gemini on this machine for tests: both endpoints and the token endpoint, with scripted answers and failures."""
 
 from __future__ import annotations
 
-from gemini_sync.testing.emulator.answers import Answer, default_text
-from gemini_sync.testing.emulator.routes import Route
-from gemini_sync.testing.emulator.server import Emulator
-from gemini_sync.testing.emulator.wire import Recorded
+from gemini_sync.testing.emulator.answers import ScriptedAnswer, default_text
+from gemini_sync.testing.emulator.emulator import Emulator
+from gemini_sync.testing.emulator.messages import Recorded
+from gemini_sync.testing.emulator.script import Route
 
-__all__ = ["Answer", "Emulator", "Recorded", "Route", "default_text"]
+__all__ = ["Emulator", "Recorded", "Route", "ScriptedAnswer", "default_text"]

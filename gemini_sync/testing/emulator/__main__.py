@@ -1,4 +1,4 @@
-"""`python -m gemini_sync.testing.emulator`: the emulator by itself, until Ctrl-C."""
+"""The command ``python -m gemini_sync.testing.emulator``, which runs the emulator until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from gemini_sync.testing.emulator.server import Emulator
+from gemini_sync.testing.emulator.emulator import Emulator
 
 
 def _port(text: str) -> int:
@@ -19,14 +19,14 @@ def _port(text: str) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until interrupted, after printing what to put into the environment; the exit status."""
+    """Print what to put into the environment, then serve until Ctrl-C; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="gemini-sync emulator", description="Serve both Gemini endpoints on 127.0.0.1, without Gemini."
     )
     parser.add_argument("--port", type=_port, default=0, help="the port to listen on (default: a free one)")
     parser.add_argument("--credentials", metavar="PATH", help="write a credentials file with good tokens there")
     options = parser.parse_args(argv)
-    # Ctrl-C is how the user ends it
+    # Ctrl-C is the usual way to end the command, so it is no error.
     with contextlib.suppress(KeyboardInterrupt), Emulator(port=options.port) as emulator:
         lines = [
             f"# The Gemini emulator serves {emulator.url} until Ctrl-C. For another shell:",

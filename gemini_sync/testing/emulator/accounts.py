@@ -1,4 +1,4 @@
-"""Who may call: the API key, the OAuth client and the tokens, and the token endpoint; no models, no sockets."""
+"""The credentials that the emulator accepts: the API key, the OAuth client and the tokens."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ import threading
 import urllib.parse
 from typing import Callable
 
-from gemini_sync.testing.emulator.rpc import Refused, oauth_error, refusal
-from gemini_sync.testing.emulator.wire import Recorded, Response, json_response
+from gemini_sync.testing.emulator.error_bodies import Refused, oauth_error, refusal
+from gemini_sync.testing.emulator.messages import Recorded, Response, json_response
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform openid"
 
 
 class Accounts:
-    """The credentials that are good here; `clock` (seconds since the epoch) decides when a token expires."""
+    """The accepted credentials. ``clock`` (seconds since the epoch) decides when a token expires."""
 
     def __init__(self, *, key: str, client_id: str, client_secret: str, clock: Callable[[], float]) -> None:
         self.key = key
         self.client_id = client_id
         self.client_secret = client_secret
         self.token_lifetime: float = 3599
+        self.token_prefix = ""  # each new access token begins with it
         self._clock = clock
         self._lock = threading.Lock()  # guards _expiry, _refresh_tokens and _issued
         self._expiry: dict[str, float] = {}
@@ -30,15 +31,15 @@ class Accounts:
         self._issued = 0
 
     def issue_token(self, expires_in: float = 3600) -> str:
-        """A new access token, good for that many seconds (of the emulator's clock)."""
+        """A new access token that expires after that many seconds of the clock."""
         with self._lock:
             self._issued += 1
-            token = f"emulator-access-token-{self._issued}"
+            token = f"{self.token_prefix}emulator-access-token-{self._issued}"
             self._expiry[token] = self._clock() + expires_in
         return token
 
     def issue_refresh_token(self) -> str:
-        """A new refresh token, good until it is revoked."""
+        """A new refresh token; it is accepted until it is revoked."""
         with self._lock:
             self._issued += 1
             token = f"emulator-refresh-token-{self._issued}"
@@ -46,13 +47,13 @@ class Accounts:
         return token
 
     def revoke(self, token: str) -> None:
-        """Make an access or refresh token worthless."""
+        """Accept an access or refresh token no longer."""
         with self._lock:
             self._expiry.pop(token, None)
             self._refresh_tokens.discard(token)
 
     def revoke_all(self) -> None:
-        """Make every token issued so far worthless."""
+        """Accept none of the tokens issued so far."""
         with self._lock:
             self._expiry.clear()
             self._refresh_tokens.clear()
@@ -60,11 +61,7 @@ class Accounts:
     def write_credentials(
         self, path: str | os.PathLike[str], *, expires_in: float = 3600, style: str = "gemini-cli"
     ) -> pathlib.Path:
-        """Write a credentials file (mode 0600) with new tokens; missing folders are made.
-
-        `style` is "gemini-cli" (with an access token that lives `expires_in` seconds; no client id in it)
-        or "authorized_user" (gcloud's: client id and secret, no access token). Raises ValueError for another.
-        """
+        """Write a credentials file with new tokens; ``Emulator.write_credentials`` explains the arguments."""
         refresh_token = self.issue_refresh_token()
         if style == "gemini-cli":
             content: dict[str, object] = {
@@ -92,7 +89,7 @@ class Accounts:
         return target
 
     def check_key(self, request: Recorded) -> None:
-        """Raise Refused unless the request carries the API key, in its header and nowhere else."""
+        """Raise Refused unless the API key is the only credential and is in its header."""
         self._check_single(request)
         if request.headers.get("x-goog-api-key") != self.key:
             raise refusal(
@@ -104,7 +101,7 @@ class Accounts:
             )
 
     def check_bearer(self, request: Recorded) -> None:
-        """Raise Refused unless the request carries an access token that is known and not expired."""
+        """Raise Refused unless the request carries an access token that is issued and not expired."""
         self._check_single(request)
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         with self._lock:
@@ -122,34 +119,34 @@ class Accounts:
         if "x-goog-api-key" in request.headers and "Authorization" in request.headers:
             raise refusal(400, "Multiple authentication credentials received. Please pass only one.")
         if request.query.keys() & {"key", "access_token"}:
-            raise refusal(400, "The emulator takes no credential in a URL: URLs end up in logs.")
+            raise refusal(400, "The emulator accepts no credential in a URL, because URLs end up in logs.")
 
     def check_grant(self, request: Recorded) -> None:
-        """Raise Refused unless this is a refresh by the right client of a refresh token that is good."""
+        """Raise Refused unless the OAuth client asks for a new access token with a refresh token that is accepted."""
         form = dict(urllib.parse.parse_qsl(request.body.decode("latin-1"), keep_blank_values=True))
         grant = form.get("grant_type", "")
         if grant != "refresh_token":
-            raise _refused(400, "unsupported_grant_type", f"Invalid grant_type: {grant}")
+            raise _oauth_refusal(400, "unsupported_grant_type", f"Invalid grant_type: {grant}")
         if form.get("client_id") != self.client_id:
-            raise _refused(401, "invalid_client", "The OAuth client was not found.")
+            raise _oauth_refusal(401, "invalid_client", "The OAuth client was not found.")
         if form.get("client_secret") != self.client_secret:
-            raise _refused(401, "invalid_client", "The provided client secret is invalid.")
+            raise _oauth_refusal(401, "invalid_client", "The provided client secret is invalid.")
         with self._lock:
             known = form.get("refresh_token") in self._refresh_tokens
         if not known:
-            raise _refused(400, "invalid_grant", "Token has been expired or revoked.")
+            raise _oauth_refusal(400, "invalid_grant", "Token has been expired or revoked.")
 
     def grant(self) -> Response:
-        """The token endpoint's answer: a new access token that lives `token_lifetime` seconds."""
-        answer = {
+        """The token endpoint's response: a new access token that expires after ``token_lifetime`` seconds."""
+        content = {
             "access_token": self.issue_token(self.token_lifetime),
             "expires_in": self.token_lifetime,
             "scope": _SCOPE,
             "token_type": "Bearer",
             "id_token": "emulator-id-token",
         }
-        return json_response(answer)
+        return json_response(content)
 
 
-def _refused(code: int, error: str, description: str) -> Refused:
+def _oauth_refusal(code: int, error: str, description: str) -> Refused:
     return Refused(json_response(oauth_error(error, description), code))

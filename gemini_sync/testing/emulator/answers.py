@@ -1,4 +1,4 @@
-"""What Gemini says: chunks, events and bodies as data; it knows no sockets, no credentials and no failures."""
+"""The answers of the emulated models: the text, its chunks, and the events and bodies that carry them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gemini_sync.testing.emulator.wire import JSON_TYPE, SSE_TYPE, Pace, Response, json_response
+from gemini_sync.testing.emulator.messages import JSON_TYPE, SSE_TYPE, Pace, Response, json_response
 
-#: A signature is bound to the endpoint that made it; the other one refuses it.
+#: The thought signature of each route that generates; a route refuses the signature of the other one.
 SIGNATURES = {
     route: base64.b64encode(f"emulator thought signature of {route}".encode()).decode()
     for route in ("oauth", "api_key")
@@ -21,8 +21,8 @@ _BLANK_LINE = re.compile(rb"(\r\n\r\n|\n\n|\r\r)")
 
 
 @dataclass(frozen=True)
-class Call:
-    """A request understood: whose route, which method, which model or operation, and what was asked."""
+class ParsedRequest:
+    """What a request asks for. ``name`` is the model or operation; ``number`` differs for each request to a model."""
 
     route: str
     method: str
@@ -38,7 +38,7 @@ class Call:
 
 
 def default_text(prompt: str) -> str:
-    """The answer that an unscripted emulator gives to a prompt; always the same one."""
+    """The answer to a prompt if nothing is scripted; the same prompt always gets the same answer."""
     return (
         f"You asked: {prompt}\n\nThis answer comes from the emulator on your own machine. No model was asked, "
         "nothing left this computer, and no quota was used. It arrives in several pieces, as a real one does."
@@ -46,7 +46,7 @@ def default_text(prompt: str) -> str:
 
 
 def split_text(text: str) -> list[str]:
-    """The text in pieces that grow as Gemini's do: one word, then two, four, eight, eight, …"""
+    """The text in pieces that grow like Gemini's: one word, then two, four, eight, eight, …"""
     words = re.findall(r"\s*\S+", text) or [""]
     words[-1] += text[sum(map(len, words)) :]
     pieces, size = [], 1
@@ -57,24 +57,27 @@ def split_text(text: str) -> list[str]:
 
 
 def count_tokens(text: str) -> int:
-    """A stand-in for a tokenizer: four characters are one token."""
+    """Count one token for every four characters, because there is no tokenizer here."""
     return -(-len(text) // 4)
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One scripted answer; at most one of `text`, `chunks`, `body` and `json` says what it holds.
+class ScriptedAnswer:
+    """One scripted answer; give at most one of ``text``, ``chunks``, ``body`` and ``json``.
 
-    text: the answer text, split into several chunks (the default echoes the prompt).
-    thoughts: a thought summary that comes first. function_calls: `{"name": …, "args": …}` each, after the text.
-    inline_data: (MIME type, bytes), after the text. finish_reason: on the last chunk; None leaves it out.
-    chunks: GenerateContentResponse dicts, served as they are (wrapped in `response` on the OAuth route).
-    body: bytes served as they are. json: a value served as a JSON body. These two suit every endpoint.
-    wrap: wrap chunks in `{"response": …}` or not; None does it on the OAuth route, but never to a `body`;
-    True with a body wraps each `data:` line that is JSON and keeps the rest.
-    content_type: None says what the endpoint would. framing: "chunked", "length" or "close".
-    pieces: how the body is cut into writes: the writes themselves, or their size in bytes; None writes each
-    event by itself. pace: seconds between the writes, or a callable called with the index before each.
+    - ``text`` is split into several chunks; without it, the answer quotes the prompt.
+    - ``thoughts`` is a thought summary, before the text.
+    - ``function_calls`` are ``{"name": …, "args": …}`` each, after the text.
+    - ``inline_data`` is (MIME type, bytes), after the text.
+    - ``finish_reason`` stands on the last chunk; None leaves it out.
+    - ``chunks`` are GenerateContentResponse dicts, sent as they are.
+    - ``body`` is bytes, sent as they are, and ``json`` is a value, sent as a JSON body. Every route accepts these two.
+    - ``wrap`` puts each chunk into ``{"response": …}``. None wraps the chunks of the OAuth route, but never a ``body``.
+      True with a ``body`` wraps each ``data:`` line that is JSON and keeps all other lines.
+    - ``content_type`` None is the type that the real endpoint sends.
+    - ``framing`` is "chunked", "length" or "close". ``headers`` replace or extend the usual ones.
+    - ``pieces`` are the writes that the body is sent in, or their size in bytes. None sends each event in one write.
+    - ``pace`` is the number of seconds between two writes, or a function that is called with the index before each one.
     """
 
     text: str | None = None
@@ -100,74 +103,74 @@ class Answer:
 
     @property
     def literal(self) -> bool:
-        """Whether this is a body for any endpoint, rather than words for one that generates."""
+        """Whether this is a whole body, which any route can send, and not an answer of a model."""
         return self.body is not None or self.json is not None
 
-    def response(self, call: Call) -> Response:
-        """The HTTP response to a call, before any fault."""
-        events = self._events(call)
+    def response(self, request: ParsedRequest) -> Response:
+        """The HTTP response to a request, before any fault."""
+        events = self._events(request)
         if isinstance(self.pieces, int):
             whole = b"".join(events)
             events = [whole[at : at + self.pieces] for at in range(0, len(whole), self.pieces)]
         elif self.pieces is not None:
             events = list(self.pieces)
-        kind = SSE_TYPE if call.sse and self.json is None else JSON_TYPE
+        kind = SSE_TYPE if request.sse and self.json is None else JSON_TYPE
         return Response(200, events, self.content_type or kind, self.framing, self.headers, self.pace)
 
-    def _events(self, call: Call) -> Sequence[bytes]:
+    def _events(self, request: ParsedRequest) -> Sequence[bytes]:
         if self.json is not None:
             return json_response(self.json).events
         if self.body is not None:
-            return split_events(wrap_body(self.body, call) if self.wrap else self.body)
-        chunks: Sequence[Mapping[str, Any]] = self.chunks if self.chunks is not None else self._make_chunks(call)
-        if call.method == "generateContent":
+            return split_events(wrap_body(self.body, request) if self.wrap else self.body)
+        chunks: Sequence[Mapping[str, Any]] = self.chunks if self.chunks is not None else self._make_chunks(request)
+        if request.method == "generateContent":
             chunks = [merge(chunks)]
-        if call.route == "oauth" if self.wrap is None else self.wrap:
-            chunks = [envelope(chunk, call) for chunk in chunks]
-        if call.sse:
+        if request.route == "oauth" if self.wrap is None else self.wrap:
+            chunks = [envelope(chunk, request) for chunk in chunks]
+        if request.sse:
             return [sse_event(chunk) for chunk in chunks]
-        if call.method == "generateContent":
+        if request.method == "generateContent":
             return json_response(chunks[0]).events
         values = [json_response(chunk).events[0] for chunk in chunks]
         opened = [(b",\r\n" if index else b"[") + value for index, value in enumerate(values)]
         return [*opened, b"]" if opened else b"[]"]
 
-    def _make_chunks(self, call: Call) -> list[dict[str, Any]]:
+    def _make_chunks(self, request: ParsedRequest) -> list[dict[str, Any]]:
         thoughts = split_text(self.thoughts) if self.thoughts else []
-        told: list[list[dict[str, Any]]] = [[{"text": piece, "thought": True}] for piece in thoughts]
-        quiet = self.text is None and (self.function_calls or self.inline_data is not None)
-        if not quiet:
-            text = default_text(call.prompt) if self.text is None else self.text
-            told += [[{"text": piece}] for piece in split_text(text)]
+        groups: list[list[dict[str, Any]]] = [[{"text": piece, "thought": True}] for piece in thoughts]
+        wordless = self.text is None and (self.function_calls or self.inline_data is not None)
+        if not wordless:
+            text = default_text(request.prompt) if self.text is None else self.text
+            groups += [[{"text": piece}] for piece in split_text(text)]
         if self.inline_data is not None:
             mime_type, data = self.inline_data
-            told.append([{"inlineData": {"mimeType": mime_type, "data": base64.b64encode(data).decode()}}])
+            groups.append([{"inlineData": {"mimeType": mime_type, "data": base64.b64encode(data).decode()}}])
         if self.function_calls:
-            told.append([{"functionCall": dict(function_call)} for function_call in self.function_calls])
-        if self.function_calls or self.thoughts:  # of parallel calls only the first one is signed [docs]
-            told[-1][0]["thoughtSignature"] = SIGNATURES.get(call.route, "")
-        return self._dress(told, call)
+            groups.append([{"functionCall": dict(function_call)} for function_call in self.function_calls])
+        if self.function_calls or self.thoughts:  # Google signs only the first of parallel calls (ai.google.dev)
+            groups[-1][0]["thoughtSignature"] = SIGNATURES.get(request.route, "")
+        return self._chunks_around(groups, request)
 
-    def _dress(self, told: Sequence[list[dict[str, Any]]], call: Call) -> list[dict[str, Any]]:
-        """Chunks around the parts: usage that grows, the finish reason on the last one only."""
+    def _chunks_around(self, groups: Sequence[list[dict[str, Any]]], request: ParsedRequest) -> list[dict[str, Any]]:
+        """One chunk for each group of parts; the usage grows, and only the last chunk has the finish reason."""
         chunks: list[dict[str, Any]] = []
         answer = thinking = 0
-        for parts in told:
+        for parts in groups:
             tokens = sum(count_tokens(part.get("text", "call")) for part in parts)
             if "thought" in parts[0]:
                 thinking += tokens
             else:
                 answer += tokens
-            usage = {"promptTokenCount": call.prompt_tokens, "candidatesTokenCount": answer}
-            usage["totalTokenCount"] = call.prompt_tokens + answer + thinking
+            usage = {"promptTokenCount": request.prompt_tokens, "candidatesTokenCount": answer}
+            usage["totalTokenCount"] = request.prompt_tokens + answer + thinking
             if thinking:
                 usage["thoughtsTokenCount"] = thinking
             chunks.append(
                 {
                     "candidates": [{"content": {"parts": parts, "role": "model"}, "index": 0}],
                     "usageMetadata": usage,
-                    "modelVersion": call.name,
-                    "responseId": f"emulator-{call.number:06d}",
+                    "modelVersion": request.name,
+                    "responseId": f"emulator-{request.number:06d}",
                 }
             )
         if self.finish_reason is not None:
@@ -176,14 +179,13 @@ class Answer:
 
 
 def merge(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The one response of generateContent: the last chunk, holding the parts of all, texts joined."""
+    """The single answer of generateContent: the last chunk with the parts of all chunks, neighbouring texts joined."""
     parts: list[dict[str, Any]] = []
     for chunk in chunks:
         for candidate in chunk.get("candidates", [])[:1]:
             for part in candidate.get("content", {}).get("parts", []):
                 last = parts[-1] if parts else {}
-                joins = "text" in part and "text" in last and part.get("thought") == last.get("thought")
-                if joins:
+                if "text" in part and "text" in last and part.get("thought") == last.get("thought"):
                     parts[-1] = {**last, **part, "text": last["text"] + part["text"]}
                 else:
                     parts.append(dict(part))
@@ -194,30 +196,30 @@ def merge(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return whole
 
 
-def envelope(chunk: Any, call: Call) -> dict[str, Any]:
-    """One event of the OAuth route around a chunk (GC code_assist/converter.ts)."""
-    return {"response": chunk, "traceId": f"{call.number:016x}"}
+def envelope(chunk: Any, request: ParsedRequest) -> dict[str, Any]:
+    """A chunk as the OAuth route sends it (GC code_assist/converter.ts)."""
+    return {"response": chunk, "traceId": f"{request.number:016x}"}
 
 
 def sse_event(value: object) -> bytes:
-    """A value as one server-sent event, spaced and ended as Google does."""
+    """A value as one server-sent event, with the spaces and line ends that Google sends."""
     return b"data: " + json.dumps(value, separators=(",", ": "), ensure_ascii=False).encode() + b"\r\n\r\n"
 
 
 def split_events(body: bytes) -> list[bytes]:
-    """A body cut after each blank line; joined it is the same bytes again."""
+    """A body cut after each blank line; the pieces joined are the body again."""
     found = _BLANK_LINE.split(body)
     pairs = zip(found[::2], [*found[1::2], b""])
     return [text + end for text, end in pairs if text or end]
 
 
-def wrap_body(body: bytes, call: Call) -> bytes:
-    """A recorded body as the OAuth route would send it: each `data:` line that is JSON gets its envelope."""
+def wrap_body(body: bytes, request: ParsedRequest) -> bytes:
+    """A body as the OAuth route sends it: each ``data:`` line that is JSON gets the envelope."""
     lines = body.splitlines(keepends=True)
-    return b"".join(_wrap_line(line, call) for line in lines)
+    return b"".join(_wrap_line(line, request) for line in lines)
 
 
-def _wrap_line(line: bytes, call: Call) -> bytes:
+def _wrap_line(line: bytes, request: ParsedRequest) -> bytes:
     if not line.startswith(b"data:"):
         return line
     text = line.rstrip(b"\r\n")
@@ -225,4 +227,4 @@ def _wrap_line(line: bytes, call: Call) -> bytes:
         value = json.loads(text[len(b"data:") :])
     except ValueError:
         return line
-    return sse_event(envelope(value, call)).rstrip(b"\r\n") + line[len(text) :]
+    return sse_event(envelope(value, request)).rstrip(b"\r\n") + line[len(text) :]

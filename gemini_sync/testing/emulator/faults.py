@@ -1,9 +1,9 @@
-"""The ways in which a response goes wrong, each a function of the exchange it ruins; it knows no routes.
+"""The failures that can be scripted.
 
-Each public function is one kind for `Route.fail`: its keyword arguments are the kind's arguments, and what
-it returns is played in the server thread. Most of them damage the answer that would have been served, so
-`after=n` counts that answer's events, and its pace holds for the fault as well: a callable pace is called
-with `n` just before the fault strikes.
+Each public function is one kind of ``Route.fail`` and takes the arguments of that kind. It returns a ``Fault``, which
+the server thread calls instead of writing the response. Most faults damage the answer that is due: ``after=n`` counts
+the events of that answer. Its pace holds, too: if the pace is a function, it is called with ``n`` just before the
+fault happens.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from dataclasses import replace
 from typing import Any, Callable
 
 from gemini_sync.testing.emulator.answers import sse_event
-from gemini_sync.testing.emulator.rpc import oauth_error, status_body
-from gemini_sync.testing.emulator.wire import JSON_TYPE, SSE_TYPE, Exchange, Response
+from gemini_sync.testing.emulator.connection import ResponseWriter
+from gemini_sync.testing.emulator.error_bodies import oauth_error, status_body
+from gemini_sync.testing.emulator.messages import JSON_TYPE, SSE_TYPE, Response
 
-#: What a kind makes of its arguments: played in the server thread in place of the response.
-Fault = Callable[[Exchange], None]
+#: Writes a damaged response, or breaks the connection.
+Fault = Callable[[ResponseWriter], None]
 
 _PAGE = b"<!DOCTYPE html>\n<html><body><h1>Sign in to the network</h1></body></html>\n"
 
@@ -36,99 +37,102 @@ def http_error(
     description: str | None = None,
     **status: Any,
 ) -> Fault:
-    """An error status. Its body: `body`; else with `error` the token endpoint's form; else google.rpc.Status
-    built by `rpc.status_body` from `status`, `message`, `reason`, … (in an array with `as_array`)."""
+    """A response with an error status.
+
+    Its body is ``body`` if that is given. Otherwise ``error`` makes the body of the token endpoint, and without
+    ``error``, ``error_bodies.status_body`` makes it from ``status``. ``as_array`` puts the error into a JSON array.
+    """
     if body is None:
         value: Any = oauth_error(error, description, error_subtype) if error else status_body(code, **status)
         body = json.dumps([value] if as_array else value, indent=2, ensure_ascii=False).encode() + b"\n"
     response = Response(code, [body], content_type, headers=headers or {})
-    return lambda exchange: exchange.play(response)
+    return lambda writer: writer.write(response)
 
 
 def reset(*, after: int | None = None) -> Fault:
-    """RST: once the request was read, or after that many events."""
+    """RST, after the request is read or after that many events."""
 
-    def play(exchange: Exchange) -> None:
+    def fault(writer: ResponseWriter) -> None:
         if after is not None:
-            _begin(exchange, after)
-        exchange.connection.reset()
+            _write_start(writer, after)
+        writer.connection.reset()
 
-    return play
+    return fault
 
 
 def cut(*, after: int = 1, at: int | None = None) -> Fault:
-    """FIN with the framing left open (TLS: no close_notify): after some events, or at a byte of the body."""
+    """FIN after that many events or at that byte of the body; neither the framing nor TLS is ended."""
 
-    def play(exchange: Exchange) -> None:
+    def fault(writer: ResponseWriter) -> None:
         if at is None:
-            _begin(exchange, after)
+            _write_start(writer, after)
         else:
-            _send_bytes(exchange, at)
-        exchange.connection.close()
+            _write_bytes(writer, at)
+        writer.connection.close()
 
-    return play
+    return fault
 
 
 def truncate(*, after: int = 1) -> Fault:
-    """A clean end of the response after that many events."""
-    return _altered(lambda events: events[:after])
+    """A response that ends cleanly after that many events."""
+    return _with_events(lambda events: events[:after])
 
 
 def stall(*, after: int | None = None) -> Fault:
-    """Silence, before the headers or after that many events, until the client goes or the emulator stops."""
+    """Silence, before the headers or after that many events, until the client leaves or the emulator stops."""
 
-    def play(exchange: Exchange) -> None:
+    def fault(writer: ResponseWriter) -> None:
         if after is not None:
-            _begin(exchange, after)
-        exchange.connection.wait_until_gone()
-        exchange.connection.close()
+            _write_start(writer, after)
+        writer.connection.wait_until_gone()
+        writer.connection.close()
 
-    return play
+    return fault
 
 
 def half_headers() -> Fault:
     """A status line and half a header, then FIN."""
 
-    def play(exchange: Exchange) -> None:
-        exchange.connection.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-st")
-        exchange.connection.close()
+    def fault(writer: ResponseWriter) -> None:
+        writer.connection.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-st")
+        writer.connection.close()
 
-    return play
+    return fault
 
 
 def drip_headers(*, interval: float = 0.05) -> Fault:
-    """A header that never ends, one byte per interval (seconds)."""
+    """A header that never ends, with one byte in each ``interval`` (seconds)."""
 
-    def play(exchange: Exchange) -> None:
-        exchange.connection.send(b"HTTP/1.1 200 OK\r\nX-Drip: ")
-        _drip(exchange, b"x", interval)
+    def fault(writer: ResponseWriter) -> None:
+        writer.connection.send(b"HTTP/1.1 200 OK\r\nX-Drip: ")
+        _drip(writer, b"x", interval)
 
-    return play
+    return fault
 
 
 def drip(*, after: int = 0, interval: float = 0.05, data: bytes = b":") -> Fault:
-    """After some events the same few bytes once per interval (seconds), for ever."""
+    """After that many events, ``data`` in each ``interval`` (seconds) without end."""
 
-    def play(exchange: Exchange) -> None:
-        response = _begin(exchange, after)
-        _drip(exchange, response.frame(data), interval)
+    def fault(writer: ResponseWriter) -> None:
+        response = _write_start(writer, after)
+        _drip(writer, response.frame(data), interval)
 
-    return play
+    return fault
 
 
 def pings(*, count: int = 3) -> Fault:
-    """An event stream of comments only, ended cleanly."""
+    """An event stream that has only comments and ends cleanly."""
     response = Response(200, [b": ping\r\n\r\n"] * count, SSE_TYPE, "chunked")
-    return lambda exchange: exchange.play(response)
+    return lambda writer: writer.write(response)
 
 
 def empty() -> Fault:
-    """An event stream with nothing in it, ended cleanly."""
+    """An event stream that has nothing in it and ends cleanly."""
     return pings(count=0)
 
 
 def error_event(*, after: int = 0, code: int = 503, **status: Any) -> Fault:
-    """An error inside the stream as a `data:` event; arguments as for `http_error`."""
+    """An error inside the stream as a ``data:`` event; ``status`` are the arguments of ``error_bodies.status_body``."""
     return _insert(after, sse_event(status_body(code, **status)))
 
 
@@ -140,52 +144,55 @@ def error_json(*, after: int = 0, code: int = 503, as_array: bool = False, **sta
 
 
 def garbage_event(*, after: int = 0, data: bytes = b"{bad") -> Fault:
-    """A `data:` event that is not JSON, in place of the rest of the answer."""
+    """A ``data:`` event that is not JSON, instead of the rest of the answer."""
     return _insert(after, b"data: " + data + b"\r\n\r\n")
 
 
 def html(*, code: int = 200) -> Fault:
-    """An HTML page, as a captive portal or a proxy sends it."""
-    return lambda exchange: exchange.play(Response(code, [_PAGE], "text/html; charset=utf-8"))
+    """An HTML page, like the login page of a network."""
+    return lambda writer: writer.write(Response(code, [_PAGE], "text/html; charset=utf-8"))
 
 
 def endless_error(*, code: int = 500) -> Fault:
-    """An error whose body does not end."""
+    """An error with a body that does not end."""
 
-    def play(exchange: Exchange) -> None:
+    def fault(writer: ResponseWriter) -> None:
         response = Response(code, [], "text/plain", "chunked")
-        exchange.send_head(response)
-        _drip(exchange, response.frame(b"error " * 10_000), 0)
+        writer.write_head(response)
+        _drip(writer, response.frame(b"error " * 10_000), 0)
 
-    return play
+    return fault
 
 
 def gzip(*, truncate: bool = False) -> Fault:
-    """The answer compressed with gzip, whoever asked; truncated, its end is missing though HTTP ends well."""
+    """The answer compressed with gzip, even if the client does not accept gzip.
 
-    def play(exchange: Exchange) -> None:
-        response = exchange.answer()
+    ``truncate`` leaves out the second half of the events and the end of the gzip data; the HTTP response ends cleanly.
+    """
+
+    def fault(writer: ResponseWriter) -> None:
+        response = writer.make_response()
         packer = zlib.compressobj(wbits=31)
         kept = response.events[: len(response.events) // 2] if truncate else response.events
         events = [packer.compress(event) + packer.flush(zlib.Z_SYNC_FLUSH) for event in kept]
         events += [] if truncate else [packer.flush()]
         headers = {**response.headers, "Content-Encoding": "gzip"}
-        exchange.play(replace(response, events=events, headers=headers))
+        writer.write(replace(response, events=events, headers=headers))
 
-    return play
+    return fault
 
 
 def close_idle_then_reset() -> Fault:
-    """The answer as it should be; then RST as the next request arrives on this connection.
+    """The undamaged answer, and then RST when the next request arrives on this connection.
 
-    That next request is read and not recorded: a server that has given a connection up never sees it.
+    The next request is not recorded, because a server that has dropped a connection never sees it.
     """
 
-    def play(exchange: Exchange) -> None:
-        exchange.play(exchange.answer())
-        exchange.connection.reset_on_next_request = True
+    def fault(writer: ResponseWriter) -> None:
+        writer.write(writer.make_response())
+        writer.connection.reset_on_next_request = True
 
-    return play
+    return fault
 
 
 KINDS: Mapping[str, Callable[..., Fault]] = {
@@ -206,38 +213,38 @@ def make_fault(kind: int | str, **arguments: Any) -> Fault:
     return KINDS[kind](**arguments)
 
 
-def _begin(exchange: Exchange, count: int) -> Response:
-    response = exchange.answer()
-    exchange.begin(response, count)
-    exchange.wait_turn(response, count)
+def _write_start(writer: ResponseWriter, count: int) -> Response:
+    response = writer.make_response()
+    writer.write_start(response, count)
+    writer.keep_pace(response, count)
     return response
 
 
-def _send_bytes(exchange: Exchange, left: int) -> None:
-    response = exchange.answer()
-    exchange.send_head(response)
+def _write_bytes(writer: ResponseWriter, left: int) -> None:
+    response = writer.make_response()
+    writer.write_head(response)
     for index, event in enumerate(response.events):
-        exchange.wait_turn(response, index)
+        writer.keep_pace(response, index)
         if left < len(event):
-            exchange.connection.send(response.frame(event, torn_at=left))
+            writer.connection.send(response.frame(event, torn_at=left))
             return
-        exchange.connection.send(response.frame(event))
+        writer.connection.send(response.frame(event))
         left -= len(event)
 
 
-def _drip(exchange: Exchange, data: bytes, interval: float) -> None:
-    while True:  # ends by the OSError of a client that has gone, or of a stopping emulator
-        exchange.connection.send(data)
-        exchange.pause(interval)
+def _drip(writer: ResponseWriter, data: bytes, interval: float) -> None:
+    while True:  # an OSError ends it when the client leaves or the emulator stops
+        writer.connection.send(data)
+        writer.connection.pause(interval)
 
 
-def _altered(change: Callable[[Sequence[bytes]], Sequence[bytes]]) -> Fault:
-    def play(exchange: Exchange) -> None:
-        response = exchange.answer()
-        exchange.play(replace(response, events=change(response.events)))
+def _with_events(change: Callable[[Sequence[bytes]], Sequence[bytes]]) -> Fault:
+    def fault(writer: ResponseWriter) -> None:
+        response = writer.make_response()
+        writer.write(replace(response, events=change(response.events)))
 
-    return play
+    return fault
 
 
 def _insert(after: int, event: bytes) -> Fault:
-    return _altered(lambda events: [*events[:after], event])
+    return _with_events(lambda events: [*events[:after], event])

@@ -1,21 +1,24 @@
-"""Google's side of the wire: which endpoints there are, what they check and what they answer; no sockets."""
+"""The emulated Google services: their endpoints, what they check, and what they answer."""
 
 from __future__ import annotations
 
+import itertools
 import re
+import threading
 import urllib.parse
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any, Callable
 
 from gemini_sync.testing.emulator.accounts import Accounts
-from gemini_sync.testing.emulator.answers import SIGNATURES, Answer, Call, count_tokens
-from gemini_sync.testing.emulator.rpc import Refused, refusal, unknown_model
-from gemini_sync.testing.emulator.wire import Recorded, Response, json_response
+from gemini_sync.testing.emulator.answers import SIGNATURES, ParsedRequest, ScriptedAnswer, count_tokens
+from gemini_sync.testing.emulator.error_bodies import Refused, refusal, unknown_model
+from gemini_sync.testing.emulator.messages import Recorded, Response, json_response
 
 _METHODS = "(?P<method>streamGenerateContent|generateContent|countTokens)"
 
-#: What each route serves (ai.google.dev/api; GC code_assist/server.ts).
-_ENDPOINTS = {
+#: The requests of each route (ai.google.dev/api; GC code_assist/server.ts).
+ENDPOINTS = {
     "token": re.compile(r"POST /(?P<method>token)"),
     "oauth": re.compile(r"POST /v1internal:" + _METHODS),
     "api_key": re.compile(r"POST /v1beta/(?P<name>(?:models|tunedModels)/[^/:]+):" + _METHODS),
@@ -31,36 +34,42 @@ _TIERS = (
 )
 
 
-class Service(Accounts):
-    """The emulated Google: settable state, and the answer to each call.
+@dataclass
+class _Onboarding:
+    """One operation of onboardUser. The user gets the tier and the project when it is done."""
 
-    `models`: the models served (None: any). `project`: the user's Code Assist project (None: none is named).
-    `tier`: the id of the user's tier, None for a user who has to be onboarded. `allowed_tiers` and
-    `ineligible_tiers`: as loadCodeAssist shows them. `onboarding_polls`: how many times the operation is to
-    be polled until it is done; 0 is done at once.
-    """
+    polls_left: int
+    tier: str
+    project: str | None
 
-    def __init__(self, *, key: str, client_id: str, client_secret: str, clock: Callable[[], float]) -> None:
-        super().__init__(key=key, client_id=client_id, client_secret=client_secret, clock=clock)
+
+class Service:
+    """The state of the emulated account, and the response to each request; ``Emulator`` explains the attributes."""
+
+    def __init__(self, accounts: Accounts) -> None:
         self.models: Collection[str] | None = None
         self.project: str | None = "emulator-project"
         self.tier: str | None = "free-tier"
         self.allowed_tiers: list[dict[str, Any]] = [dict(tier) for tier in _TIERS]
         self.ineligible_tiers: list[dict[str, Any]] = []
         self.onboarding_polls = 0
-        self._operations: dict[str, list[Any]] = {}  # name -> [polls left, tier, project]; under _lock
+        self._accounts = accounts
+        self._numbers = itertools.count(1)  # needs no lock, because next() is atomic
+        self._lock = threading.Lock()  # guards _onboardings
+        self._onboardings: dict[str, _Onboarding] = {}
 
-    def locate(self, request: Recorded, number: int) -> Call | None:
-        """The call that a request makes, or None where there is no such endpoint; `number` tells calls apart."""
+    def parse(self, request: Recorded) -> ParsedRequest | None:
+        """What a request asks for, or None if there is no such endpoint."""
+        number = next(self._numbers)
         target = f"{request.method} {request.path}"
-        matches = ((route, pattern.fullmatch(target)) for route, pattern in _ENDPOINTS.items())
+        matches = ((route, pattern.fullmatch(target)) for route, pattern in ENDPOINTS.items())
         route, found = next((pair for pair in matches if pair[1]), ("", None))
         if found is None:
             return None
         method, name = found["method"], found.groupdict().get("name")
         if route not in SIGNATURES:
-            return Call(route, method, name)
-        body = _loads(request)
+            return ParsedRequest(route, method, name)
+        body = _json_object(request)
         inner = _inner(route, body)
         given = (
             (inner if method == "countTokens" else body).get("model") if name is None else urllib.parse.unquote(name)
@@ -68,34 +77,35 @@ class Service(Accounts):
         model = given.removeprefix("models/") if isinstance(given, str) else None
         texts = ["".join(str(part.get("text", "")) for part in _parts(content)) for content in _contents(inner)]
         sse = method == "streamGenerateContent" and request.query.get("alt") == "sse"
-        return Call(route, method, model, sse, texts[-1] if texts else "", count_tokens("".join(texts)), number)
+        prompt = texts[-1] if texts else ""
+        return ParsedRequest(route, method, model, sse, prompt, count_tokens("".join(texts)), number)
 
-    def refusal(self, call: Call, request: Recorded, models: Collection[str] | None) -> Response | None:
-        """What Google would turn the call down with: for its credentials, its body, or a model not served."""
+    def refusal(self, parsed: ParsedRequest, request: Recorded, models: Collection[str] | None) -> Response | None:
+        """The error for wrong credentials, a wrong body or a model that is not served; None if nothing is wrong."""
         try:
-            self._check(call, request, models)
+            self._check(parsed, request, models)
         except Refused as exc:
             return exc.response
         return None
 
-    def _check(self, call: Call, request: Recorded, models: Collection[str] | None) -> None:
-        if call.route == "token":
-            self.check_grant(request)
+    def _check(self, parsed: ParsedRequest, request: Recorded, models: Collection[str] | None) -> None:
+        if parsed.route == "token":
+            self._accounts.check_grant(request)
             return
-        if call.route == "api_key":
-            self.check_key(request)
+        if parsed.route == "api_key":
+            self._accounts.check_key(request)
         else:
-            self.check_bearer(request)
+            self._accounts.check_bearer(request)
         if request.method == "POST":
-            self._check_body(call, request)
-        if call.route in SIGNATURES:
+            self._check_body(parsed, request)
+        if parsed.route in SIGNATURES:
             served = self.models if models is None else models
-            if call.name is None:
+            if parsed.name is None:
                 raise refusal(400, "model is not specified", fields={"model": "model is not specified"})
-            if served is not None and call.name not in served:
-                raise unknown_model(call.name)
+            if served is not None and parsed.name not in served:
+                raise unknown_model(parsed.name)
 
-    def _check_body(self, call: Call, request: Recorded) -> None:
+    def _check_body(self, parsed: ParsedRequest, request: Recorded) -> None:
         try:
             body = request.json
         except ValueError as exc:
@@ -104,25 +114,25 @@ class Service(Accounts):
         if not isinstance(body, dict):
             text = "Invalid JSON payload received. The root is not an object."
             raise refusal(400, text, fields={"": text})
-        if call.route in SIGNATURES:
-            _check_contents(call.route, _inner(call.route, body))
+        if parsed.route in SIGNATURES:
+            _check_contents(parsed.route, _inner(parsed.route, body))
 
-    def respond(self, call: Call, request: Recorded, answer: Answer | None) -> Response:
-        """The answer to a call that is not refused; a fitting scripted answer goes first."""
+    def respond(self, parsed: ParsedRequest, request: Recorded, answer: ScriptedAnswer | None) -> Response:
+        """The response to a request that is not refused; ``answer`` is the scripted one, if there is any."""
+        if answer is None and parsed.generates:
+            answer = ScriptedAnswer()
         if answer is not None:
-            return answer.response(call)
-        if call.generates:
-            return Answer().response(call)
-        answers: dict[str, Callable[[], Response]] = {
-            "token": self.grant,
-            "countTokens": lambda: json_response({"totalTokens": call.prompt_tokens}),
+            return answer.response(parsed)
+        handlers: dict[str, Callable[[], Response]] = {
+            "token": self._accounts.grant,
+            "countTokens": lambda: json_response({"totalTokens": parsed.prompt_tokens}),
             "loadCodeAssist": self._load_code_assist,
             "onboardUser": lambda: self._onboard(request),
             "retrieveUserQuota": lambda: json_response({"buckets": self._buckets()}),
-            "GET": lambda: self._operation(str(call.name)),
+            "GET": lambda: self._operation(str(parsed.name)),
         }
         try:
-            return answers[call.method]()
+            return handlers[parsed.method]()
         except Refused as exc:  # the state of the account forbids it
             return exc.response
 
@@ -143,20 +153,20 @@ class Service(Accounts):
         if tier == "free-tier" and project is not None:
             raise refusal(400, "Precondition failed", status="FAILED_PRECONDITION")
         with self._lock:
-            name = f"operations/onboard-{len(self._operations) + 1}"
-            self._operations[name] = [self.onboarding_polls + 1, tier, project or self.project]
+            name = f"operations/onboard-{len(self._onboardings) + 1}"
+            self._onboardings[name] = _Onboarding(self.onboarding_polls + 1, tier, project or self.project)
         return self._operation(name)
 
     def _operation(self, name: str) -> Response:
         with self._lock:
-            operation = self._operations.get(name)
-            if operation is None:
+            onboarding = self._onboardings.get(name)
+            if onboarding is None:
                 raise refusal(404, "Requested entity was not found.")
-            operation[0] = max(operation[0] - 1, 0)
-            left, tier, project = operation
-        if left:
-            return json_response({"name": name})
-        self.tier, self.project = tier, project
+            onboarding.polls_left = max(onboarding.polls_left - 1, 0)
+            if onboarding.polls_left:
+                return json_response({"name": name})
+        project = onboarding.project
+        self.tier, self.project = onboarding.tier, project
         found = {"cloudaicompanionProject": {"id": project, "name": project, "projectNumber": "1"}}
         return json_response({"name": name, "done": True, "response": found if project else {}})
 
@@ -166,7 +176,7 @@ class Service(Accounts):
         return [{"modelId": model, **bucket, "resetTime": "2030-01-01T00:00:00Z"} for model in models]
 
 
-def _loads(request: Recorded) -> dict[str, Any]:
+def _json_object(request: Recorded) -> dict[str, Any]:
     try:
         body = request.json
     except ValueError:
@@ -175,7 +185,7 @@ def _loads(request: Recorded) -> dict[str, Any]:
 
 
 def _inner(route: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Where `contents` is: wrapped in `request` for Code Assist; countTokens has a second form, too."""
+    """The object that holds ``contents``; Code Assist always wraps it, and a countTokens of the API key may wrap it."""
     inner = body.get("request") if route == "oauth" else body.get("generateContentRequest", body)
     return inner if isinstance(inner, dict) else {}
 

@@ -1,4 +1,4 @@
-"""Google's error bodies (google.rpc.Status and OAuth's), as data; it knows no sockets and no routes."""
+"""The error bodies that Google sends: google.rpc.Status, and the token endpoint's own form."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import http.client
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gemini_sync.testing.emulator.wire import Response, json_response
+from gemini_sync.testing.emulator.messages import Response, json_response
 
 _TYPE = "type.googleapis.com/google.rpc."
 
-#: The canonical status of an HTTP code where the caller names none.
+#: The status of an HTTP code if the caller names none.
 _STATUS = {
     400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 402: "RESOURCE_EXHAUSTED", 403: "PERMISSION_DENIED",
     404: "NOT_FOUND", 409: "ABORTED", 429: "RESOURCE_EXHAUSTED", 499: "CANCELLED", 500: "INTERNAL",
@@ -32,22 +32,16 @@ def status_body(
     fields: Mapping[str, str] | None = None,
     details: Iterable[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """`{"error": …}` with the details that the arguments ask for (https://aip.dev/193).
+    """``{"error": …}`` with the details that the arguments ask for (https://aip.dev/193).
 
-    `reason`, `domain` and `metadata` make an ErrorInfo, `retry_delay` ("2s", or seconds and nanos) a
-    RetryInfo, `quota_id` a QuotaFailure, `link` a Help, `fields` (field -> description) a BadRequest;
-    `details` are appended as they are.
+    ``reason``, ``domain`` and ``metadata`` make an ErrorInfo. ``retry_delay`` makes a RetryInfo; it is "2s", or seconds
+    and nanos. ``quota_id`` makes a QuotaFailure, ``link`` a Help, and ``fields`` (field -> description) a BadRequest.
+    ``details`` are appended as they are.
     """
     found: list[Mapping[str, Any]] = []
     if reason is not None:
-        found.append(
-            {
-                "@type": _TYPE + "ErrorInfo",
-                "reason": reason,
-                "domain": domain,
-                "metadata": dict(metadata or {}),
-            }
-        )
+        info = {"reason": reason, "domain": domain, "metadata": dict(metadata or {})}
+        found.append({"@type": _TYPE + "ErrorInfo", **info})
     if quota_id is not None:
         metric = "generativelanguage.googleapis.com/generate_content_requests"
         found.append({"@type": _TYPE + "QuotaFailure", "violations": [{"quotaMetric": metric, "quotaId": quota_id}]})
@@ -70,7 +64,7 @@ def status_body(
 
 
 class Refused(Exception):
-    """A request that the emulated service turns down; carries the response."""
+    """A request is refused with ``response``."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response.status)
@@ -78,12 +72,12 @@ class Refused(Exception):
 
 
 def refusal(code: int, message: str, *, headers: Mapping[str, str] | None = None, **arguments: Any) -> Refused:
-    """A refusal with a google.rpc body; `arguments` as for `status_body`."""
+    """A refusal with a google.rpc.Status body; ``arguments`` are those of ``status_body``."""
     return Refused(json_response(status_body(code, message=message, **arguments), code, headers))
 
 
 def oauth_error(error: str, description: str | None = None, subtype: str | None = None) -> dict[str, str]:
-    """The token endpoint's error body (RFC 6749 section 5.2, with Google's `error_subtype`)."""
+    """The token endpoint's error body (RFC 6749 section 5.2, with Google's ``error_subtype``)."""
     found = {"error": error, "error_description": description, "error_subtype": subtype}
     return {name: value for name, value in found.items() if value is not None}
 
