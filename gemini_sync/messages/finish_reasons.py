@@ -6,11 +6,11 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Optional
 
 from gemini_sync.errors import BlockedError, EmptyResponseError, FinishReasonError, GeminiSyncError
-from gemini_sync.messages.turn import Turn
 from gemini_sync.redaction import redacted_excerpt
 
 if TYPE_CHECKING:
     from gemini_sync.messages.reply import Reply
+    from gemini_sync.messages.turn import Turn
 
 # REST reference, GG types.FinishReason. A reason that is in neither set is no error.
 _REFUSED = frozenset(

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from gemini_sync.testing.emulator.emulator import Emulator
+from gemini_sync.testing.emulator import Emulator
 
 
 def _port(text: str) -> int:

@@ -9,8 +9,7 @@ import threading
 import urllib.parse
 from typing import Callable
 
-from gemini_sync.testing.emulator.error_bodies import Refused, oauth_error, refusal
-from gemini_sync.testing.emulator.messages import Recorded, Response, json_response
+from gemini_sync.testing.emulator.messages import Recorded, Refused, Response, json_response, oauth_error, refusal
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform openid"
 

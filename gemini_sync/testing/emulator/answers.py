@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gemini_sync.testing.emulator.messages import JSON_TYPE, SSE_TYPE, Pace, Response, json_response
+from gemini_sync.testing.emulator.messages import JSON_TYPE, SSE_TYPE, Pace, Response, json_response, sse_event
 
 #: The thought signature of each route that generates; a route refuses the signature of the other one.
 SIGNATURES = {
@@ -199,11 +199,6 @@ def merge(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def envelope(chunk: Any, request: ParsedRequest) -> dict[str, Any]:
     """A chunk as the OAuth route sends it (GC code_assist/converter.ts)."""
     return {"response": chunk, "traceId": f"{request.number:016x}"}
-
-
-def sse_event(value: object) -> bytes:
-    """A value as one server-sent event, with the spaces and line ends that Google sends."""
-    return b"data: " + json.dumps(value, separators=(",", ": "), ensure_ascii=False).encode() + b"\r\n\r\n"
 
 
 def split_events(body: bytes) -> list[bytes]:

@@ -14,8 +14,7 @@ from typing import Any, Callable
 
 from gemini_sync.testing.emulator.accounts import Accounts
 from gemini_sync.testing.emulator.connection import Connection, ResponseWriter, call_hook
-from gemini_sync.testing.emulator.error_bodies import refusal
-from gemini_sync.testing.emulator.messages import Recorded
+from gemini_sync.testing.emulator.messages import Recorded, refusal
 from gemini_sync.testing.emulator.script import Route
 from gemini_sync.testing.emulator.server import Server
 from gemini_sync.testing.emulator.service import ENDPOINTS, Service

@@ -12,15 +12,15 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
-from gemini_sync.testing.emulator.answers import sse_event
-from gemini_sync.testing.emulator.connection import ResponseWriter
-from gemini_sync.testing.emulator.error_bodies import oauth_error, status_body
-from gemini_sync.testing.emulator.messages import JSON_TYPE, SSE_TYPE, Response
+from gemini_sync.testing.emulator.messages import JSON_TYPE, SSE_TYPE, Response, oauth_error, sse_event, status_body
+
+if TYPE_CHECKING:
+    from gemini_sync.testing.emulator.connection import ResponseWriter
 
 #: Writes a damaged response, or breaks the connection.
-Fault = Callable[[ResponseWriter], None]
+Fault = Callable[["ResponseWriter"], None]
 
 _PAGE = b"<!DOCTYPE html>\n<html><body><h1>Sign in to the network</h1></body></html>\n"
 

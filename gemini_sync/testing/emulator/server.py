@@ -10,8 +10,7 @@ import time
 from typing import Callable
 
 from gemini_sync.testing.emulator.connection import BadRequest, Connection, ResponseWriter
-from gemini_sync.testing.emulator.error_bodies import refusal
-from gemini_sync.testing.emulator.messages import Recorded
+from gemini_sync.testing.emulator.messages import Recorded, refusal
 
 _BACKLOG = 256
 _JOIN_SECONDS = 2.0

@@ -12,8 +12,7 @@ from typing import Any, Callable
 
 from gemini_sync.testing.emulator.accounts import Accounts
 from gemini_sync.testing.emulator.answers import SIGNATURES, ParsedRequest, ScriptedAnswer, count_tokens
-from gemini_sync.testing.emulator.error_bodies import Refused, refusal, unknown_model
-from gemini_sync.testing.emulator.messages import Recorded, Response, json_response
+from gemini_sync.testing.emulator.messages import Recorded, Refused, Response, json_response, refusal, unknown_model
 
 _METHODS = "(?P<method>streamGenerateContent|generateContent|countTokens)"
 
