@@ -1,11 +1,11 @@
-"""Knows what the caller sets and gets, ``GeminiDualAdapter``; leaves the way of a call to the router."""
+"""``GeminiDualAdapter``: what callers set, and the calls they make."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, TypedDict
 
 from gemini_sync.auth.credentials import Credentials, CredentialsLike, credentials_for
 from gemini_sync.config import (
@@ -20,7 +20,7 @@ from gemini_sync.config import (
 from gemini_sync.environment import settings_from
 from gemini_sync.errors import ConfigError
 from gemini_sync.messages.reply import Reply
-from gemini_sync.messages.request import Contents, SystemInstruction, build, check_model
+from gemini_sync.messages.request import CallOptions, Contents, SystemInstruction, build, check_model
 from gemini_sync.messages.rest_json import GenerationConfig, SafetySetting, Tool, ToolConfig
 from gemini_sync.network.sessions import SessionFactory
 from gemini_sync.network.transport import Transport
@@ -33,11 +33,37 @@ from gemini_sync.services.base import API_KEY, OAUTH, Service
 from gemini_sync.services.code_assist import CodeAssistService
 from gemini_sync.services.project import Projects
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 _NO_CREDENTIALS = (
     "No credentials: give api_key, or oauth_creds_path, or both. In the environment: set GEMINI_API_KEY, or have a "
     "credentials file at ~/.gemini/oauth_creds.json (or name one in GOOGLE_APPLICATION_CREDENTIALS) and set "
     "GEMINI_OAUTH_CLIENT_ID and GEMINI_OAUTH_CLIENT_SECRET. `gemini-sync demo` needs none of it."
 )
+
+
+class AdapterSettings(TypedDict, total=False):
+    """The arguments of ``GeminiDualAdapter``, for ``from_env``."""
+
+    api_key: Optional[str]
+    oauth_creds_path: Optional[CredentialsLike]
+    model: str
+    project: Optional[str]
+    oauth_client: Optional[OAuthClient]
+    endpoints: Endpoints
+    timeouts: Timeouts
+    retry: Retry
+    fallback: bool
+    sticky_for: Optional[float]
+    on_fallback: Callable[[FallbackEvent], Any]
+    policy: Policy
+    require_finish: bool
+    max_event_bytes: int
+    persist_credentials: bool
+    session_factory: Optional[SessionFactory]
+    clock: Optional[Callable[[], float]]
+    sleep: Optional[Callable[[float], Any]]
 
 
 class GeminiDualAdapter:
@@ -92,8 +118,27 @@ class GeminiDualAdapter:
         clock: Optional[Callable[[], float]] = None,
         sleep: Optional[Callable[[float], Any]] = None,
     ) -> None:
-        self._config = {name: value for name, value in locals().items() if name != "self"}
-        check_settings(self._config)
+        self._settings: AdapterSettings = {
+            "api_key": api_key,
+            "oauth_creds_path": oauth_creds_path,
+            "model": model,
+            "project": project,
+            "oauth_client": oauth_client,
+            "endpoints": endpoints,
+            "timeouts": timeouts,
+            "retry": retry,
+            "fallback": fallback,
+            "sticky_for": sticky_for,
+            "on_fallback": on_fallback,
+            "policy": policy,
+            "require_finish": require_finish,
+            "max_event_bytes": max_event_bytes,
+            "persist_credentials": persist_credentials,
+            "session_factory": session_factory,
+            "clock": clock,
+            "sleep": sleep,
+        }
+        check_settings(self._settings)
         if api_key is None and oauth_creds_path is None:
             raise ConfigError(_NO_CREDENTIALS)
         self._model = check_model(model)
@@ -128,7 +173,9 @@ class GeminiDualAdapter:
         )
 
     @classmethod
-    def from_env(cls, *, environ: Optional[Mapping[str, str]] = None, **settings: Any) -> GeminiDualAdapter:
+    def from_env(
+        cls, *, environ: Optional[Mapping[str, str]] = None, **settings: Unpack[AdapterSettings]
+    ) -> GeminiDualAdapter:
         """An adapter from the environment; ``settings`` (arguments of the class) win over it.
 
         Reads ``GEMINI_API_KEY`` / ``GOOGLE_API_KEY``, ``GEMINI_MODEL``, ``GOOGLE_CLOUD_PROJECT`` (``_ID``),
@@ -167,7 +214,8 @@ class GeminiDualAdapter:
             timeouts: deadlines in seconds for this call, instead of the adapter's.
 
         Raises:
-            ConfigError: at once, for arguments that cannot be used. What iterating raises, ``Reply`` says.
+            ConfigError: at once, for arguments that cannot be used. For what iterating can
+                raise, see ``Reply``.
         """
         request = build(
             contents,
@@ -182,7 +230,7 @@ class GeminiDualAdapter:
         )
         return self._router.stream(request, self._timeouts_for(timeouts))
 
-    def generate(self, contents: Contents, **options: Any) -> Reply:
+    def generate(self, contents: Contents, **options: Unpack[CallOptions]) -> Reply:
         """The whole answer to ``contents``: takes what ``stream`` takes, raises what iterating its reply raises."""
         with self.stream(contents, **options) as reply:
             for _ in reply:
@@ -253,17 +301,18 @@ class GeminiDualAdapter:
 
         The copy starts anew: with OAuth preferred, no connections, no history.
         """
-        return _rebuild, (type(self), self._config)
+        return _rebuild, (type(self), self._settings)
 
     def __repr__(self) -> str:
         status = self._router.status()
-        given = ((OAUTH, "oauth_creds_path"), (API_KEY, "api_key"))
-        routes = [route for route, name in given if self._config[name] is not None]
+        settings = self._settings
+        given = ((OAUTH, settings["oauth_creds_path"]), (API_KEY, settings["api_key"]))
+        routes = [route for route, credential in given if credential is not None]
         return (
-            f"{type(self).__name__}(routes={routes}, model={self._config['model']!r}, preferred={status.preferred!r}, "
+            f"{type(self).__name__}(routes={routes}, model={settings['model']!r}, preferred={status.preferred!r}, "
             f"fallback_active={status.fallback_active})"
         )
 
 
-def _rebuild(cls: type[GeminiDualAdapter], config: dict[str, Any]) -> GeminiDualAdapter:
-    return cls(**config)
+def _rebuild(cls: type[GeminiDualAdapter], settings: AdapterSettings) -> GeminiDualAdapter:
+    return cls(**settings)

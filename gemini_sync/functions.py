@@ -1,9 +1,10 @@
-"""Knows the plain functions: one route, nothing to set up, connections shared by the whole process."""
+"""The plain functions: one route, nothing to set up, connections shared by the whole process."""
 
 from __future__ import annotations
 
 import atexit
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from gemini_sync.auth.credentials import Token
 from gemini_sync.config import (
@@ -17,7 +18,7 @@ from gemini_sync.config import (
 )
 from gemini_sync.errors import ConfigError
 from gemini_sync.messages.reply import Reply
-from gemini_sync.messages.request import Contents, build
+from gemini_sync.messages.request import Contents, RequestOptions, build
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.routing.router import Router
@@ -25,6 +26,15 @@ from gemini_sync.services.api_key import ApiKeyService
 from gemini_sync.services.base import Service
 from gemini_sync.services.code_assist import CodeAssistService
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+_DEFAULTS: Mapping[str, Any] = {
+    "timeouts": Timeouts(),
+    "retry": Retry(),
+    "require_finish": True,
+    "max_event_bytes": DEFAULT_MAX_EVENT_BYTES,
+}
 _transport = Transport()
 atexit.register(_transport.close)
 
@@ -42,31 +52,36 @@ class _GivenToken:
         """Nothing can be done: the next ``fetch`` gives the same token, and the 401 surfaces."""
 
 
+class PlainOptions(RequestOptions, total=False):
+    """What the plain functions take besides; the settings mean what they mean for ``GeminiDualAdapter``."""
+
+    timeouts: Timeouts
+    retry: Retry
+    require_finish: bool
+    max_event_bytes: int
+
+
 def stream_gemini_api_key(
     prompt: Contents,
     api_key: str,
     model: str = DEFAULT_MODEL,
     *,
     endpoints: Endpoints = Endpoints(),
-    timeouts: Timeouts = Timeouts(),
-    retry: Retry = Retry(),
-    require_finish: bool = True,
-    max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
-    **options: Any,
+    **options: Unpack[PlainOptions],
 ) -> Reply:
     """Stream the answer to ``prompt`` from the Gemini API: an iterator of text pieces.
 
     Args:
         prompt: a string, a Part, a Content, or a list of these.
-        options: what ``GeminiDualAdapter.stream`` takes besides: ``system_instruction``, ``generation_config``, ….
-        timeouts, retry, require_finish, max_event_bytes: as for ``GeminiDualAdapter``.
+        options: what ``GeminiDualAdapter.stream`` takes: ``system_instruction``, ``generation_config``, …; and its
+            settings ``timeouts``, ``retry``, ``require_finish``, ``max_event_bytes``.
 
     Raises:
-        ConfigError: at once, for arguments that cannot be used. What iterating raises, ``Reply`` says.
+        ConfigError: at once, for arguments that cannot be used. For what iterating can raise, see ``Reply``.
     """
-    check_settings(locals())
-    service = ApiKeyService(api_key, _transport, endpoints, max_event_bytes)
-    return _stream(service, prompt, model, timeouts, retry, require_finish, options)
+    return _stream(
+        lambda max_event_bytes: ApiKeyService(api_key, _transport, endpoints, max_event_bytes), prompt, model, options
+    )
 
 
 def stream_gemini_oauth(
@@ -76,11 +91,7 @@ def stream_gemini_oauth(
     model: str = DEFAULT_MODEL,
     *,
     endpoints: Endpoints = Endpoints(),
-    timeouts: Timeouts = Timeouts(),
-    retry: Retry = Retry(),
-    require_finish: bool = True,
-    max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
-    **options: Any,
+    **options: Unpack[PlainOptions],
 ) -> Reply:
     """Stream the answer to ``prompt`` from Code Assist: an iterator of text pieces.
 
@@ -91,24 +102,22 @@ def stream_gemini_oauth(
         options: as for ``stream_gemini_api_key``.
 
     Raises:
-        ConfigError: at once, for arguments that cannot be used. What iterating raises, ``Reply`` says.
+        ConfigError: at once, for arguments that cannot be used. For what iterating can raise, see ``Reply``.
     """
     if not isinstance(project, str) or not project.strip():
         raise ConfigError("project must be a project id; load_code_assist(access_token) finds yours.")
-    check_settings(locals())
     token = _GivenToken(access_token)
-    service = CodeAssistService(token, lambda call, token: project.strip(), _transport, endpoints, max_event_bytes)
-    return _stream(service, prompt, model, timeouts, retry, require_finish, options)
+
+    def service(max_event_bytes: int) -> Service:
+        return CodeAssistService(token, lambda call, token: project.strip(), _transport, endpoints, max_event_bytes)
+
+    return _stream(service, prompt, model, options)
 
 
-def _stream(
-    service: Service,
-    prompt: Contents,
-    model: str,
-    timeouts: Timeouts,
-    retry: Retry,
-    require_finish: bool,
-    options: dict[str, Any],
-) -> Reply:
-    request = build(prompt, model=model, **options)
-    return Router({service.route: service}, retry=retry, require_finish=require_finish).stream(request, timeouts)
+def _stream(make_service: Callable[[int], Service], prompt: Contents, model: str, options: Mapping[str, Any]) -> Reply:
+    settings = {name: options.get(name, default) for name, default in _DEFAULTS.items()}
+    check_settings(settings)
+    request = build(prompt, model=model, **{name: options[name] for name in options.keys() - settings.keys()})
+    service = make_service(settings["max_event_bytes"])
+    router = Router({service.route: service}, retry=settings["retry"], require_finish=settings["require_finish"])
+    return router.stream(request, settings["timeouts"])

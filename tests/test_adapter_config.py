@@ -164,7 +164,7 @@ class Recording(GeminiDualAdapter):
 
     @property
     def settings(self) -> dict[str, Any]:
-        return self._config
+        return self._settings
 
 
 VARIABLES = {

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, TypedDict, Union
 from urllib.parse import quote
 
-from gemini_sync.config import DEFAULT_MODEL
+from gemini_sync.config import DEFAULT_MODEL, Timeouts
 from gemini_sync.errors import ConfigError
 from gemini_sync.messages.rest_json import Content, GenerationConfig, Part, SafetySetting, Tool, ToolConfig, copy_json
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # The services that a body can be made for.
 GEMINI_API = "gemini_api"
@@ -41,41 +44,58 @@ def body_for(request: Request, service: str) -> dict[str, Any]:
     return dict(request.fields)
 
 
-def build(
-    contents: Contents,
-    *,
-    model: str = DEFAULT_MODEL,
-    system_instruction: Optional[SystemInstruction] = None,
-    tools: Optional[Sequence[Tool]] = None,
-    tool_config: Optional[ToolConfig] = None,
-    safety_settings: Optional[Sequence[SafetySetting]] = None,
-    generation_config: Optional[GenerationConfig] = None,
-    cached_content: Optional[str] = None,
-    labels: Optional[Mapping[str, str]] = None,
-) -> Request:
+class RequestOptions(TypedDict, total=False):
+    """What a request can hold besides its contents and its model; None means that an option is not given."""
+
+    system_instruction: Optional[SystemInstruction]
+    tools: Optional[Sequence[Tool]]
+    tool_config: Optional[ToolConfig]
+    safety_settings: Optional[Sequence[SafetySetting]]
+    generation_config: Optional[GenerationConfig]
+    cached_content: Optional[str]
+    labels: Optional[Mapping[str, str]]
+
+
+class CallOptions(RequestOptions, total=False):
+    """What ``GeminiDualAdapter.stream`` and ``generate`` take besides the contents."""
+
+    model: Optional[str]
+    timeouts: Optional[Timeouts]
+
+
+# The REST field of each option, and the type of its value.
+_FIELDS: Mapping[str, tuple[str, Any, str]] = {
+    "system_instruction": ("systemInstruction", object, ""),
+    "tools": ("tools", Sequence, "a list of dicts"),
+    "tool_config": ("toolConfig", Mapping, "a dict"),
+    "safety_settings": ("safetySettings", Sequence, "a list of dicts"),
+    "generation_config": ("generationConfig", Mapping, "a dict"),
+    "cached_content": ("cachedContent", str, "a string"),
+    "labels": ("labels", Mapping, "a dict"),
+}
+
+
+def build(contents: Contents, *, model: str = DEFAULT_MODEL, **options: Unpack[RequestOptions]) -> Request:
     """The request for ``contents``.
 
     Raises:
         ConfigError: something is empty, of the wrong type, or cannot be written as JSON.
+        TypeError: there is no such option.
     """
-    body: dict[str, Any] = {"contents": _turns(contents)}
-    if system_instruction is not None:
-        body["systemInstruction"] = _system(system_instruction)
-    for name, value, kinds in (
-        ("tools", tools, Sequence),
-        ("toolConfig", tool_config, Mapping),
-        ("safetySettings", safety_settings, Sequence),
-        ("generationConfig", generation_config, Mapping),
-        ("cachedContent", cached_content, str),
-        ("labels", labels, Mapping),
-    ):
+    fields: dict[str, Any] = {"contents": copy_json(_turns(contents), "contents")}
+    value: Any
+    for option, value in options.items():
+        if option not in _FIELDS:
+            raise TypeError(f"There is no option {option!r}. The options are: {', '.join(_FIELDS)}.")
         if value is None:
             continue
-        if not isinstance(value, kinds) or (kinds is Sequence and isinstance(value, (str, bytes))):
-            expected = {Sequence: "a list of dicts", Mapping: "a dict", str: "a string"}[kinds]
+        name, kind, expected = _FIELDS[option]
+        if name == "systemInstruction":
+            value = _system(value)
+        elif not isinstance(value, kind) or (kind is Sequence and isinstance(value, (str, bytes))):
             raise ConfigError(f"{name} must be {expected} with REST field names, not {type(value).__name__}.")
-        body[name] = list(value) if kinds is Sequence else value
-    return Request(check_model(model), {name: copy_json(value, name) for name, value in body.items()})
+        fields[name] = copy_json(list(value) if kind is Sequence else value, name)
+    return Request(check_model(model), fields)
 
 
 def check_model(model: object) -> str:
