@@ -30,9 +30,10 @@ def python_child(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[s
     """A Python child that imports this checkout, its standard streams piped unless ``options`` (Popen's) say otherwise.
 
     It gets the environment of the test, whose home is a temporary one, and is killed after 60 seconds or where the
-    block ends with it still running.
+    block ends with it still running. Its streams are buffered as usual, even if PYTHONUNBUFFERED is set for the tests.
     """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    environment = {**inherited, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
     for stream in ("stdin", "stdout", "stderr"):
         options.setdefault(stream, subprocess.PIPE)
     options.setdefault("encoding", "utf-8")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gemini_sync.config import Endpoints, OAuthClient, Retry, Timeouts, check_secret
+from gemini_sync.config import Endpoints, OAuthClient, Retry, Timeouts, check_secret, check_settings
 from gemini_sync.errors import ConfigError
 
 
@@ -147,6 +147,12 @@ def test_retry__attempts_are_whole_and_at_least_one() -> None:
     for bad in wrong:
         with pytest.raises(ConfigError, match=r"Retry\.max_attempts must be a whole number"):
             Retry(max_attempts=bad)
+
+
+def test_max_event_bytes__one_is_enough() -> None:
+    check_settings({"max_event_bytes": 1})
+    with pytest.raises(ConfigError, match="max_event_bytes must be at least 1 byte, not 0"):
+        check_settings({"max_event_bytes": 0})
 
 
 @pytest.mark.parametrize("value", [Endpoints(), OAuthClient("a", "b"), Timeouts(total=5), Retry()])

@@ -120,6 +120,18 @@ def test_copies__are_the_same_error(error: GeminiSyncError, duplicate: Any) -> N
     assert seen == expected
 
 
+def test_copy__has_no_traceback_and_neither_have_its_causes() -> None:
+    error: BaseException = TransportError("first")
+    for next_one in (ProtocolError("second"), ServerError("third")):
+        with pytest.raises(GeminiSyncError):
+            raise next_one from error
+        error = next_one
+    twin: Any = copy.copy(error)
+    chain = [twin, twin.__cause__, twin.__cause__.__cause__]
+    assert [str(one) for one in chain] == ["third", "second", "first"]
+    assert [one.__traceback__ for one in chain] == [None, None, None]
+
+
 def test_pickle__keeps_a_cause_of_ours() -> None:
     error = StreamInterrupted("cut")
     error.__cause__ = DeadlineExceeded("late", deadline="total", seconds=3)
@@ -248,6 +260,11 @@ def test_api_error__link_in_the_metadata(name: str) -> None:
 )  # fmt: skip
 def test_api_error__says_the_next_step(code: int, step: str) -> None:
     assert str(api_error(code, status(message="It failed."))).endswith(f": It failed. {step}")
+
+
+def test_api_error__ten_thousand_characters_of_the_message() -> None:
+    assert ": " + "x" * 10_000 + ". Change" in str(api_error(400, status(message="x" * 10_000)))
+    assert ": " + "x" * 9_999 + "…. Change" in str(api_error(400, status(message="x" * 10_001)))
 
 
 def test_api_error__snapshot_of_the_body() -> None:

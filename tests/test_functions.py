@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -150,3 +151,8 @@ def test_plain__has_deadlines(way: Way) -> None:
     with pytest.raises(Exception, match="first_token deadline") as caught:
         list(way(timeouts=Timeouts(first_token=0.05)))
     assert [attempt.route for attempt in caught.value.attempts] == [way.route.name]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("function", [GeminiDualAdapter, stream_gemini_api_key, stream_gemini_oauth])
+def test_max_event_bytes__is_64_mebibytes_by_default(function: Callable[..., Any]) -> None:
+    assert inspect.signature(function).parameters["max_event_bytes"].default == 64 * 2**20

@@ -60,6 +60,12 @@ def test_fetch__windows_go_with_the_lifetime(
         fetch(credentials)
 
 
+def test_fetch__token_is_over_with_the_very_second_of_the_mandatory_window(path: Path, clock: Clock) -> None:
+    write_file(path, left=30)
+    with pytest.raises(RefreshError):
+        fetch(scripted(path, ScriptedTransport(_DOWN), clock))
+
+
 def test_fetch__ahead_of_expiry_refreshes(path: Path, clock: Clock) -> None:
     write_file(path, left=200)
     transport = ScriptedTransport(Counter())

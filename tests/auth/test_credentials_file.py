@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -103,6 +104,16 @@ def test_read__torn_for_a_moment(tmp_path: Path) -> None:
     assert len(slept) == 20
 
 
+def test_read__at_most_one_mebibyte(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "c.json", padding="-")
+    room = 2**20 - path.stat().st_size
+    write_file(path, padding="x" * (1 + room))
+    assert _read(path).login.access_token == "file-access-token"
+    write_file(path, padding="x" * (2 + room))
+    with pytest.raises(CredentialsError, match="is not valid JSON"):
+        _read(path)
+
+
 def test_read__cancelled_while_torn(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     path.write_text("")
@@ -191,12 +202,25 @@ def test_update__login_during_the_write_is_left_alone(tmp_path: Path, monkeypatc
     assert os.listdir(tmp_path) == ["c.json"]
 
 
-def test_update__writer_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_file(tmp_path / "c.json")
-    monkeypatch.setattr(os, "fsync", lambda descriptor: path.write_text(path.read_text() + " "))
-    with pytest.raises(BlockingIOError):
-        _update(path)
-    assert json.loads(path.read_text())["access_token"] == "file-access-token"
+@pytest.mark.parametrize("changes", [2, 1000])
+def test_update__while_another_program_keeps_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: int
+) -> None:
+    """It is tried three times."""
+    path, tries = write_file(tmp_path / "c.json"), itertools.count(1)
+
+    def write_meanwhile(descriptor: int) -> None:
+        if next(tries) <= changes:
+            path.write_text(path.read_text() + " ")
+
+    monkeypatch.setattr(os, "fsync", write_meanwhile)
+    if changes == 2:
+        assert _update(path).login.access_token == "new-access"
+    else:
+        with pytest.raises(BlockingIOError):
+            _update(path)
+    assert next(tries) == 4
+    assert json.loads(path.read_text())["access_token"] == ("new-access" if changes == 2 else "file-access-token")
     assert os.listdir(tmp_path) == ["c.json"]
 
 

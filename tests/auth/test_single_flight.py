@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -18,6 +20,7 @@ from gemini_sync.errors import DeadlineExceeded, RefreshError, StreamInterrupted
 from gemini_sync.network.deadlines import Call
 from tests.adapter_kit import in_thread
 from tests.auth.credentials_kit import Watched, await_all, together
+from tests.lock_kit import OneAtATime
 
 _THREADS = 8
 
@@ -172,6 +175,28 @@ def test_run__inside_its_own_flight() -> None:
     assert flight.run(Call(), lambda: "again") == "again"
 
 
+class _Key(str):
+    """A key that can be referred to weakly."""
+
+
+@pytest.mark.parametrize("failure", [None, RefreshError, KeyboardInterrupt])
+def test_run__nothing_of_it_stays(failure: Any) -> None:
+    """Not even its key, and with that no outcome."""
+
+    def work() -> str:
+        if failure is not None:
+            raise failure
+        return "done"
+
+    flight, key = SingleFlight[str](), _Key("of one login")
+    with contextlib.suppress(RefreshError, KeyboardInterrupt):
+        flight.run(Call(), work, key)
+    gone = weakref.ref(key)
+    del key
+    gc.collect()
+    assert gone() is None
+
+
 # -- interruptions, which come anywhere
 
 
@@ -247,3 +272,23 @@ def _interrupt_everywhere(outcome: Any, in_which: Any) -> None:
         if not case.came_to_pass:
             break
     assert 20 < number < 99
+
+
+# -- two threads at the same point
+
+
+@pytest.mark.parametrize("name", ["get", "pop"])
+def test_run__no_thread_gets_in_between(name: str) -> None:
+    """Neither between the look and the lead, which would be two leaders, nor between the last look and the landing."""
+
+    def stop(flights: Any, *arguments: Any) -> Any:
+        found = getattr(dict, name)(flights, *arguments)
+        point.stop()
+        return found
+
+    flight: SingleFlight[str] = SingleFlight()
+    point = OneAtATime(lambda: flight.run(Call(), lambda: "second"))
+    flight._lock, flight._flights = point.lock, type("Flights", (dict,), {name: stop})()
+    assert flight.run(Call(), lambda: "first") == "first"
+    assert point.second() in ("first", "second")
+    assert not point.shared

@@ -111,6 +111,7 @@ def test_delay_hints__metadata_of_another_shape(metadata: Any) -> None:
         ("Please retry in 34.074824224s", 34.074824224),
         ("Your quota will reset after 1h2m3s.", 3723),
         ("please RETRY IN 900ms, thanks", 0.9),
+        ("Retry after (a pause), or retry in 5s", 5),
         ("Retry in a minute", None),
         ("Please retry in 5seconds", None),
         ("the 5s after", None),
@@ -128,6 +129,7 @@ def test_delay_hints__in_the_text(message: str, seconds: Optional[float]) -> Non
     ("value", "seconds"),
     [
         ("120", 120), (" 7 ", 7), ("1.5", 1.5), ("0", 0), ("-1", None), ("", None), (None, None), ("soon", None),
+        ("123456789", 123456789), ("1234567890", None),
         ("9" * 40, None), ("1e3", None), ("Tue, 14 Nov 2023 22:13:50 GMT", 30), ("Tue, 14 Nov 2023 22:13:50 -0000", 30),
         ("Tue Nov 14 22:13:50 2023", 30), ("Tuesday, 14-Nov-23 22:13:50 GMT", 30),
         ("Tue, 14 Nov 2023 23:13:50 +0100", 30), ("Tue, 14 Nov 2023 22:13:00 GMT", 0), ("Tue, 40 Nov 2023", None),
@@ -183,6 +185,7 @@ def test_scrub__shapes(secret: str, around: str) -> None:
         ("https://x.example:443/a@b", "https://x.example:443/a@b"),
         ("the AIza prefix and ya29 alone", "the AIza prefix and ya29 alone"),
         ("FAQ.Questions-and-answers", "FAQ.Questions-and-answers"),
+        ("https://x.example/v1//path-of-a-model", "https://x.example/v1//path-of-a-model"),
         ("", ""),
     ],
 )  # fmt: skip

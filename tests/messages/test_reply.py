@@ -240,6 +240,9 @@ def test_close__of_an_iterator_without_close() -> None:
     reply.close()
     reply.cancel()  # nobody to tell
     assert "state='closed'" in repr(reply)
+    for way in (iter, Reply.chunks):
+        with pytest.raises(StreamInterrupted, match="the reply was closed"):
+            next(way(reply))
 
 
 @pytest.mark.parametrize("way", [iter, Reply.chunks])

@@ -132,6 +132,10 @@ def test_blob__shows_its_type_not_its_data() -> None:
     assert repr(Blob("image/png", b"canary")) == "Blob(mime_type='image/png')"
 
 
+def test_usage__shows_its_counts_not_what_they_came_from() -> None:
+    assert "canary" not in repr(Usage(1, raw={"canary": 1}))
+
+
 def test_candidates__only_the_one_with_index_0() -> None:
     both = [{"index": 1, "content": {"parts": [{"text": "second"}]}}, {"content": {"parts": [{"text": "first"}]}}]
     assert Chunk({"candidates": both}).text == "first"
@@ -182,6 +186,18 @@ def test_inline_data__no_base64(data: str) -> None:
 @pytest.mark.parametrize(("given_blob", "blob"), [({}, Blob("", b"")), ({"data": 5, "mimeType": 5}, Blob("", b""))])
 def test_inline_data__wrong_types(given_blob: Any, blob: Blob) -> None:
     assert chunk({"inlineData": given_blob}, {"inlineData": "x"}).inline_data == (blob,)
+
+
+# -- names
+
+
+@pytest.mark.parametrize("odd", ["", 0, 5, True, ["x"], {"x": "x"}], ids=repr)
+def test_names__that_are_no_text_are_none(odd: Any) -> None:
+    names = {"modelVersion": odd, "responseId": odd, "traceId": odd}
+    one = Chunk({"candidates": [{"finishReason": odd, "finishMessage": odd}], **names})
+    assert (one.model_version, one.response_id, one.trace_id) == (None, None, None)
+    assert (one.finish_reason, one.finish_message) == (None, None)
+    assert chunk({"functionCall": {"name": odd, "id": odd}}).function_calls == (FunctionCall("", {}, None),)
 
 
 # -- wrong shapes

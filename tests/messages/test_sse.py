@@ -182,6 +182,14 @@ def test_foreign_json__comes_in_its_place(stream: bytes, expected: list[Seen]) -
         assert [known.seen for known in read(pieces)] == expected
 
 
+@pytest.mark.parametrize("size", [5, 5_000, 500_000])
+def test_foreign_json__that_a_data_line_interrupts_is_none(size: int) -> None:
+    """Whatever the size of that line, and whether it comes in one piece or in several."""
+    start, line, end = b'{"a":1\n', b"data: " + b"x" * size, b"\n}\n\n"
+    for pieces in ([start + line + end], [start + line, end], [start, line + end], [start, line, end]):
+        assert [known.seen for known in read(pieces)] == [Seen("message", "x" * size)]
+
+
 def test_foreign_event__is_an_event_of_its_own_type() -> None:
     (event,) = events([b"[]\n"], 100)
     assert (type(event), isinstance(event, Event), event.data) == (ForeignEvent, True, "[]")

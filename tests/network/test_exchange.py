@@ -123,6 +123,13 @@ def test_compressed__is_whole(emulator, kind, pieces):
     assert "".join(ask(emulator)) == "one two"
 
 
+@pytest.mark.parametrize("encoding", ["Identity", " IDENTITY ", "", "GZip", " X-GZIP "])
+def test_encoding__in_any_spelling(emulator, encoding):
+    body = gzip.compress(ANSWER) if "gzip" in encoding.lower() else ANSWER
+    emulator.api_key.answer(body=body, headers={"Content-Encoding": encoding})
+    assert "".join(ask(emulator, retry=ONCE)) == "one two"
+
+
 @pytest.mark.parametrize("kind", ["one member", "two members", "zlib"])
 def test_compressed__cut_off_or_damaged(emulator, kind):
     """Wherever that is: what came before it is kept, and never does it look like a whole answer."""

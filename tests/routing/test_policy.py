@@ -116,6 +116,7 @@ TABLE: list[tuple[str, BaseException, Decision, str]] = [
     ("429 limit: 0.5", answered(429, message="Quota exceeded, limit: 0.5"), RETRY, "rate"),
     ("429 limit: 05", answered(429, message="Quota exceeded, limit: 05"), RETRY, "rate"),
     ("429 limit: 10", answered(429, message="Quota exceeded, limit: 10"), RETRY, "rate"),
+    ("429 xlimit: 0", answered(429, message="Quota exceeded, xlimit: 0"), RETRY, "rate"),
     ("429 credits", answered(429, "INSUFFICIENT_G1_CREDITS_BALANCE"), FALL_BACK, "quota-used-up"),
     ("402 credit gone", answered(402, status="RESOURCE_EXHAUSTED"), FALL_BACK, "quota-used-up"),
     ("429 capacity", answered(429, "MODEL_CAPACITY_EXHAUSTED"), RETRY, "rate"),

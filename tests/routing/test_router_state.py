@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import pickle
 from typing import Any
@@ -203,6 +204,13 @@ def test_notify_stderr__needs_a_stderr(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert capsys.readouterr().err == f"{event}\n"
     monkeypatch.setattr("sys.stderr", None)
     notify_stderr(event)  # a program without a console
+
+
+def test_notify_stderr__does_not_wait_for_a_buffer_to_fill(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr("sys.stderr", io.TextIOWrapper(shown))
+    notify_stderr(FallbackEvent("oauth", "api_key", "it failed", forbidden(), 0.0))
+    assert b"it failed" in shown.getvalue()
 
 
 def test_status__tells_the_story() -> None:

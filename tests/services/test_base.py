@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Optional
@@ -24,9 +25,12 @@ from gemini_sync import (
     stream_gemini_api_key,
 )
 from gemini_sync import stream_gemini_oauth as stream_oauth
+from gemini_sync.network.deadlines import Call
+from gemini_sync.network.transport import Transport
+from gemini_sync.services.api_key import ApiKeyService
 from gemini_sync.testing.emulator import Emulator
-from tests.adapter_kit import TIMEOUTS, Rig, chunk
-from tests.network.transport_kit import Canned, Pieces, endless, mocked
+from tests.adapter_kit import TIMEOUTS, Rig, ask, chunk
+from tests.network.transport_kit import HOST, Canned, Pieces, endless, mocked
 
 SSE = "text/event-stream"
 WHOLE = json.dumps(chunk("Hello", finish="STOP").raw).encode()
@@ -80,6 +84,13 @@ def test_event__may_have_white_space_around(emulator: Emulator, data: bytes) -> 
 def test_event__that_is_no_chunk(emulator: Emulator, data: bytes, told: str) -> None:
     with pytest.raises((ProtocolError, ApiError), match=told):
         list(by_key(emulator, event(data)))
+
+
+@pytest.mark.parametrize("data", [b"{bad", b"null"])
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_event__that_is_no_chunk_is_named_by_its_number(emulator: Emulator, data: bytes, before: int) -> None:
+    with pytest.raises((ProtocolError, StreamInterrupted), match=f"Event {before + 1} is "):
+        list(by_key(emulator, event(WHOLE) * before + event(data)))
 
 
 def test_object__outside_the_events(emulator: Emulator) -> None:
@@ -137,6 +148,32 @@ def test_unwrapped_chunk__on_the_oauth_route_is_no_answer(emulator: Emulator) ->
     with pytest.raises(Exception, match="without a finish reason"):
         list(reply)
     assert reply.text == ""
+
+
+# -- memory
+
+
+def test_large_event__is_held_once_while_its_reader_is_at_work() -> None:
+    """As the chunk alone: its text and the event it came from would be twice as much."""
+    size = 4 * 2**20
+
+    def body() -> Iterator[bytes]:
+        yield b'data: {"candidates": [{"content": {"parts": [{"text": "'
+        for _ in range(size // 2**16):
+            yield b"x" * 2**16
+        yield b'"}]}}]}\n\n'
+
+    transport = Transport(Canned(lambda: Pieces(body())).session)
+    backend = ApiKeyService("a-key", transport, Endpoints(gemini=HOST))
+    tracemalloc.start()
+    try:
+        first, rest = backend.open(ask(), Call().start())
+        held = tracemalloc.get_traced_memory()[0]
+        assert len(first.text) == size
+    finally:
+        tracemalloc.stop()
+    assert held < 1.5 * size
+    assert list(rest) == []
 
 
 # -- deadlines

@@ -1,0 +1,110 @@
+"""Tests of a credentials file that two threads use at once."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any, Optional
+
+import pytest
+
+from gemini_sync.auth import credentials_file as token_file
+from gemini_sync.auth.credentials_file import Stored
+from gemini_sync.auth.file_source import FileSource
+from gemini_sync.config import Endpoints
+from gemini_sync.network.deadlines import Call
+from tests.adapter_kit import in_thread
+from tests.auth.credentials_kit import CLIENT, Clock, Counter, ScriptedTransport, warnings_in, write_file
+from tests.lock_kit import OneAtATime
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return write_file(tmp_path / "c.json")
+
+
+def _source(path: Path, transport: Any, clock: Clock, persist: bool = False) -> Any:
+    url = Endpoints().token
+    return FileSource(str(path), transport=transport, url=url, client=CLIENT, persist=persist, clock=clock)
+
+
+class _StoppingClock(Clock):
+    """Stops whoever reads it, once it has a point to stop at."""
+
+    point: Optional[OneAtATime] = None
+
+    def __call__(self) -> float:
+        if self.point is not None:
+            self.point.stop()
+        return super().__call__()
+
+
+def test_take_in__no_other_reading_gets_in_between(path: Path) -> None:
+    clock = _StoppingClock()
+    source = _source(path, ScriptedTransport(), clock)
+    source.look(Call())
+    write_file(path, access_token="newer")
+    clock.point = point = OneAtATime(lambda: source.look(Call()))
+    source._lock = point.lock
+    taken = source.look(Call())
+    assert taken.held.token.access_token == "newer"
+    assert (point.second(), point.shared) == (taken, False)
+
+
+def test_take_in__no_refreshed_token_gets_in_between(path: Path) -> None:
+    """It would be lost, for the reading compares with what was there before it."""
+    clock, asked, answered = _StoppingClock(), threading.Event(), threading.Event()
+
+    def answer() -> dict[str, Any]:
+        asked.set()
+        assert answered.wait(20)
+        return {"access_token": "refreshed", "expires_in": 3600}
+
+    write_file(path, left=-5)
+    source = _source(path, ScriptedTransport(answer), clock)
+    refreshed = in_thread(lambda: source.renew(Call(), None))
+    assert asked.wait(20)
+    write_file(path, left=60, access_token="of-a-sibling")
+    clock.point = point = OneAtATime(lambda: (answered.set(), refreshed())[1])
+    source._lock = point.lock
+    source.look(Call())
+    assert (point.second().access_token, point.shared) == ("refreshed", False)
+    assert source.look(Call()).held.token.access_token == "refreshed"
+
+
+def test_warning__of_two_threads_at_once_is_one(path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    class Warned(set):  # type: ignore[type-arg]
+        def __contains__(self, message: object) -> bool:
+            found = super().__contains__(message)
+            point.stop()
+            return found
+
+    path.chmod(0o644)
+    source = _source(path, ScriptedTransport(), clock)
+    point = OneAtATime(lambda: source.look(Call()))
+    source._lock, source._warned = point.lock, Warned()
+    source.look(Call())
+    point.second()
+    assert (len(warnings_in(caplog)), point.shared) == (1, False)
+
+
+def test_save__overtaken_by_a_reading_of_the_file(path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was refreshed serves this call, and what the file says by now the next one."""
+
+    class Overtaken(Stored):
+        @property
+        def exposed(self) -> bool:  # it is asked for before the file is taken in
+            write_file(path, left=7200, access_token="of-a-sibling")
+            source.look(Call())
+            return False
+
+    write_file(path, left=-5)
+    source, update = _source(path, ScriptedTransport(Counter()), clock, persist=True), token_file.update
+    monkeypatch.setattr(token_file, "update", lambda *arguments: Overtaken(*update(*arguments)))
+    assert source.renew(Call(), None).access_token == "kit-access-1"
+    assert source.look(Call()).held.token.access_token == "of-a-sibling"

@@ -1,0 +1,61 @@
+"""Tests of a call that two threads use at once."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from gemini_sync.network import deadlines as call_module
+from gemini_sync.network.deadlines import Call
+from tests.adapter_kit import in_thread
+from tests.lock_kit import OneAtATime
+
+
+def test_detach__waits_while_cancel_shuts_the_socket_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the descriptor could be closed, and be another socket's by the time it is shut down."""
+    shutdown = socket.socket.shutdown
+
+    def stop(sock: socket.socket, how: int) -> None:
+        point.stop()
+        shutdown(sock, how)
+
+    call = Call().start()
+    point = OneAtATime(call.detach)
+    call._changed = threading.Condition(point.lock)  # type: ignore[arg-type]
+    monkeypatch.setattr(socket.socket, "shutdown", stop)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        call.attach(ours)
+        call.cancel()
+        point.second()
+    assert (point.shared, call.attached) == (False, False)
+
+
+class _Asked(Future[Any]):
+    """Tells when it was asked a second time if it is done, which a waiter does with its lock held."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited_for, self._asked = threading.Event(), 0
+
+    def done(self) -> bool:
+        done = super().done()
+        self._asked += 1
+        if self._asked == 2:
+            self.waited_for.set()
+        return done
+
+
+@pytest.mark.parametrize("end", [lambda future: future.set_result(1), lambda future: future.cancel()])
+def test_wait_for__is_told_of_the_end_at_once(end: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only when it next looks."""
+    monkeypatch.setattr(call_module, "_SLICE_SECONDS", 3600.0)
+    call, future = Call().start(), _Asked()
+    waiter = in_thread(lambda: call.wait_for(future))
+    assert future.waited_for.wait(20)
+    end(future)
+    waiter()
