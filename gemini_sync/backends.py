@@ -187,7 +187,7 @@ def _chunks(exchange: Exchange, max_event_bytes: int, unwrap: Callable[[dict[str
         bounded = call.timeouts.total is not None
         for event in sse.events(exchange.chunks(), max_event_bytes):
             data = event.data
-            foreign = type(event) is sse.ForeignEvent
+            bare = type(event) is sse.BareJsonEvent
             del event
             position += 1
             try:
@@ -199,7 +199,7 @@ def _chunks(exchange: Exchange, max_event_bytes: int, unwrap: Callable[[dict[str
                     continue  # an event without data is a sign of life, like a comment
                 decoded = _loads(data, position)
             del data
-            if type(decoded) is not dict or foreign or decoded.get("error") is not None:
+            if type(decoded) is not dict or bare or decoded.get("error") is not None:
                 _refuse_event(decoded, position, call.secrets)
             chunk = unwrap(decoded)
             del decoded

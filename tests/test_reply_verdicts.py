@@ -21,7 +21,7 @@ from gemini_sync.errors import (
 )
 from gemini_sync.reply import Attempt, Journey, Reply
 from gemini_sync.response import Chunk
-from gemini_sync.sse import ForeignEvent, events
+from gemini_sync.sse import BareJsonEvent, events
 
 _COMPLETE = "STOP MAX_TOKENS FINISH_REASON_UNSPECIFIED SOMETHING_NEW stop".split()
 _REFUSED = (
@@ -313,7 +313,7 @@ def test_recorded_streams(corpus: Path) -> None:
         body = (corpus / "streams" / expected["file"]).read_bytes()
         if expected["error_body"]:
             continue
-        reply = Reply(Chunk(json.loads(e.data)) for e in events([body], 2**20) if not isinstance(e, ForeignEvent))
+        reply = Reply(Chunk(json.loads(e.data)) for e in events([body], 2**20) if not isinstance(e, BareJsonEvent))
         error: Optional[GeminiSyncError] = None
         try:
             texts = "".join(reply)
