@@ -54,7 +54,7 @@ def events(chunks: Iterable[bytes], max_event_bytes: int) -> Iterator[Event]:
     block: list[bytes] = []  # the fields since the last blank line
     bare: list[bytes] = []  # the lines of a bare JSON value with open brackets
     depth = 0  # how many brackets are open
-    ready: deque[Event] = deque()  # events have no name here, because a suspended generator would keep a large one
+    ready: deque[Event] = deque()  # complete events; they get no names, so that a taken one is freed at once
     size = 0  # the bytes in all of these
     for line in _lines(chunks, max_event_bytes):
         if not line:
@@ -90,7 +90,7 @@ def events(chunks: Iterable[bytes], max_event_bytes: int) -> Iterator[Event]:
     if bare:
         ready.extend(_parse_bare(bare))
     ready.extendleft(event for event in parse(block, size) if _is_json(event.data))
-    block, line = [], b""
+    block, line = [], b""  # a suspended generator would keep them in memory
     while ready:
         yield ready.popleft()
 
@@ -126,7 +126,7 @@ def _lines(chunks: Iterable[bytes], max_event_bytes: int) -> Iterator[bytes]:
 
 def _block_parser() -> Callable[[list[bytes], int], list[Event]]:
     """A function from the fields of one block and their size to its event, or to none if it has no data."""
-    blocks: list[bytes] = []
+    blocks: list[bytes] = []  # sseclient takes its next block from here
     parsed = _Client(iter(blocks.pop, None)).events()
 
     def parse(fields: list[bytes], size: int) -> list[Event]:
@@ -144,7 +144,7 @@ def _block_parser() -> Callable[[list[bytes], int], list[Event]]:
 
 
 def _parse_large(fields: list[bytes]) -> list[Event]:
-    """What sseclient makes of a block but without copies of large values."""
+    """What sseclient makes of a block, but without copies of large values."""
     kind, data = "", []
     for field in fields:
         if field.startswith(b"data"):
