@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Optional, TypedDict
+from typing import TYPE_CHECKING, Any, Optional
 
 from gemini_sync.auth.credentials import Credentials, CredentialsLike, credentials_for
 from gemini_sync.config import (
@@ -36,34 +36,13 @@ from gemini_sync.services.project import Projects
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from gemini_sync.environment import AdapterSettings
+
 _NO_CREDENTIALS = (
     "No credentials: give api_key, or oauth_creds_path, or both. In the environment: set GEMINI_API_KEY, or have a "
     "credentials file at ~/.gemini/oauth_creds.json (or name one in GOOGLE_APPLICATION_CREDENTIALS) and set "
     "GEMINI_OAUTH_CLIENT_ID and GEMINI_OAUTH_CLIENT_SECRET. `gemini-sync demo` needs none of it."
 )
-
-
-class AdapterSettings(TypedDict, total=False):
-    """The arguments of ``GeminiDualAdapter``, for ``from_env``."""
-
-    api_key: Optional[str]
-    oauth_creds_path: Optional[CredentialsLike]
-    model: str
-    project: Optional[str]
-    oauth_client: Optional[OAuthClient]
-    endpoints: Endpoints
-    timeouts: Timeouts
-    retry: Retry
-    fallback: bool
-    sticky_for: Optional[float]
-    on_fallback: Callable[[FallbackEvent], Any]
-    policy: Policy
-    require_finish: bool
-    max_event_bytes: int
-    persist_credentials: bool
-    session_factory: Optional[SessionFactory]
-    clock: Optional[Callable[[], float]]
-    sleep: Optional[Callable[[float], Any]]
 
 
 class GeminiDualAdapter:

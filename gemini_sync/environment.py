@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any, Optional
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Optional, TypedDict, cast
 
-from gemini_sync.config import Endpoints, OAuthClient
+from gemini_sync.config import Endpoints, OAuthClient, Retry, Timeouts
 from gemini_sync.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gemini_sync.auth.credentials import CredentialsLike
+    from gemini_sync.network.sessions import SessionFactory
+    from gemini_sync.routing.events import FallbackEvent
+    from gemini_sync.routing.router import Policy
 
 DEFAULT_CREDENTIALS_PATH = "~/.gemini/oauth_creds.json"
 _CLIENT_VARIABLES = ("GEMINI_OAUTH_CLIENT_ID", "GEMINI_OAUTH_CLIENT_SECRET")
 
 
-def settings_from(environ: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
+class AdapterSettings(TypedDict, total=False):
+    """The arguments of ``GeminiDualAdapter``, for ``from_env``."""
+
+    api_key: Optional[str]
+    oauth_creds_path: Optional[CredentialsLike]
+    model: str
+    project: Optional[str]
+    oauth_client: Optional[OAuthClient]
+    endpoints: Endpoints
+    timeouts: Timeouts
+    retry: Retry
+    fallback: bool
+    sticky_for: Optional[float]
+    on_fallback: Callable[[FallbackEvent], Any]
+    policy: Policy
+    require_finish: bool
+    max_event_bytes: int
+    persist_credentials: bool
+    session_factory: Optional[SessionFactory]
+    clock: Optional[Callable[[], float]]
+    sleep: Optional[Callable[[float], Any]]
+
+
+def settings_from(environ: Mapping[str, str], given: AdapterSettings) -> AdapterSettings:
     """The arguments of ``GeminiDualAdapter`` that ``environ`` sets, and those ``given``, which win.
 
     A blank variable counts as not set.
@@ -34,7 +63,7 @@ def settings_from(environ: Mapping[str, str], given: Mapping[str, Any]) -> dict[
     # Without an OAuth route the client variables are not read, so a half-set pair is no error.
     if "oauth_client" not in given and {**found, **given}["oauth_creds_path"] is not None:
         found["oauth_client"] = oauth_client_from(environ)
-    return {**{name: value for name, value in found.items() if value}, **given}
+    return cast("AdapterSettings", {**{name: value for name, value in found.items() if value}, **given})
 
 
 def without_blanks(environ: Mapping[str, str]) -> dict[str, str]:

@@ -79,9 +79,11 @@ def stream_gemini_api_key(
     Raises:
         ConfigError: at once, for arguments that cannot be used. For what iterating can raise, see ``Reply``.
     """
-    return _stream(
-        lambda max_event_bytes: ApiKeyService(api_key, _transport, endpoints, max_event_bytes), prompt, model, options
-    )
+
+    def service(max_event_bytes: int) -> Service:
+        return ApiKeyService(api_key, _transport, endpoints, max_event_bytes)
+
+    return _stream(service, prompt, model, endpoints, options)
 
 
 def stream_gemini_oauth(
@@ -111,12 +113,18 @@ def stream_gemini_oauth(
     def service(max_event_bytes: int) -> Service:
         return CodeAssistService(token, lambda call, token: project.strip(), _transport, endpoints, max_event_bytes)
 
-    return _stream(service, prompt, model, options)
+    return _stream(service, prompt, model, endpoints, options)
 
 
-def _stream(make_service: Callable[[int], Service], prompt: Contents, model: str, options: Mapping[str, Any]) -> Reply:
+def _stream(
+    make_service: Callable[[int], Service],
+    prompt: Contents,
+    model: str,
+    endpoints: Endpoints,
+    options: Mapping[str, Any],
+) -> Reply:
     settings = {name: options.get(name, default) for name, default in _DEFAULTS.items()}
-    check_settings(settings)
+    check_settings({**settings, "endpoints": endpoints})
     request = build(prompt, model=model, **{name: options[name] for name in options.keys() - settings.keys()})
     service = make_service(settings["max_event_bytes"])
     router = Router({service.route: service}, retry=settings["retry"], require_finish=settings["require_finish"])

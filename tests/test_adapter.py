@@ -135,7 +135,7 @@ def test_count_tokens__falls_back_and_stays(rig: Rig, fault: Any) -> None:
 @pytest.mark.parametrize("answer", [{}, {"totalTokens": "many"}, [], 5, None])
 def test_count_tokens__of_an_answer_without_a_number(rig: Rig, answer: Any) -> None:
     rig.emulator.oauth.answer(body=b"null") if answer is None else rig.emulator.oauth.answer(json=answer)
-    with pytest.raises(ProtocolError, match="totalTokens"):
+    with pytest.raises(ProtocolError, match="countTokens"):
         rig.adapter(api_key=None).count_tokens("Hi")
     assert rig.counts == (3, 0)
 

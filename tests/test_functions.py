@@ -153,6 +153,11 @@ def test_plain__has_deadlines(way: Way) -> None:
     assert [attempt.route for attempt in caught.value.attempts] == [way.route.name]  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("function", [GeminiDualAdapter, stream_gemini_api_key, stream_gemini_oauth])
-def test_max_event_bytes__is_64_mebibytes_by_default(function: Callable[..., Any]) -> None:
-    assert inspect.signature(function).parameters["max_event_bytes"].default == 64 * 2**20
+def test_max_event_bytes__is_64_mebibytes_by_default() -> None:
+    of_the_adapter = inspect.signature(GeminiDualAdapter).parameters["max_event_bytes"].default
+    assert of_the_adapter == functions._DEFAULTS["max_event_bytes"] == 64 * 2**20
+
+
+def test_plain__unknown_option(way: Way) -> None:
+    with pytest.raises(TypeError, match=r"no option 'systemInstruction'.*system_instruction"):
+        way(systemInstruction="Be brief.")

@@ -97,7 +97,7 @@ def _chunks(exchange: Exchange, max_event_bytes: int, unwrap: Callable[[dict[str
         has_total = call.timeouts.total is not None
         for event in sse.events(exchange.chunks(), max_event_bytes):
             data = event.data
-            is_bare = type(event) is sse.ForeignEvent
+            is_bare = type(event) is sse.BareJsonEvent
             del event
             position += 1
             try:

@@ -1,4 +1,4 @@
-"""Knows how an event stream reads by the HTML standard, line after line; shares no code with what it is compared to."""
+"""How an event stream reads by the HTML standard, line after line. It shares no code with what it is compared to."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from gemini_sync.messages import sse
-from gemini_sync.messages.sse import ForeignEvent, events
+from gemini_sync.messages.sse import BareJsonEvent, events
 
 MAX_EVENT_BYTES = 2**20
-# The two ways through the module, by what to set its limit of small blocks to: usual, and large blocks of any size.
-LANES = {"small": sse._LARGE_BLOCK_BYTES, "large": 0}
+# The two parsers of a block, and the limit of the module that selects each: sseclient, and its own for large blocks.
+PARSERS = {"sseclient": sse._LARGE_BLOCK_BYTES, "large": 0}
 
 
 class Seen(NamedTuple):
@@ -21,7 +21,7 @@ class Seen(NamedTuple):
 
     event: str
     data: str
-    foreign: bool = False
+    bare: bool = False
 
 
 class Known(NamedTuple):
@@ -71,7 +71,7 @@ def read_by_the_standard(stream: bytes) -> list[Known]:
     bom = 3 if stream.startswith(b"\xef\xbb\xbf") else 0
     found: list[Known] = []
     data: list[str] = []
-    foreign: list[str] = []  # lines of a JSON value that is not complete
+    bare: list[str] = []  # lines of a JSON value that is not complete
     waiting: list[str] = []  # complete values in a block that is not
     kind, in_block = "", False
 
@@ -79,7 +79,7 @@ def read_by_the_standard(stream: bytes) -> list[Known]:
         nonlocal kind, in_block
         if data:
             found.append(Known(Seen(kind or "message", "\n".join(data)), after + bom))
-        found.extend(Known(Seen("message", text, foreign=True), after + bom) for text in waiting if _is_json(text))
+        found.extend(Known(Seen("message", text, bare=True), after + bom) for text in waiting if _is_json(text))
         kind, in_block = "", False
         data.clear()
         waiting.clear()
@@ -89,19 +89,19 @@ def read_by_the_standard(stream: bytes) -> list[Known]:
         name, _, value = line.partition(":")
         value = value[1:] if value.startswith(" ") else value
         if line.startswith(":"):
-            foreign.clear()
+            bare.clear()
         elif name in ("data", "event", "id", "retry"):
-            foreign.clear()
+            bare.clear()
             in_block = True
             if name == "data":
                 data.append(value)
             elif name == "event":
                 kind = value
-        elif foreign or line.lstrip(" \t\x0b\x0c").startswith(("{", "[")):
-            foreign.extend([line] if line else [])
-            if sum(map(_open_brackets, foreign)) <= 0:
-                waiting.append("\n".join(foreign))
-                foreign.clear()
+        elif bare or line.lstrip(" \t\x0b\x0c").startswith(("{", "[")):
+            bare.extend([line] if line else [])
+            if sum(map(_open_brackets, bare)) <= 0:
+                waiting.append("\n".join(bare))
+                bare.clear()
         if complete and (not line or not in_block):
             dispatch(after)
     if not _is_json("\n".join(data)):
@@ -142,7 +142,7 @@ def read(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTES) -> lis
         taken += 1
 
     return [
-        Known(Seen(event.event, event.data, isinstance(event, ForeignEvent)), taken)
+        Known(Seen(event.event, event.data, isinstance(event, BareJsonEvent)), taken)
         for event in events(feed(), max_event_bytes)
     ]
 

@@ -23,7 +23,7 @@ from gemini_sync.errors import (
 from gemini_sync.messages.call_record import CallRecord
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.response import Chunk
-from gemini_sync.messages.sse import ForeignEvent, events
+from gemini_sync.messages.sse import BareJsonEvent, events
 
 _COMPLETE = "STOP MAX_TOKENS FINISH_REASON_UNSPECIFIED SOMETHING_NEW stop".split()
 _REFUSED = (
@@ -315,7 +315,7 @@ def test_recorded_streams(corpus: Path) -> None:
         body = (corpus / "streams" / expected["file"]).read_bytes()
         if expected["error_body"]:
             continue
-        reply = Reply(Chunk(json.loads(e.data)) for e in events([body], 2**20) if not isinstance(e, ForeignEvent))
+        reply = Reply(Chunk(json.loads(e.data)) for e in events([body], 2**20) if not isinstance(e, BareJsonEvent))
         error: Optional[GeminiSyncError] = None
         try:
             texts = "".join(reply)

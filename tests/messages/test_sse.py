@@ -16,14 +16,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gemini_sync.messages import sse
-from gemini_sync.messages.sse import Event, ForeignEvent, events
-from tests.messages.sse_kit import LANES, Seen, cut, expected_from, read, read_by_the_standard, segmentations
+from gemini_sync.messages.sse import BareJsonEvent, Event, events
+from tests.messages.sse_kit import PARSERS, Seen, cut, expected_from, read, read_by_the_standard, segmentations
 
 
-@pytest.fixture(params=LANES)
-def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways through the module: the usual one, and the one of large blocks for blocks of any size."""
-    monkeypatch.setattr(sse, "_LARGE_BLOCK_BYTES", LANES[request.param])
+@pytest.fixture(params=PARSERS)
+def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both parsers of a block, each for blocks of any small size."""
+    monkeypatch.setattr(sse, "_LARGE_BLOCK_BYTES", PARSERS[request.param])
     return str(request.param)
 
 
@@ -34,7 +34,7 @@ def seen(stream: bytes) -> list[Seen]:
 # -- the standard
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("parser")
 def test_cases_of_other_projects__in_any_segmentation(corpus: Path) -> None:
     cases = json.loads((corpus / "sse_cases.json").read_text("utf-8"))
     assert len(cases) >= 99
@@ -49,7 +49,7 @@ def test_cases_of_other_projects__in_any_segmentation(corpus: Path) -> None:
     assert wrong == set()
 
 
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("parser")
 def test_recorded_streams__in_any_segmentation(corpus: Path) -> None:
     for path in sorted((corpus / "streams").glob("*/*.txt")):
         stream = path.read_bytes()
@@ -80,7 +80,7 @@ _OTHER_LINE = st.sampled_from(
         b"\xef\xbb\xbfdata: x", b"\xef\xbb\xbf", b"\xff\xfe", b" ", b"\t", b"\x00", b"null", b"5", b'"x"',
     ]
 )  # fmt: skip
-_FOREIGN_LINE = st.sampled_from(
+_BARE_LINE = st.sampled_from(
     [
         b'{"error": {"code": 503}}', b'[{"error": 1}]', b"{", b"}", b"[", b"]", b'"a": "}{",', b'"a": "\\"{"',
         b'"b": 1', b",", b"  [1,", b"{}", b"{}{}", b"[1]]", b'{"a": "\xff"}', b'{"a": "b', b"{bad}", b'\t{"t": 1}',
@@ -96,7 +96,7 @@ _SPAN = st.one_of(
     st.builds(bytes.__add__, _FIELD_LINE, _BLANKS),
     st.builds(bytes.__add__, _FIELD_LINE, _BLANKS),
     st.builds(bytes.__add__, _OTHER_LINE, _LINE_END),
-    st.builds(bytes.__add__, _FOREIGN_LINE, _LINE_END | _BLANKS),
+    st.builds(bytes.__add__, _BARE_LINE, _LINE_END | _BLANKS),
     _PRETTY,
     _BLANKS,
 )
@@ -104,24 +104,24 @@ _SPAN = st.one_of(
 _SPANS = st.tuples(
     st.sampled_from([b"", b"", b"\xef\xbb\xbf", b"\xef\xbb", b"\xef\xbb\xbf\xef\xbb\xbf"]),
     st.lists(_SPAN, max_size=10).map(tuple),
-    st.one_of(st.just(b""), _FIELD_LINE, _FOREIGN_LINE, _OTHER_LINE, st.just(b'data: {"last": true}')),
+    st.one_of(st.just(b""), _FIELD_LINE, _BARE_LINE, _OTHER_LINE, st.just(b'data: {"last": true}')),
 ).map(lambda parts: [parts[0], *parts[1], parts[2]])
 
 
-@pytest.mark.parametrize("lane_bytes", LANES.values(), ids=LANES)
+@pytest.mark.parametrize("large_bytes", PARSERS.values(), ids=PARSERS)
 @given(_SPANS, st.data())
 @example([b"event: x\n", b"event\n", b"data: y\n\n"], None)
 @example([b"data: x\n", b'{"error": 1}\n', b"data: y\n\n"], None)
 @example([b"data: \xff\xc3\n", b"\n"], None)
 @example([b"", b"data: x\nevent: y\r\n\r\n", b"data: x\r\n\r\n"], None)
 @settings(max_examples=150, deadline=None)
-def test_any_stream__in_any_segmentation(lane_bytes: int, spans: list[bytes], data: Any) -> None:
+def test_any_stream__in_any_segmentation(large_bytes: int, spans: list[bytes], data: Any) -> None:
     stream = b"".join(spans)
     segmentations = [spans, [stream], [stream[i : i + 1] for i in range(len(stream))]]
     if data is not None:
         segmentations.append(cut(stream, data.draw(st.lists(st.integers(0, len(stream)), max_size=6))))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sse, "_LARGE_BLOCK_BYTES", lane_bytes)
+        patch.setattr(sse, "_LARGE_BLOCK_BYTES", large_bytes)
         patch.setattr(sse._log, "disabled", True)
         for pieces in segmentations:
             # Equal also in when each comes: with the very piece that makes it known.
@@ -129,7 +129,7 @@ def test_any_stream__in_any_segmentation(lane_bytes: int, spans: list[bytes], da
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("parser")
 def test_event__comes_with_its_last_byte(end: bytes) -> None:
     stream = (b"data: 1" + end + end) * 3
     size = len(b"data: 1") + len(end) + 1  # an LF after the CR that ends the blank line is not waited for
@@ -173,26 +173,26 @@ def test_event__the_next_piece_is_not_taken_before_it_is_asked_for() -> None:
         (b'5\n"text"\nnull\ntrue\n', []),
         (b'{"a": 1}data: 1\n\n', []),
         (b'[1]]\n{"a": 1}\n', [Seen("message", '{"a": 1}', True)]),
-        (b'{"open": \n: comment\n}\ndata: 1\n\n', [Seen("message", "1")]),
+        (b'[1]]\n[\n{"a": 1}]\n', [Seen("message", '[\n{"a": 1}]', True)]),
+        (b'{"open": 1\n: comment\n}\ndata: 1\n\n', [Seen("message", "1")]),
     ],
 )  # fmt: skip
-@pytest.mark.usefixtures("lane")
-def test_foreign_json__comes_in_its_place(stream: bytes, expected: list[Seen]) -> None:
-    for pieces in segmentations(stream, "foreign"):
+@pytest.mark.usefixtures("parser")
+def test_bare_json__comes_in_its_place(stream: bytes, expected: list[Seen]) -> None:
+    for pieces in segmentations(stream, "bare"):
         assert [known.seen for known in read(pieces)] == expected
 
 
-@pytest.mark.parametrize("size", [5, 5_000, 500_000])
-def test_foreign_json__that_a_data_line_interrupts_is_none(size: int) -> None:
-    """Whatever the size of that line, and whether it comes in one piece or in several."""
-    start, line, end = b'{"a":1\n', b"data: " + b"x" * size, b"\n}\n\n"
-    for pieces in ([start + line + end], [start + line, end], [start, line + end], [start, line, end]):
-        assert [known.seen for known in read(pieces)] == [Seen("message", "x" * size)]
+@pytest.mark.parametrize("size", [1, 2 * sse._LARGE_BLOCK_BYTES, 2**17])
+def test_bare_json__cut_in_two_by_an_event_is_not_joined(size: int) -> None:
+    stream = b'{"a":1\ndata: ' + b"x" * size + b"\n}\n\ndata: 2\n\n"
+    for pieces in ([stream], cut(stream, range(0, len(stream), 1000)), cut(stream, [7, 13, 20])):
+        assert [known.seen for known in read(pieces)] == [Seen("message", "x" * size), Seen("message", "2")]
 
 
-def test_foreign_event__is_an_event_of_its_own_type() -> None:
+def test_bare_json_event__is_an_event_of_its_own_type() -> None:
     (event,) = events([b"[]\n"], 100)
-    assert (type(event), isinstance(event, Event), event.data) == (ForeignEvent, True, "[]")
+    assert (type(event), isinstance(event, Event), event.data) == (BareJsonEvent, True, "[]")
 
 
 @pytest.mark.parametrize(
@@ -206,8 +206,8 @@ def test_foreign_event__is_an_event_of_its_own_type() -> None:
         b'{"a": 1} 2',
     ],
 )
-@pytest.mark.usefixtures("lane")
-def test_foreign_text__no_json__is_logged_by_its_length_only(text: bytes, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.usefixtures("parser")
+def test_bare_text__no_json__is_logged_by_its_length_only(text: bytes, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, sse.__name__)
     for end in (b"", b"\n", b"\ndata: 1\n\n", b"\n\n"):
         caplog.clear()
@@ -216,7 +216,7 @@ def test_foreign_text__no_json__is_logged_by_its_length_only(text: bytes, caplog
         assert re.fullmatch(r"ignored (a line of )?\d+ (bytes|characters) [a-zA-Z ]*", caplog.records[0].getMessage())
 
 
-def test_foreign_text__credentials_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_bare_text__credentials_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     assert (
         seen(b"{AIzaEXAMPLEcanary0000}\nAIzaEXAMPLEcanary0000\n: AIzaEXAMPLEcanary0000\ndata: AIzaEXAMPLEcanary0000")
@@ -224,6 +224,14 @@ def test_foreign_text__credentials_are_not_logged(caplog: pytest.LogCaptureFixtu
     )
     assert caplog.text
     assert "canary" not in caplog.text
+
+
+def test_log__holds_nothing_of_the_parser(caplog: pytest.LogCaptureFixture) -> None:
+    """Its messages at DEBUG take longer than the parsing. The level of sseclient's own logger belongs to the user."""
+    caplog.set_level(logging.DEBUG)
+    assert len(seen(b"data: 1\n\nevent: e\ndata: 2\n\n")) == 2
+    assert caplog.records == []
+    assert logging.getLogger("sseclient").level == logging.NOTSET
 
 
 # -- the end of the stream
@@ -239,7 +247,7 @@ def test_foreign_text__credentials_are_not_logged(caplog: pytest.LogCaptureFixtu
         (b"data: " + b"[" * 5000, False), (b'data: {"a": 1}\nda', True), (b": comment", False),
     ],
 )  # fmt: skip
-@pytest.mark.usefixtures("lane")
+@pytest.mark.usefixtures("parser")
 def test_last_block__without_its_blank_line__counts_when_it_is_json(block: bytes, comes: bool, end: bytes) -> None:
     for pieces in ([b"data: first\n\n" + block + end], cut(b"data: first\n\n" + block + end, range(40))):
         assert len(read(pieces)) == 1 + comes
@@ -260,3 +268,11 @@ def test_feed_fails__passes_through_and_drops_the_unfinished() -> None:
 def test_empty_streams() -> None:
     for pieces in ([], [b""], [b"", b""], [b"\xef\xbb\xbf"], [b"\xef", b"\xbb"], [b"\n"], [b"\r", b"\n", b"\r"]):
         assert read(pieces) == []
+
+
+def test_empty_pieces__are_passed_over() -> None:
+    for pieces in (
+        [b"data: 1\r", b"", b"\ndata: 2\n\n"],
+        [b"", b"\xef", b"", b"\xbb\xbfda", b"", b"ta: 1\ndata: 2\n", b"\n"],
+    ):
+        assert [known.seen for known in read(pieces)] == [Seen("message", "1\n2")]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gemini_sync.messages import response
 from gemini_sync.messages.request import build
 from gemini_sync.messages.response import Chunk
-from gemini_sync.messages.sse import ForeignEvent, events
+from gemini_sync.messages.sse import BareJsonEvent, events
 from gemini_sync.messages.turn import _PIECES_PER_BLOCK, Turn
 
 
@@ -226,10 +226,10 @@ def test_recorded_streams(corpus: Path) -> None:
     recorded = json.loads((corpus / "streams" / "expected.json").read_text("utf-8"))
     assert len(recorded) >= 20
     for expected in recorded:
-        body, turn, foreign = (corpus / "streams" / expected["file"]).read_bytes(), Turn(), 0
+        body, turn, bare = (corpus / "streams" / expected["file"]).read_bytes(), Turn(), 0
         for event in events([body], 2**20):
-            if isinstance(event, ForeignEvent):
-                foreign += 1
+            if isinstance(event, BareJsonEvent):
+                bare += 1
             else:
                 turn.add(Chunk(json.loads(event.data)))
         calls = [{"name": call.name, "args": call.args} for call in response.function_calls(turn.parts)]
@@ -246,4 +246,4 @@ def test_recorded_streams(corpus: Path) -> None:
             "thought_signatures": sum("thoughtSignature" in part for part in turn.parts),
         }
         assert seen == {name: expected[name] for name in seen}, expected["file"]
-        assert foreign == (expected["error_body"] is not None), expected["file"]
+        assert bare == (expected["error_body"] is not None), expected["file"]

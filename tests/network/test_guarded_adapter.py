@@ -9,7 +9,7 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
-from gemini_sync.network.connection import GuardedAdapter, active, guard
+from gemini_sync.network.connection import GuardedAdapter, current_call, guard
 from gemini_sync.network.sessions import default_session
 from gemini_sync.testing.emulator import Emulator
 
@@ -89,7 +89,7 @@ def test_connection__of_no_call_is_as_requests_made_it(emulator: Emulator) -> No
         connect(connection)
         timeouts.append(connection.sock.gettimeout())
 
-    assert active.call is None
+    assert current_call() is None
     with session, pytest.MonkeyPatch.context() as patch:
         patch.setattr(pool.ConnectionCls, "connect", watched)
         assert session.get(emulator.url, timeout=17.0).status_code == 404

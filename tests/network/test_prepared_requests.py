@@ -11,9 +11,10 @@ from requests.hooks import dispatch_hook
 
 from gemini_sync.config import Timeouts
 from gemini_sync.errors import ConfigError, ProtocolError
-from gemini_sync.network.connection import active
+from gemini_sync.network.connection import current_call
 from gemini_sync.network.deadlines import Call
-from gemini_sync.network.sessions import default_session, foreign_session, guarded, prepared, refuse_redirect
+from gemini_sync.network.redirects import refuse_redirect
+from gemini_sync.network.sessions import borrowed_session, default_session, guarded, prepared
 from gemini_sync.testing.emulator import Emulator
 from tests.wire.raw_server import Peer, RawServer
 
@@ -112,10 +113,10 @@ def test_guarded__takes_no_cookies_and_keeps_its_owners() -> None:
         assert session.cookies.get_dict() == {"own": "1"}
 
 
-def test_foreign_session__keeps_the_calls_deadlines_for_another_library(emulator: Emulator) -> None:
+def test_borrowed_session__keeps_the_calls_deadlines_for_another_library(emulator: Emulator) -> None:
     call: Any = Call(Timeouts(connect=3, first_token=50, idle=60, total=90)).start()
-    with foreign_session(call, 5.0) as session:
-        assert active.call is call
+    with borrowed_session(call, 5.0) as session:
+        assert current_call() is call
         assert call.timeouts == Timeouts(connect=3, first_token=5.0, idle=None)
         assert session.get(emulator.url).status_code == 404
     assert call.timeouts == Timeouts(connect=3, first_token=50, idle=60, total=90)

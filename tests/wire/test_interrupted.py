@@ -74,7 +74,7 @@ def test_fault__after_some_chunks(
     ]
     assert len(rig.flips) == (next_route != "oauth")
     assert adapter.fallback_active == (next_route == "api_key")
-    assert len(rig.emulator.token.requests) == (cause is errors.AuthError)
+    assert rig.emulator.token.requests == []  # a 401 here leaves the token to the next call
 
 
 def test_fault__on_the_api_key_after_some_chunks(rig: Rig) -> None:
