@@ -18,6 +18,7 @@ from gemini_sync import (
     ServerError,
     StreamInterrupted,
     Timeouts,
+    functions,
     stream_gemini_api_key,
     stream_gemini_oauth,
 )
