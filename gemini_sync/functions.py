@@ -5,39 +5,24 @@ from __future__ import annotations
 import atexit
 from typing import Any
 
-from gemini_sync.auth.credentials import Token
+from gemini_sync.auth.sources import GivenToken
 from gemini_sync.config import (
     DEFAULT_MAX_EVENT_BYTES,
     DEFAULT_MODEL,
     Endpoints,
     Retry,
     Timeouts,
-    check_secret,
     check_settings,
 )
 from gemini_sync.errors import ConfigError
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import Contents, build
-from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.routing.router import Router
 from gemini_sync.services.backends import ApiKeyBackend, Backend, CodeAssistBackend
 
 _transport = Transport()
 atexit.register(_transport.close)
-
-
-class _GivenToken:
-    """The access token a caller brings; there is no other to be had."""
-
-    def __init__(self, access_token: str) -> None:
-        self._token = Token(check_secret(access_token, "access_token"), None)
-
-    def fetch(self, call: Call) -> Token:
-        return self._token
-
-    def invalidate(self, access_token: str) -> None:
-        """Nothing can be done: the next ``fetch`` gives the same token, and the 401 surfaces."""
 
 
 def stream_gemini_api_key(
@@ -94,7 +79,7 @@ def stream_gemini_oauth(
     if not isinstance(project, str) or not project.strip():
         raise ConfigError("project must be a project id; load_code_assist(access_token) finds yours.")
     check_settings(locals())
-    token = _GivenToken(access_token)
+    token = GivenToken(access_token)
     backend = CodeAssistBackend(token, lambda call, token: project.strip(), _transport, endpoints, max_event_bytes)
     return _stream(backend, prompt, model, timeouts, retry, require_finish, options)
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NoReturn, Protocol, TypeVar, Union
 
-from gemini_sync.auth.credentials import Token
+from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES, Endpoints, check_secret
 from gemini_sync.errors import ApiError, AuthError, ProtocolError
 from gemini_sync.messages import sse
@@ -46,7 +46,7 @@ class Backend(Protocol):
 class TokenProvider(Protocol):
     """What the OAuth route asks of its credentials."""
 
-    def fetch(self, call: Call) -> Token:
+    def fetch(self, call: Call) -> AccessToken:
         """A usable token."""
 
     def invalidate(self, access_token: str) -> None:
@@ -92,7 +92,7 @@ class CodeAssistBackend:
     def __init__(
         self,
         credentials: TokenProvider,
-        project: Callable[[Call, Token], str],
+        project: Callable[[Call, AccessToken], str],
         transport: Transport,
         endpoints: Endpoints,
         max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
@@ -105,7 +105,7 @@ class CodeAssistBackend:
         self._session_id = os.urandom(16).hex()
 
     def open(self, request: Request, call: Call) -> Opened:
-        def stream(token: Token) -> Opened:
+        def stream(token: AccessToken) -> Opened:
             project = self._project(call, token)
             url = self._base + "streamGenerateContent?alt=sse"
             body = self._wrap(request, project)
@@ -121,7 +121,7 @@ class CodeAssistBackend:
         counted = {"request": {"model": f"models/{request.code_assist_model}", "contents": contents}}
         body = json.dumps(counted, ensure_ascii=False).encode()
 
-        def count(token: Token) -> int:
+        def count(token: AccessToken) -> int:
             url = self._base + "countTokens"
             answer = self._transport.fetch(
                 call, "POST", url, _bearer(token, call), body, seconds=_count_seconds(call), what=_COUNT
@@ -138,7 +138,7 @@ class CodeAssistBackend:
             self._session_id.encode(),
         )
 
-    def _with_token(self, call: Call, use: Callable[[Token], _T]) -> _T:
+    def _with_token(self, call: Call, use: Callable[[AccessToken], _T]) -> _T:
         """``use`` with a token; after a 401 that token is dropped, and it is tried once more with another."""
         token = self._credentials.fetch(call)
         try:
@@ -150,7 +150,7 @@ class CodeAssistBackend:
                 raise
             return use(other)
 
-    def _watched(self, chunks: Iterator[Chunk], token: Token) -> Iterator[Chunk]:
+    def _watched(self, chunks: Iterator[Chunk], token: AccessToken) -> Iterator[Chunk]:
         """``chunks``; a 401 in the middle of them makes the next call ask for another token."""
         try:
             yield from chunks
@@ -159,7 +159,7 @@ class CodeAssistBackend:
             raise
 
 
-def _bearer(token: Token, call: Call) -> dict[str, str]:
+def _bearer(token: AccessToken, call: Call) -> dict[str, str]:
     call.secrets.add(token.access_token)
     return {"Authorization": f"Bearer {token.access_token}", "Content-Type": _JSON}
 

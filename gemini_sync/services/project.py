@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Optional
 from urllib.parse import quote
 
+from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.auth.single_flight import SingleFlight
-from gemini_sync.auth.sources import Token
 from gemini_sync.config import Endpoints, check_secret
 from gemini_sync.errors import (
     ApiError,
@@ -46,7 +46,7 @@ class Projects:
         self._found: dict[str, str] = {}  # the project by the identity of the credentials in use
         self._asked_with: Optional[str] = None  # the token of the last question
 
-    def project(self, call: Call, token: Token) -> str:
+    def project(self, call: Call, token: AccessToken) -> str:
         """The project id for ``token``; one thread asks for all, and a failure is asked again.
 
         Raises:
@@ -67,7 +67,7 @@ class Projects:
         # It was another thread's token that was refused, an older one perhaps.
         return self._flight.run(call, lambda: self._find(call, token), key=token.access_token)
 
-    def _find(self, call: Call, token: Token) -> str:
+    def _find(self, call: Call, token: AccessToken) -> str:
         found = self._found
         if token.identity not in found:
             self._asked_with = token.access_token
@@ -243,7 +243,7 @@ def load_code_assist(access_token: str, project: Optional[str] = None, *, endpoi
     Raises:
         ConfigError: ``access_token`` cannot be one. For the rest see ``Projects.project``.
     """
-    token = Token(check_secret(access_token, "access_token"), None)
+    token = AccessToken(check_secret(access_token, "access_token"), None)
     transport = Transport()
     try:
         return Projects(transport, endpoints, project).project(Call().start(), token)
