@@ -129,7 +129,7 @@ class Credentials:
         usable = self._is_usable(token)
         if usable and not (early and self._is_due(token)):
             return token
-        failure = None if usable else self._failure
+        failure = self._failure
         if failure and failure.token == token and self._is_within(_FAILURE_STANDS_SECONDS, failure.at):
             raise copy.copy(failure.error)
         refused = self._refused.copy()

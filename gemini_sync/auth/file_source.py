@@ -80,7 +80,8 @@ class FileSource:
                 if cached is not None and cached.refresh_token and cached.refresh_token == content.refresh_token:
                     is_over = self._clock() >= token.usable_until
                     is_unsaved = cached.token.access_token != cached.content.access_token
-                    token = _longer_lived(cached.token, token) if is_over or is_unsaved else token
+                    if is_over or is_unsaved:
+                        token = max(cached.token, token, key=lambda each: each.usable_until)
                 adopted = Cached(token, content.refresh_token, content)
             if adopted == cached:
                 return cached  # the same object: reading an unchanged file must not make another thread start over
@@ -163,11 +164,6 @@ class FileSource:
 def _token_in(content: FileContent) -> AccessToken:
     login = content.refresh_token or content.access_token or ""
     return AccessToken(content.access_token or "", content.expires_at, _digest(login))
-
-
-def _longer_lived(in_memory: AccessToken, in_file: AccessToken) -> AccessToken:
-    same = in_memory.access_token == in_file.access_token  # then the one in memory knows its lifetime
-    return in_memory if same or in_memory.usable_until > in_file.usable_until else in_file
 
 
 def _digest(secret: str) -> str:

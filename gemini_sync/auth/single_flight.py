@@ -100,7 +100,7 @@ class SingleFlight(Generic[Result]):
                 mine.set_exception(copy.copy(exc))
             raise
         finally:
-            mine.cancel()  # does nothing if there is an outcome
+            mine.cancel()  # wakes the waiters if there is no outcome
             with self._lock:
                 if self._attempts.get(key) is mine:  # not a later one, which a signal handler may have begun
                     self._attempts.pop(key, None)

@@ -118,6 +118,13 @@ def test_google_auth__refreshed_by_the_application(emulator: Emulator) -> None:
     assert emulator.requests == []
 
 
+def test_google_auth__refreshed_by_the_application_too_long_ago(emulator: Emulator) -> None:
+    given = _google(emulator)
+    credentials = emulated(given, emulator)
+    given.token = stale = "kit-stale"
+    assert fetch(credentials) == given.token != stale
+
+
 def test_google_auth__refresh_token_is_refused(emulator: Emulator) -> None:
     emulator.token.fail(400, error="invalid_grant", description="revoked")
     with pytest.raises(RefreshError, match=r"RefreshError: invalid_grant: revoked\. Log in") as caught:
