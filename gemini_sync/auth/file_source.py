@@ -57,22 +57,18 @@ class FileSource:
         return self._read(call)
 
     def _read(self, call: Call) -> Cached:
-        while True:
-            before = self._cached
-            if cached := self._adopt(credentials_file.read(self._path, call), before):
-                return cached
+        return self._adopt(credentials_file.read(self._path, call))
 
-    def _adopt(self, content: FileContent, before: Optional[Cached]) -> Optional[Cached]:
+    def _adopt(self, content: FileContent) -> Cached:
         """Use the tokens of ``content``, unless the login is the same and the token in memory is better.
 
-        Returns None if another thread has replaced ``before``, because it may have read the file later.
+        Another thread may have read the file later and adopted that. Then the next call sees that the version of
+        ``content`` is not the version of the file, and reads it again.
         """
         if content.exposed:
             self._warn_once("Other users can read %s. Run: chmod 600 %s", self._path, self._path)
         with self._lock:
             cached = self._cached
-            if cached is not before:
-                return None
             if cached is not None and cached.content.login == content.login:
                 adopted = cached._replace(content=content)
             else:
@@ -83,8 +79,6 @@ class FileSource:
                     if is_over or is_unsaved:
                         token = max(cached.token, token, key=lambda each: each.usable_until)
                 adopted = Cached(token, content.refresh_token, content)
-            if adopted == cached:
-                return cached  # the same object: reading an unchanged file must not make another thread start over
             self._cached = adopted
         return adopted
 
@@ -150,7 +144,7 @@ class FileSource:
         except OSError as exc:
             self._warn_once("The refreshed access token stays in memory: %s: %s", self._path, exc.strerror or exc)
             return refreshed.token
-        token = (self._adopt(saved, self._cached) or refreshed).token
+        token = self._adopt(saved).token
         return token if self._clock() < token.usable_until else refreshed.token
 
     def _warn_once(self, message: str, *arguments: object) -> None:

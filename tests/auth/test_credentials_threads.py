@@ -77,7 +77,7 @@ def test_fetch__fifty_threads_and_a_refused_token(emulator: Emulator, tmp_path: 
 def test_fetch__overtaken_by_the_refresh_of_another_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overtaken: str
 ) -> None:
-    """A thread may see the refused token just before another one replaces it: it must not use it or put it back."""
+    """A thread that read the refused token just before its replacement must not use it or put it back."""
     transport = ScriptedTransport(Counter(lifetime=600))
     credentials = scripted(write_file(tmp_path / "c.json", left=7200), transport, Clock())
     credentials.invalidate("file-access-token")

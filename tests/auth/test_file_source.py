@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from gemini_sync.auth import credentials_file
 from gemini_sync.errors import ConfigError, CredentialsError, RefreshError
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.exchange import Answer
@@ -62,17 +61,6 @@ def test_current__change_of_a_file_that_was_old_shows_at_once(path: Path, clock:
     assert fetch(credentials) == "file-access-token"
     write_file(path, access_token="of-a-sibling")
     assert fetch(credentials) == "of-a-sibling"
-
-
-def test_current__second_reading_of_an_unchanged_file_changes_nothing(
-    path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(credentials_file, "_SETTLED_NANOSECONDS", 10**20)
-    source: Any = scripted(path, ScriptedTransport(), clock)._source
-    source.current(Call())
-    cached = source._cached
-    source.current(Call())
-    assert source._cached is cached
 
 
 @pytest.mark.parametrize(

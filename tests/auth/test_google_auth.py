@@ -153,7 +153,7 @@ def test_google_auth__token_that_changes_at_each_reading(emulator: Emulator) -> 
 
 @pytest.mark.parametrize("ending", ["cancel", "total"])
 def test_google_auth__refresh_ends_with_its_call(emulator: Emulator, ending: str) -> None:
-    """Other calls go on: a thread that waits for the refresh then refreshes itself."""
+    """Other calls go on: a thread that waited for this refresh runs one of its own."""
     credentials = emulated(_google(emulator), emulator)
     gate, waiting = Gate(), threading.Semaphore(0)
     emulator.token.fail(503, before=gate)

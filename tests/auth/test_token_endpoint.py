@@ -61,7 +61,7 @@ def test_refresh__transient_failure_is_tried_again(emulator: Emulator, kind: Any
 
 def test_refresh__silent_endpoint_is_tried_again(emulator: Emulator) -> None:
     emulator.token.fail("stall", times=2)
-    # An answer may take 20 s. The total deadline of this call comes first, and it is an error of its caller.
+    # An answer may take 20 s. The total deadline of this call comes first, and its error is not tried again.
     with pytest.raises(DeadlineExceeded) as caught:
         refresh(Transport(), emulator.urls["token"], "any", CLIENT, Call(Timeouts(total=0.1)).start())
     assert (caught.value.deadline, caught.value.seconds) == ("total", 0.1)
