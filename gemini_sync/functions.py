@@ -6,20 +6,11 @@ import atexit
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from gemini_sync.auth.credentials import Token
-from gemini_sync.config import (
-    DEFAULT_MAX_EVENT_BYTES,
-    DEFAULT_MODEL,
-    Endpoints,
-    Retry,
-    Timeouts,
-    check_secret,
-    check_settings,
-)
+from gemini_sync.auth.sources import GivenToken
+from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES, DEFAULT_MODEL, Endpoints, Retry, Timeouts, check_settings
 from gemini_sync.errors import ConfigError
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import Contents, RequestOptions, build
-from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.routing.router import Router
 from gemini_sync.services.api_key import ApiKeyService
@@ -37,19 +28,6 @@ _DEFAULTS: Mapping[str, Any] = {
 }
 _transport = Transport()
 atexit.register(_transport.close)
-
-
-class _GivenToken:
-    """The access token a caller brings; there is no other to be had."""
-
-    def __init__(self, access_token: str) -> None:
-        self._token = Token(check_secret(access_token, "access_token"), None)
-
-    def fetch(self, call: Call) -> Token:
-        return self._token
-
-    def invalidate(self, access_token: str) -> None:
-        """Nothing can be done: the next ``fetch`` gives the same token, and the 401 surfaces."""
 
 
 class PlainOptions(RequestOptions, total=False):
@@ -108,7 +86,7 @@ def stream_gemini_oauth(
     """
     if not isinstance(project, str) or not project.strip():
         raise ConfigError("project must be a project id; load_code_assist(access_token) finds yours.")
-    token = _GivenToken(access_token)
+    token = GivenToken(access_token)
 
     def service(max_event_bytes: int) -> Service:
         return CodeAssistService(token, lambda call, token: project.strip(), _transport, endpoints, max_event_bytes)

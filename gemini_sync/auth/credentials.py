@@ -1,4 +1,4 @@
-"""Knows how all threads share one OAuth token: when it is refreshed, by whom, and who waits; knows no route."""
+"""The credentials of the OAuth route: one token for all threads, refreshed when it has to be."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Optional, Protocol, Union
 
+from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.auth.file_source import FileSource
+from gemini_sync.auth.google_auth import GoogleAuthSource
 from gemini_sync.auth.single_flight import SingleFlight
-from gemini_sync.auth.sources import CallableSource, GoogleAuthSource, Held, Source
-from gemini_sync.auth.sources import Token as Token
+from gemini_sync.auth.sources import CallableSource, Source
 from gemini_sync.config import Endpoints, OAuthClient
 from gemini_sync.environment import credentials_path_from, oauth_client_from
 from gemini_sync.errors import ConfigError, CredentialsError, GeminiSyncError, ends_the_call
@@ -23,8 +24,8 @@ from gemini_sync.redaction import redact_text, redacted_excerpt
 
 _log = logging.getLogger(__name__)
 
-_FAILURE_STANDS_SECONDS = 1.0
-_NEXT_TRY_AHEAD_SECONDS = 30.0
+_FAILURE_STANDS_SECONDS = 1.0  # until then it is raised again without another try
+_EARLY_PAUSE_SECONDS = 30.0  # after an early refresh that failed
 _REMEMBERED_REFUSALS = 64
 
 
@@ -35,7 +36,7 @@ class TokenSource(Protocol):
         """An access token that is valid now; called once per request, by any thread."""
 
     def invalidate(self, token: str) -> None:
-        """The server refused ``token``: give another one from now on; several threads may say so of the same one."""
+        """The server refused ``token``, so give another one from now on. Several threads may report the same token."""
 
 
 #: A credentials file, a callable, a TokenSource, or a google-auth ``Credentials`` object (Any: no type is shared).
@@ -43,35 +44,34 @@ CredentialsLike = Union[str, "os.PathLike[str]", "Callable[[], str]", TokenSourc
 
 
 class _Failure(NamedTuple):
-    at: float
-    version: object
-    error: GeminiSyncError
+    """When the refresh of ``token`` failed, and why."""
 
-    def stands(self, now: float, version: object) -> bool:
-        return self.version == version and 0 <= now - self.at < _FAILURE_STANDS_SECONDS
+    at: float
+    token: AccessToken
+    error: GeminiSyncError
 
 
 class Credentials:
     """The access token of one login, for all threads.
 
-    In the advisory window before its expiry one thread refreshes it while the others go on with it; in the mandatory
-    window all wait for the one refresh in flight and share its outcome.
+    Shortly before the token becomes unusable, one thread refreshes it and the others go on with it. If it is unusable,
+    all threads wait for one refresh and share its outcome.
     """
 
     def __init__(
         self, source: Source, *, clock: Clock = time.time, on_invalidate: Optional[Callable[[str], None]] = None
     ) -> None:
         self._source, self._clock, self._on_invalidate = source, clock, on_invalidate
-        self._flight: SingleFlight[Token] = SingleFlight()
-        # Tokens the server refused; they stay after a renewal, for a thread that looked at the source before it may
-        # hold one still. Each use is atomic, so there is no lock.
+        self._single_flight: SingleFlight[AccessToken] = SingleFlight()
+        # Tokens that the server refused. They stay after a refresh, because a thread that asked the source earlier may
+        # still have one. Each use is atomic, so there is no lock.
         self._refused: set[str] = set()
-        # Both are set by the thread that leads the flight only.
+        # The leader of the single flight sets these two, so there is no lock.
         self._failure: Optional[_Failure] = None
-        self._ahead_failed_at = -math.inf
+        self._early_failure_at = -math.inf
 
-    def fetch(self, call: Call) -> Token:
-        """A token that is usable now, refreshed where need be.
+    def fetch(self, call: Call) -> AccessToken:
+        """A token that is usable now, refreshed if needed.
 
         Raises:
             CredentialsError: the credentials are missing, corrupt, or lack something (``RefreshError``: the token
@@ -80,25 +80,24 @@ class Credentials:
             TransportError: the token endpoint's certificate could not be verified.
             DeadlineExceeded, StreamInterrupted: the ``total`` deadline of ``call`` passed, or it was cancelled.
         """
-        held = self._source.look(call).held
-        if held is None or not self._is_usable(held):
-            token = self._flight.run(call, lambda: self._renew(call))
-            if token.access_token in self._refused:  # by another thread, while its flight was still in the air
-                token = self._flight.run(call, lambda: self._renew(call))
-            return token
-        if self._is_due(held):
-            return self._ahead(call, held)
-        return held.token
+        token = self._source.current(call)
+        if self._is_usable(token) and self._is_due(token):
+            token = self._refresh_early(call, token)
+        if not self._is_usable(token):
+            token = self._single_flight.run(call, lambda: self._refresh(call))
+            if token.access_token in self._refused:  # another thread got a 401 for it before this refresh ended
+                token = self._single_flight.run(call, lambda: self._refresh(call))
+        return token
 
     def token(self) -> str:
         """An access token that is usable now; raises as ``fetch``."""
         return self.fetch(Call().start()).access_token
 
     def invalidate(self, access_token: str) -> None:
-        """The server refused this very token (401): the next ``fetch`` gives another one, where there is one.
+        """The server refused this very token (401): the next ``fetch`` gives another one, if there is one.
 
         Raises:
-            CredentialsError: a ``TokenSource`` of the caller's failed at this.
+            CredentialsError: the ``invalidate`` of the caller's own ``TokenSource`` failed.
         """
         if len(self._refused) >= _REMEMBERED_REFUSALS:
             self._refused.pop()
@@ -111,60 +110,53 @@ class Credentials:
                 raise CredentialsError(f"The token source failed: {type(exc).__name__}: {said}") from exc
 
     def forget_failure(self) -> None:
-        """The next ``fetch`` tries anew, however short ago the last one failed."""
+        """The next ``fetch`` tries again, even if the last one failed a moment ago."""
         self._failure = None
 
-    def _is_usable(self, held: Held) -> bool:
-        return self._clock() < held.mandatory_at and held.token.access_token not in self._refused
+    def _is_usable(self, token: AccessToken) -> bool:
+        return self._clock() < token.usable_until and token.access_token not in self._refused
 
-    def _is_due(self, held: Held) -> bool:
-        now = self._clock()
-        return now >= held.advisory_at and not 0 <= now - self._ahead_failed_at < _NEXT_TRY_AHEAD_SECONDS
+    def _is_due(self, token: AccessToken) -> bool:
+        """True if ``token`` should be refreshed early."""
+        return self._clock() >= token.refresh_from and not self._is_within(_EARLY_PAUSE_SECONDS, self._early_failure_at)
 
-    def _renew(self, call: Call) -> Token:
-        """What one thread does for all that need another token."""
-        seen = self._source.look(call)
-        if seen.held is not None and self._is_usable(seen.held):
-            return seen.held.token
+    def _is_within(self, seconds: float, since: float) -> bool:
+        return 0 <= self._clock() - since < seconds  # below 0 if the clock was set back
+
+    def _refresh(self, call: Call, *, early: bool = False) -> AccessToken:
+        """Refresh the token, unless another thread has just done it. Only one thread at a time runs this."""
+        token = self._source.current(call)
+        usable = self._is_usable(token)
+        if usable and not (early and self._is_due(token)):
+            return token
         failure = self._failure
-        if failure is not None and failure.stands(self._clock(), seen.version):
+        if failure and failure.token == token and self._is_within(_FAILURE_STANDS_SECONDS, failure.at):
             raise copy.copy(failure.error)
         refused = self._refused.copy()
         try:
-            token = self._source.renew(call, seen.held)
+            refreshed = self._source.refresh(call, token, quick=usable)
         except GeminiSyncError as exc:
-            if not ends_the_call(exc):
-                self._failure = _Failure(self._clock(), seen.version, copy.copy(exc))
+            if usable and not ends_the_call(exc):
+                self._early_failure_at = self._clock()
+            elif not ends_the_call(exc):
+                self._failure = _Failure(self._clock(), token, copy.copy(exc))
             raise
-        if token.access_token in refused:
-            self._refused.discard(token.access_token)  # the same one, given anew
-        return token
+        if refreshed.access_token in refused:
+            self._refused.discard(refreshed.access_token)  # the source gave the same token once more
+        return refreshed
 
-    def _ahead(self, call: Call, held: Held) -> Token:
-        """Another token ahead of time where nobody is at it yet; a failure costs nothing but a warning."""
+    def _refresh_early(self, call: Call, token: AccessToken) -> AccessToken:
+        """Refresh early, unless another thread is already doing it. A failure only logs a warning."""
         try:
-            return self._flight.run_if_free(lambda: self._renew_ahead(call)) or held.token
+            return self._single_flight.run_if_free(lambda: self._refresh(call, early=True)) or token
         except GeminiSyncError as exc:
             if ends_the_call(exc):
                 raise
-            left = (held.token.expires_at or 0.0) - self._clock()
+            left = (token.expires_at or 0.0) - self._clock()
             _log.warning(
                 "The access token was not refreshed ahead of its expiry and serves for %.0f s more: %s", left, exc
             )
-            return held.token if self._is_usable(held) else self.fetch(call)
-
-    def _renew_ahead(self, call: Call) -> Token:
-        held = self._source.look(call).held
-        if held is None or not self._is_usable(held):
-            return self._renew(call)
-        if not self._is_due(held):
-            return held.token
-        try:
-            return self._source.renew(call, held, quick=True)
-        except GeminiSyncError as exc:
-            if not ends_the_call(exc):
-                self._ahead_failed_at = self._clock()
-            raise
+            return token
 
 
 def credentials_for(
@@ -189,14 +181,8 @@ def credentials_for(
         ConfigError: ``source`` is none of these.
     """
     if isinstance(source, (str, os.PathLike)):
-        file = FileSource(
-            _path(source),
-            transport=transport,
-            url=endpoints.token,
-            client=oauth_client,
-            persist=persist,
-            clock=clock,
-        )
+        path, url = _path(source), endpoints.token
+        file = FileSource(path, transport=transport, url=url, client=oauth_client, persist=persist, clock=clock)
         return Credentials(file, clock=clock)
     token, invalidate = getattr(source, "token", None), getattr(source, "invalidate", None)
     if callable(token) and callable(invalidate):
@@ -240,12 +226,7 @@ def get_access_token(
         creds_path = credentials_path_from(os.environ)
     transport = Transport()
     try:
-        credentials = credentials_for(
-            creds_path,
-            transport=transport,
-            oauth_client=oauth_client or oauth_client_from(os.environ),
-            endpoints=endpoints,
-        )
-        return credentials.token()
+        client = oauth_client or oauth_client_from(os.environ)
+        return credentials_for(creds_path, transport=transport, oauth_client=client, endpoints=endpoints).token()
     finally:
         transport.close()

@@ -1,4 +1,4 @@
-"""Knows the credential files of the Gemini CLI and of gcloud, read and changed while others write; knows no network."""
+"""The credentials files of the Gemini CLI and of gcloud: reading and changing them while other programs write."""
 
 from __future__ import annotations
 
@@ -12,65 +12,64 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
+from gemini_sync.auth.access_token import hide_fields
 from gemini_sync.config import OAuthClient, check_secret
 from gemini_sync.errors import ConfigError, CredentialsError
 from gemini_sync.network.deadlines import Call
 
-# The Gemini CLI truncates the file and writes it anew, without a lock: what does not parse is read again for 250 ms.
-# The pause is no divisor of a round period, so that a regular writer is not met at the same moment each time.
+# The Gemini CLI truncates the file and then writes it, without a lock. So a file that does not parse is read again for
+# 250 ms. 7 ms divides no round interval, so a program that writes regularly is not caught mid-write every time.
 _TORN_READS = 36
 _TORN_PAUSE_SECONDS = 0.007
 _LARGEST_BYTES = 2**20
-# Time stamps of files advance in steps of up to 10 ms; a file changed again within one looks unchanged.
+# Time stamps of files advance in steps of up to 10 ms. Two changes within one step look like one.
 _SETTLED_NANOSECONDS = 50_000_000
 _REPLACE_TRIES = 3
-_LOG_IN = "Log in anew, for example with 'gcloud auth application-default login', or name another file."
+_LOG_IN = "Log in again, for example with 'gcloud auth application-default login', or name another file."
 
-#: mtime in nanoseconds, size in bytes, inode: changes whenever the file does.
-Signature = tuple[int, int, int]
+#: mtime in nanoseconds, size in bytes, inode: another one whenever the file has changed.
+FileVersion = tuple[int, int, int]
 
 
-class Login(NamedTuple):
-    """What a file says; ``expires_at`` in seconds since the epoch, ``writable`` where it is ours to update."""
+@hide_fields
+class FileContent(NamedTuple):
+    """What a credentials file said at one moment.
+
+    Attributes:
+        expires_at: seconds since the epoch, or None if the file does not say.
+        client: the OAuth client that the file names, or None.
+        writable: True if refreshed tokens may be saved to the file.
+        document: the whole file, decoded.
+        settled: False if the file could still change without a new ``version``.
+        exposed: True if users other than the owner can read the file.
+    """
 
     access_token: Optional[str]
     expires_at: Optional[float]
     refresh_token: Optional[str]
     client: Optional[OAuthClient]
     writable: bool
-
-    def __repr__(self) -> str:
-        return object.__repr__(self)  # tells no secret
-
-
-class Stored(NamedTuple):
-    """A file as it was at one moment.
-
-    Attributes:
-        settled: False where a further change could leave ``signature`` as it is.
-        exposed: True where users other than the owner can read the file.
-    """
-
-    login: Login
     document: Mapping[str, Any]
-    signature: Signature
+    version: FileVersion
     settled: bool
     exposed: bool
 
-    def __repr__(self) -> str:
-        return object.__repr__(self)  # tells no secret
+    @property
+    def login(self) -> tuple[object, ...]:
+        """What differs if another login or other tokens are in the file."""
+        return self.access_token, self.expires_at, self.refresh_token, self.client
 
 
-def signature(path: str) -> Signature:
-    """What tells one state of the file from another, for one system call.
+def file_version(path: str) -> FileVersion:
+    """The present version of the file, for the price of one system call.
 
     Raises:
         CredentialsError: there is no file, or it cannot be reached.
     """
-    return _signature(_stat(path))
+    return _version(_stat(path))
 
 
-def _signature(status: os.stat_result) -> Signature:
+def _version(status: os.stat_result) -> FileVersion:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
@@ -91,15 +90,15 @@ def _unreadable(path: str, exc: Exception) -> CredentialsError:
     return CredentialsError(f"The credentials file {path} cannot be read: {why}. {_LOG_IN}")
 
 
-def read(path: str, call: Call) -> Stored:
-    """The file, read again for up to 250 ms while it is empty or torn (waiting with ``call.sleep``).
+def read(path: str, call: Call) -> FileContent:
+    """Read the file, again and again for 250 ms if it is empty or half written (waiting with ``call.sleep``).
 
     Raises:
         CredentialsError: it is missing, unreadable, not JSON, or lacks what it needs; the message names the path only.
         StreamInterrupted, DeadlineExceeded: from ``call.sleep``.
     """
     for reads_left in reversed(range(_TORN_READS)):
-        _stat(path)  # opening what is not a file might block
+        _stat(path)  # opening a pipe, say, might block
         try:
             with open(path, "rb") as file:
                 status = os.fstat(file.fileno())
@@ -111,24 +110,17 @@ def read(path: str, call: Call) -> Stored:
         except (ValueError, RecursionError) as exc:
             problem = str(exc)
         else:
-            return _stored(path, document, status)
+            return _content(path, document, status)
         if reads_left:
             call.sleep(_TORN_PAUSE_SECONDS)
-    # Not raised from the JSON error: that one carries the whole text of the file.
+    # Not raised from the JSON error, which carries the whole text of the file.
     raise CredentialsError(f"The credentials file {path} is not valid JSON: {problem}. {_LOG_IN}")
 
 
-def _stored(path: str, document: Any, status: os.stat_result) -> Stored:
-    settled = abs(time.time_ns() - status.st_mtime_ns) > _SETTLED_NANOSECONDS
-    exposed = os.name == "posix" and bool(status.st_mode & (stat.S_IRWXG | stat.S_IRWXO))
-    return Stored(_login(path, document), document, _signature(status), settled, exposed)
-
-
-def _login(path: str, document: Any) -> Login:
-    """The login in a document; which program's file it is, its content tells."""
+def _content(path: str, document: Any, status: os.stat_result) -> FileContent:
     if not isinstance(document, dict):
         raise CredentialsError(f"The credentials file {path} holds no JSON object. {_LOG_IN}")
-    kind = document.get("type") or ""
+    kind = document.get("type") or ""  # gcloud's files name their type, those of the Gemini CLI do not
     if kind not in ("", "authorized_user"):
         raise CredentialsError(
             f"The credentials file {path} is of the type {kind!r:.40}. Give oauth_creds_path a google-auth Credentials "
@@ -140,8 +132,17 @@ def _login(path: str, document: Any) -> Login:
     )
     if access_token is None and refresh_token is None:
         raise CredentialsError(f"The credentials file {path} has neither access_token nor refresh_token. {_LOG_IN}")
-    client = OAuthClient(client_id, client_secret) if client_id and client_secret else None
-    return Login(access_token, _expires_at(document.get("expiry_date")), refresh_token, client, not kind)
+    return FileContent(
+        access_token,
+        _expires_at(document.get("expiry_date")),
+        refresh_token,
+        client=OAuthClient(client_id, client_secret) if client_id and client_secret else None,
+        writable=not kind,
+        document=document,
+        version=_version(status),
+        settled=abs(time.time_ns() - status.st_mtime_ns) > _SETTLED_NANOSECONDS,
+        exposed=os.name == "posix" and bool(status.st_mode & (stat.S_IRWXG | stat.S_IRWXO)),
+    )
 
 
 def _secret(path: str, document: Mapping[str, Any], name: str) -> Optional[str]:
@@ -154,19 +155,18 @@ def _secret(path: str, document: Mapping[str, Any], name: str) -> Optional[str]:
 
 
 def _expires_at(milliseconds: Any) -> Optional[float]:
-    """``expiry_date`` in seconds; None, unknown, for what is no number: then the server says when it is over."""
-    try:
-        seconds = float(milliseconds) / 1000
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return seconds if math.isfinite(seconds) else None
+    """``expiry_date`` in seconds; None if it is no number, because then a 401 tells that the token has expired."""
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        if math.isfinite(seconds := float(milliseconds) / 1000):
+            return seconds
+    return None
 
 
-def update(path: str, refresh_token: Optional[str], changes: Mapping[str, Any], call: Call) -> Stored:
-    """Put ``changes`` into the file, other fields kept, where it still holds ``refresh_token``; else leave it alone.
+def update(path: str, refresh_token: Optional[str], changes: Mapping[str, Any], call: Call) -> FileContent:
+    """Put ``changes`` into the file if it still holds ``refresh_token``; otherwise leave it alone.
 
-    The file is read again first and replaced at once, by a temporary file in the same folder with mode 0600; of a
-    symbolic link the target is. Returns what the file holds then, ours or theirs.
+    The file is read again first. Then a temporary file in the same folder, with mode 0600, takes its place at once. If
+    the path is a symbolic link, the target is replaced. Returns what the file says in the end.
 
     Raises:
         CredentialsError: it went missing or unreadable meanwhile; it is left as it is.
@@ -174,18 +174,18 @@ def update(path: str, refresh_token: Optional[str], changes: Mapping[str, Any], 
         StreamInterrupted, DeadlineExceeded: from ``call.sleep``.
     """
     for _ in range(_REPLACE_TRIES):
-        stored = read(path, call)
-        if stored.login.refresh_token != refresh_token:
-            return stored
-        document = {**stored.document, **changes}
-        status = _replace(os.path.realpath(path), document, stored.signature)
+        content = read(path, call)
+        if content.refresh_token != refresh_token:
+            return content
+        document = {**content.document, **changes}
+        status = _replace(os.path.realpath(path), document, content.version)
         if status is not None:
-            return _stored(path, document, status)
+            return _content(path, document, status)
     raise BlockingIOError("another program keeps changing it")
 
 
-def _replace(target: str, document: Mapping[str, Any], expected: Signature) -> Optional[os.stat_result]:
-    """Write ``document`` in place of ``target``; None, nothing done, where that is no longer in the expected state."""
+def _replace(target: str, document: Mapping[str, Any], expected: FileVersion) -> Optional[os.stat_result]:
+    """Write ``document`` in place of ``target``; if its version is not ``expected``, do nothing and return None."""
     folder, name = os.path.split(target)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
     try:
@@ -195,14 +195,14 @@ def _replace(target: str, document: Mapping[str, Any], expected: Signature) -> O
             os.fsync(descriptor)
             current = os.stat(target)
             if hasattr(os, "fchown") and current.st_uid != os.geteuid():
-                os.fchown(descriptor, current.st_uid, current.st_gid)  # as root: it stays its owner's file
+                os.fchown(descriptor, current.st_uid, current.st_gid)  # for root: the file keeps its owner
             status = os.fstat(descriptor)
-        if _signature(current) != expected:
+        if _version(current) != expected:
             return None
         os.replace(temporary, target)
         temporary = ""
         return status
     finally:
         if temporary:
-            with contextlib.suppress(OSError):  # whatever went wrong before is what counts
+            with contextlib.suppress(OSError):  # it would hide the error that led here
                 os.unlink(temporary)

@@ -1,16 +1,16 @@
-"""Knows how a credentials file serves as a source of tokens that other programs share; knows no callers' queue."""
+"""A credentials file as a source of tokens. Other programs use the same file, so it is read again when it changes."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import threading
-from typing import NamedTuple, Optional
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Optional
 
-from gemini_sync.auth import credentials_file as token_file
-from gemini_sync.auth.credentials_file import Login, Signature, Stored
-from gemini_sync.auth.sources import Held, Token, hold
-from gemini_sync.auth.token_endpoint import LOGIN_ENDED, Refreshed, refresh
+from gemini_sync.auth import credentials_file, token_endpoint
+from gemini_sync.auth.access_token import AccessToken, hide_fields
+from gemini_sync.auth.credentials_file import FileContent
 from gemini_sync.config import OAuthClient
 from gemini_sync.errors import ConfigError, CredentialsError, RefreshError
 from gemini_sync.fork import register_after_fork
@@ -20,118 +20,91 @@ from gemini_sync.network.transport import Transport
 _log = logging.getLogger(__name__)
 
 
-class _FileSnapshot(NamedTuple):
-    """What is in use, and the file it came from.
+@hide_fields
+class Cached(NamedTuple):
+    """The tokens in use, and what the file said when it was last read; they differ until refreshed tokens are saved."""
 
-    Attributes:
-        signature: of the file as last read or written; None where it could change without showing.
-        on_file: what it said.
-        refresh_token, held: the tokens in use, which are others than the file's where they could not be saved.
-    """
-
-    signature: Optional[Signature]
-    on_file: Login
+    token: AccessToken
     refresh_token: Optional[str]
-    held: Optional[Held]
-
-    def __repr__(self) -> str:
-        return object.__repr__(self)  # tells no secret
-
-    @property
-    def version(self) -> Login:
-        return self.on_file
-
-    @property
-    def unsaved(self) -> bool:
-        """True where the token in use is one the file did not say: a refreshed one."""
-        return self.held is not None and self.held.token.access_token != self.on_file.access_token
+    content: FileContent
 
 
 class FileSource:
-    """A credentials file, shared with whatever other program writes it: the file is the truth, memory comes second."""
+    """A credentials file that other programs use, too. Tokens in memory serve only while the login is the same."""
 
     def __init__(
-        self,
-        path: str,
-        *,
-        transport: Transport,
-        url: str,
-        client: Optional[OAuthClient],
-        persist: bool,
-        clock: Clock,
+        self, path: str, *, transport: Transport, url: str, client: Optional[OAuthClient], persist: bool, clock: Clock
     ) -> None:
         self._path, self._transport, self._url, self._client = path, transport, url, client
         self._persist, self._clock = persist, clock
-        # Guards _snapshot, replaced whole, and _warned. Reentrant for the sake of signal handlers.
+        # Guards _cached, which is replaced as a whole, and _warned. Reentrant, because a signal handler may run in the
+        # thread that holds it.
         self._lock = threading.RLock()
-        self._snapshot: Optional[_FileSnapshot] = None
+        self._cached: Optional[Cached] = None
         self._warned: set[str] = set()
         register_after_fork(self)
 
     def after_fork(self) -> None:
         self._lock = threading.RLock()
 
-    def look(self, call: Call) -> _FileSnapshot:
-        snapshot = self._snapshot
-        if snapshot is not None and snapshot.signature == token_file.signature(self._path):
-            return snapshot
+    def current(self, call: Call) -> AccessToken:
+        return self._up_to_date(call).token
+
+    def _up_to_date(self, call: Call) -> Cached:
+        cached = self._cached
+        if cached and cached.content.settled and cached.content.version == credentials_file.file_version(self._path):
+            return cached
         return self._read(call)
 
-    def _read(self, call: Call) -> _FileSnapshot:
-        while True:
-            before = self._snapshot
-            taken = self._take_in(token_file.read(self._path, call), before)
-            if taken is not None:
-                return taken
+    def _read(self, call: Call) -> Cached:
+        return self._adopt(credentials_file.read(self._path, call))
 
-    def _take_in(self, stored: Stored, before: Optional[_FileSnapshot]) -> Optional[_FileSnapshot]:
-        """Make what the file says ours, except where it is behind what we hold of the same login.
+    def _adopt(self, content: FileContent) -> Cached:
+        """Use the tokens of ``content``, unless the login is the same and the token in memory is better.
 
-        None where another thread has replaced ``before`` since: this reading may be older than that one's.
+        Another thread may have read the file later and adopted that. Then the next call sees that the version of
+        ``content`` is not the version of the file, and reads it again.
         """
-        if stored.exposed:
+        if content.exposed:
             self._warn_once("Other users can read %s. Run: chmod 600 %s", self._path, self._path)
-        login, signature = stored.login, stored.signature if stored.settled else None
         with self._lock:
-            ours = self._snapshot
-            if ours is not before:
-                return None
-            if ours is not None and ours.on_file == login:
-                taken = ours._replace(signature=signature)
+            cached = self._cached
+            if cached is not None and cached.content.login == content.login:
+                adopted = cached._replace(content=content)
             else:
-                held = _held(login)
-                if ours is not None and ours.refresh_token is not None and ours.refresh_token == login.refresh_token:
-                    spent = held is None or self._clock() >= held.mandatory_at
-                    held = _fresher(held, ours.held) if spent or ours.unsaved else held
-                taken = _FileSnapshot(signature, login, login.refresh_token, held)
-            if taken == ours:
-                return ours  # the very one, so that whoever reads the same overtakes nobody
-            self._snapshot = taken
-        return taken
+                token = _token_in(content)
+                if cached is not None and cached.refresh_token and cached.refresh_token == content.refresh_token:
+                    is_over = self._clock() >= token.usable_until
+                    is_unsaved = cached.token.access_token != cached.content.access_token
+                    if is_over or is_unsaved:
+                        token = max(cached.token, token, key=lambda each: each.usable_until)
+                adopted = Cached(token, content.refresh_token, content)
+            self._cached = adopted
+        return adopted
 
-    def renew(self, call: Call, spent: Optional[Held], *, quick: bool = False) -> Token:
-        ours = self.look(call)
-        if ours.held is not None and self._is_usable(ours.held, spent):
-            return ours.held.token
+    def refresh(self, call: Call, used_up: AccessToken, *, quick: bool = False) -> AccessToken:
+        cached = self._up_to_date(call)
+        if self._replaces(cached.token, used_up):
+            return cached.token
         try:
-            return self._refresh(call, ours, quick)
+            return self._exchange(call, cached, quick)
         except RefreshError as exc:
-            if exc.reason not in LOGIN_ENDED:
+            if exc.reason not in token_endpoint.LOGIN_ENDED:
                 raise
-            theirs = self._read(call)
-            if theirs.held is not None and self._is_usable(theirs.held, ours.held):
-                return theirs.held.token
-            if theirs.refresh_token == ours.refresh_token:
+            # Another program may have refreshed, or logged in, while our request was on its way.
+            reread = self._read(call)
+            if self._replaces(reread.token, cached.token):
+                return reread.token
+            if reread.refresh_token == cached.refresh_token:
                 raise
-        return self._refresh(call, theirs, quick)
+        return self._exchange(call, reread, quick)
 
-    def _is_usable(self, held: Held, spent: Optional[Held]) -> bool:
-        other = spent is None or held.token.access_token != spent.token.access_token
-        return other and self._clock() < held.mandatory_at
+    def _replaces(self, token: AccessToken, used_up: AccessToken) -> bool:
+        return token.access_token != used_up.access_token and self._clock() < token.usable_until
 
-    def _refresh(self, call: Call, ours: _FileSnapshot, quick: bool) -> Token:
-        client = ours.on_file.client or self._client
-        if ours.refresh_token is None:
+    def _exchange(self, call: Call, cached: Cached, quick: bool) -> AccessToken:
+        client = cached.content.client or self._client
+        if cached.refresh_token is None:
             raise CredentialsError(
                 f"The access token in {self._path} is over, and there is no refresh_token beside it. Log in again."
             )
@@ -143,34 +116,36 @@ class FileSource:
                 "and log in with it. An access token that is still valid works without one.",
                 reason="OAUTH_CLIENT_REQUIRED",
             )
-        answer = refresh(self._transport, self._url, ours.refresh_token, client, call, quick=quick)
-        refresh_token = answer.refresh_token or ours.refresh_token
-        token = Token(answer.access_token, self._clock() + answer.lifetime, _digest(refresh_token))
+        answer = token_endpoint.refresh(self._transport, self._url, cached.refresh_token, client, call, quick=quick)
+        refresh_token = answer.refresh_token or cached.refresh_token
+        expires_at = self._clock() + answer.lifetime
+        token = AccessToken(answer.access_token, expires_at, _digest(refresh_token), answer.lifetime)
+        refreshed = Cached(token, refresh_token, cached.content)
         with self._lock:
-            self._snapshot = ours._replace(refresh_token=refresh_token, held=hold(token, answer.lifetime))
-        return self._save(call, ours.on_file, refresh_token, token, answer)
-
-    def _save(self, call: Call, on_file: Login, refresh_token: str, token: Token, answer: Refreshed) -> Token:
-        """Write ``token`` to the file; the token to use, which is theirs where another login took over meanwhile."""
-        if not self._persist or not on_file.writable or token.expires_at is None:
-            return token
+            self._cached = refreshed
         changes = {
             **answer.fields,
-            "access_token": token.access_token,
+            "access_token": answer.access_token,
             "refresh_token": refresh_token,
-            "expiry_date": int(token.expires_at * 1000),
+            "expiry_date": int(expires_at * 1000),
         }
+        return self._save(call, refreshed, changes)
+
+    def _save(self, call: Call, refreshed: Cached, changes: Mapping[str, Any]) -> AccessToken:
+        """Write the refreshed tokens to the file. Returns the token to use: the file's, if it has another login now."""
+        content = refreshed.content
+        if not self._persist or not content.writable:
+            return refreshed.token
         try:
-            stored = token_file.update(self._path, on_file.refresh_token, changes, call)
+            saved = credentials_file.update(self._path, content.refresh_token, changes, call)
         except CredentialsError as exc:
-            _log.info("The refreshed access token was not saved: %s", exc)  # the next look at the file raises it
-            return token
+            _log.info("The refreshed access token was not saved: %s", exc)  # the next call raises this error
+            return refreshed.token
         except OSError as exc:
             self._warn_once("The refreshed access token stays in memory: %s: %s", self._path, exc.strerror or exc)
-            return token
-        taken = self._take_in(stored, self._snapshot)
-        held = taken and taken.held
-        return held.token if held is not None and self._clock() < held.mandatory_at else token
+            return refreshed.token
+        token = self._adopt(saved).token
+        return token if self._clock() < token.usable_until else refreshed.token
 
     def _warn_once(self, message: str, *arguments: object) -> None:
         with self._lock:
@@ -180,17 +155,9 @@ class FileSource:
             _log.warning(message, *arguments)
 
 
-def _held(login: Login) -> Optional[Held]:
-    if login.access_token is None:
-        return None
-    return hold(Token(login.access_token, login.expires_at, _digest(login.refresh_token or login.access_token)))
-
-
-def _fresher(theirs: Optional[Held], ours: Optional[Held]) -> Optional[Held]:
-    if theirs is None or ours is None:
-        return ours or theirs
-    same = theirs.token.access_token == ours.token.access_token
-    return ours if same or theirs.mandatory_at < ours.mandatory_at else theirs
+def _token_in(content: FileContent) -> AccessToken:
+    login = content.refresh_token or content.access_token or ""
+    return AccessToken(content.access_token or "", content.expires_at, _digest(login))
 
 
 def _digest(secret: str) -> str:

@@ -1,4 +1,4 @@
-"""Knows how many threads share the outcome of one attempt; knows nothing of what is attempted."""
+"""One attempt for many threads: the first thread runs it, the others wait and share its outcome."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from gemini_sync.network.deadlines import Call
 Result = TypeVar("Result")
 
 
-class _Flight(Future[Result]):
-    """One attempt, in the air while its leader holds ``led``: ``with`` gives that back wherever the leader is stopped.
+class _Attempt(Future[Result]):
+    """One attempt. It is running while its leader holds ``leader_lock``.
 
-    ``finally`` alone would not do: a KeyboardInterrupt may come just before its ``try``, or in the midst of it.
+    The leader holds the lock in a ``with`` block, which releases it even if the leader is interrupted. A ``finally``
+    alone is not enough, because a KeyboardInterrupt may come just before its ``try`` or inside the ``finally``.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        # Guards nothing; held by the leader.
-        self.led = threading.Lock()
+        self.leader_lock = threading.Lock()  # guards nothing
         self.leader = threading.get_ident()
 
     @property
@@ -32,67 +32,67 @@ class _Flight(Future[Result]):
         return super().done() and not self.cancelled()
 
     def done(self) -> bool:
-        return super().done() or not self.led.locked()
+        return super().done() or not self.leader_lock.locked()
 
 
 class SingleFlight(Generic[Result]):
-    """At most one attempt per key at any time; whoever asks meanwhile waits for it and shares its outcome."""
+    """At most one attempt per key at any time. A thread that asks meanwhile waits for it and shares its outcome."""
 
     def __init__(self) -> None:
-        # Guards _flights: who finds none in the air for its key leads. Reentrant for the sake of signal handlers.
+        # Guards _attempts: a thread that finds no running attempt for its key becomes the leader of a new one.
+        # Reentrant, because a signal handler may run in the thread that holds it.
         self._lock = threading.RLock()
-        self._flights: dict[str, _Flight[Result]] = {}
+        self._attempts: dict[str, _Attempt[Result]] = {}
         register_after_fork(self)
 
     def after_fork(self) -> None:
-        # Whoever led or waited is in the parent.
+        # The leaders and the waiters are threads of the parent.
         self._lock = threading.RLock()
-        self._flights = {}
+        self._attempts = {}
 
     def run(self, call: Call, work: Callable[[], Result], key: str = "") -> Result:
-        """The outcome of the attempt in flight, else of ``work()``, run by this thread for all who ask meanwhile.
+        """The outcome of the running attempt; if none is running, the outcome of ``work()`` in this thread.
 
-        ``work`` looks first whether it is still needed: another attempt may have ended between the caller's own look
-        and now. An attempt whose leader was interrupted, cancelled or out of time is no outcome: the others go on
-        with their own.
+        ``work`` must first check whether it is still needed, because another attempt may have just ended. If a leader
+        is interrupted, cancelled or out of time, there is no outcome to share, and one of the others leads.
 
         Raises:
             GeminiSyncError: what ``work`` raised; a waiter gets a copy.
             StreamInterrupted, DeadlineExceeded: ``call`` was cancelled or its ``total`` deadline passed.
         """
         while True:
-            mine: _Flight[Result] = _Flight()
-            flight = self._fly(mine, work, key, share_failure=True)
-            if flight is mine:
+            mine: _Attempt[Result] = _Attempt()
+            attempt = self._run_or_find(mine, work, key, share_failure=True)
+            if attempt is mine:
                 return mine.result()
-            if flight.leader == mine.leader:  # a log handler, say, that calls while its own thread is at it
+            if attempt.leader == mine.leader:  # this very thread leads it: a log handler, say, makes a call
                 return work()
-            call.wait_for(flight)
-            if flight.has_outcome:
-                error = flight.exception()
+            call.wait_for(attempt)
+            if attempt.has_outcome:
+                error = attempt.exception()
                 if error is None:
-                    return flight.result()
+                    return attempt.result()
                 raise copy.copy(error)
 
     def run_if_free(self, work: Callable[[], Result], key: str = "") -> Optional[Result]:
-        """``work()``, or None at once where an attempt is in flight; its failure is nobody else's."""
-        mine: _Flight[Result] = _Flight()
-        return mine.result() if self._fly(mine, work, key, share_failure=False) is mine else None
+        """``work()``, or None at once if an attempt is running. A failure is not shared."""
+        mine: _Attempt[Result] = _Attempt()
+        return mine.result() if self._run_or_find(mine, work, key, share_failure=False) is mine else None
 
-    def _fly(
-        self, mine: _Flight[Result], work: Callable[[], Result], key: str, *, share_failure: bool
-    ) -> _Flight[Result]:
-        """Another thread's flight that is in the air, else ``mine``, landed with what ``work()`` gave."""
-        with mine.led:
+    def _run_or_find(
+        self, mine: _Attempt[Result], work: Callable[[], Result], key: str, *, share_failure: bool
+    ) -> _Attempt[Result]:
+        """Another thread's running attempt; if there is none, ``mine`` after ``work()`` has run for it."""
+        with mine.leader_lock:
             with self._lock:
-                flight = self._flights.get(key)
-                if flight is None or flight.done():
-                    flight = self._flights[key] = mine
-            if flight is mine:
-                self._lead(mine, work, key, share_failure)
-        return flight
+                attempt = self._attempts.get(key)
+                if attempt is None or attempt.done():
+                    attempt = self._attempts[key] = mine
+            if attempt is mine:
+                self._run_as_leader(mine, work, key, share_failure)
+        return attempt
 
-    def _lead(self, mine: _Flight[Result], work: Callable[[], Result], key: str, share_failure: bool) -> None:
+    def _run_as_leader(self, mine: _Attempt[Result], work: Callable[[], Result], key: str, share_failure: bool) -> None:
         try:
             mine.set_result(work())
         except GeminiSyncError as exc:
@@ -100,7 +100,7 @@ class SingleFlight(Generic[Result]):
                 mine.set_exception(copy.copy(exc))
             raise
         finally:
-            mine.cancel()  # where there is no outcome to share
+            mine.cancel()  # wakes the waiters if there is no outcome
             with self._lock:
-                if self._flights.get(key) is mine:
-                    self._flights.pop(key, None)  # a signal handler may have flown meanwhile
+                if self._attempts.get(key) is mine:  # not a later one, which a signal handler may have begun
+                    self._attempts.pop(key, None)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NoReturn, Optional, Protocol, TypeVar, Union
 
-from gemini_sync.auth.sources import Token
+from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.errors import ApiError, AuthError, ProtocolError
 from gemini_sync.messages import sse
 from gemini_sync.messages.api_errors import answer_error, api_error, decode_body, find_error
@@ -46,14 +46,14 @@ class Service(Protocol):
 class TokenProvider(Protocol):
     """What an OAuth service asks of its credentials."""
 
-    def fetch(self, call: Call) -> Token:
+    def fetch(self, call: Call) -> AccessToken:
         """A usable token."""
 
     def invalidate(self, access_token: str) -> None:
         """The server refused this token."""
 
 
-def with_token(credentials: TokenProvider, call: Call, use: Callable[[Token], _T]) -> _T:
+def with_token(credentials: TokenProvider, call: Call, use: Callable[[AccessToken], _T]) -> _T:
     """The result of ``use`` with a token. A 401 drops that token, and ``use`` gets one more try with another."""
     token = credentials.fetch(call)
     try:
@@ -66,7 +66,7 @@ def with_token(credentials: TokenProvider, call: Call, use: Callable[[Token], _T
         return use(other)
 
 
-def bearer(token: Token, call: Call) -> dict[str, str]:
+def bearer(token: AccessToken, call: Call) -> dict[str, str]:
     """The headers of a JSON request with ``token``."""
     call.secrets.add(token.access_token)
     return {"Authorization": f"Bearer {token.access_token}", **JSON_HEADERS}

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from gemini_sync.auth.sources import Token
+from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES, Endpoints
 from gemini_sync.messages.request import CODE_ASSIST, Request, body_for
 from gemini_sync.messages.response import Chunk
@@ -31,7 +31,7 @@ class CodeAssistService:
     def __init__(
         self,
         credentials: TokenProvider,
-        project: Callable[[Call, Token], str],
+        project: Callable[[Call, AccessToken], str],
         transport: Transport,
         endpoints: Endpoints,
         max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
@@ -44,7 +44,7 @@ class CodeAssistService:
     def open(self, request: Request, call: Call) -> OpenStream:
         return with_token(self._credentials, call, lambda token: self._open(request, call, token))
 
-    def _open(self, request: Request, call: Call, token: Token) -> OpenStream:
+    def _open(self, request: Request, call: Call, token: AccessToken) -> OpenStream:
         body = {
             "model": _spelling(request),
             "project": self._project(call, token),

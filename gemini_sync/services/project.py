@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Optional
 from urllib.parse import quote
 
+from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.auth.single_flight import SingleFlight
-from gemini_sync.auth.sources import Token
 from gemini_sync.config import Endpoints, check_secret
 from gemini_sync.errors import (
     ApiError,
@@ -44,7 +44,7 @@ class Projects:
         self._found: dict[str, str] = {}  # the project by the identity of the credentials in use
         self._asked_with: Optional[str] = None  # the token of the last question
 
-    def project(self, call: Call, token: Token) -> str:
+    def project(self, call: Call, token: AccessToken) -> str:
         """The project id for ``token``; one thread asks for all, and a failure is asked again.
 
         Raises:
@@ -65,7 +65,7 @@ class Projects:
         # It was another thread's token that was refused, an older one perhaps.
         return self._flight.run(call, lambda: self._find(call, token), key=token.access_token)
 
-    def _find(self, call: Call, token: Token) -> str:
+    def _find(self, call: Call, token: AccessToken) -> str:
         found = self._found
         if token.identity not in found:
             self._asked_with = token.access_token
@@ -77,7 +77,9 @@ class Projects:
 class _Discovery:
     """One discovery with one token (GC code_assist/setup.ts)."""
 
-    def __init__(self, transport: Transport, base: str, call: Call, token: Token, configured: Optional[str]) -> None:
+    def __init__(
+        self, transport: Transport, base: str, call: Call, token: AccessToken, configured: Optional[str]
+    ) -> None:
         self._transport, self._base, self._call, self._token = transport, base, call, token
         self._configured = _check_project(configured)
 
@@ -225,7 +227,7 @@ def load_code_assist(access_token: str, project: Optional[str] = None, *, endpoi
     Raises:
         ConfigError: ``access_token`` cannot be one. For the rest see ``Projects.project``.
     """
-    token = Token(check_secret(access_token, "access_token"), None)
+    token = AccessToken(check_secret(access_token, "access_token"), None)
     transport = Transport()
     try:
         return Projects(transport, endpoints, project).project(Call().start(), token)

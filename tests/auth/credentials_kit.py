@@ -1,4 +1,4 @@
-"""Knows what the tests of credentials share: a clock to set, scripted answers, threads that start at once."""
+"""What the tests of credentials share: a clock to set, scripted answers, threads that start at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SECONDS = 30.0
 
 
 class Clock:
-    """Seconds since the epoch, moved by hand from any thread."""
+    """A clock that only ``advance`` moves, from any thread; in seconds since the epoch."""
 
     def __init__(self, now: float = NOW) -> None:
         self._now = now
@@ -41,7 +41,7 @@ class Clock:
 
 
 class Slept(list[float]):
-    """What a call slept, in place of sleeping; the clock moves along where one is given."""
+    """Stands in for ``sleep``: it notes the seconds, and moves the clock if one is given."""
 
     def __init__(self, clock: Optional[Clock] = None, hook: Optional[Callable[[], object]] = None) -> None:
         self._clock, self._hook = clock, hook
@@ -73,7 +73,7 @@ class ScriptedTransport:
 
 
 class Counter:
-    """Token answers, each another one: ``kit-access-1``, ``kit-access-2``, …"""
+    """Gives token answers, each with another token: ``kit-access-1``, ``kit-access-2``, …"""
 
     def __init__(self, lifetime: float = 3600, **fields: Any) -> None:
         self.issued, self._fields = 0, {"expires_in": lifetime, **fields}
@@ -84,7 +84,7 @@ class Counter:
 
 
 def write_file(path: Path, *, left: Optional[float] = 3600, now: float = NOW, **fields: Any) -> Path:
-    """A file as the Gemini CLI writes it, its access token good for ``left`` seconds; None removes a field."""
+    """Write a file as the Gemini CLI does. Its access token expires in ``left`` seconds; None leaves a field out."""
     document = {
         "access_token": "file-access-token",
         "refresh_token": "file-refresh-token",
@@ -118,7 +118,7 @@ def emulated(path: Any, emulator: Emulator, **options: Any) -> Credentials:
 
 
 def fetch(credentials: Credentials) -> str:
-    """An access token, for a call that sleeps in no time."""
+    """An access token, for a call that does not really sleep."""
     return credentials.fetch(Call(sleep=Slept())).access_token
 
 
@@ -127,7 +127,7 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 class Watched(Call):
-    """A call that tells when it starts to wait for another thread's attempt."""
+    """A call that releases ``waiting`` when it starts to wait for another thread's attempt."""
 
     def __init__(self, waiting: threading.Semaphore) -> None:
         super().__init__()
@@ -139,13 +139,13 @@ class Watched(Call):
 
 
 def await_all(waiting: threading.Semaphore, count: int) -> None:
-    """Return once that many calls wait."""
+    """Return when ``count`` calls wait."""
     for _ in range(count):
         assert waiting.acquire(timeout=_SECONDS)
 
 
 def together(count: int, work: Callable[[], Any]) -> list[Any]:
-    """What ``work`` returned or raised in each of so many threads, started at once."""
+    """What ``work`` returned or raised in each of ``count`` threads, which start at once."""
     barrier = threading.Barrier(count)
     outcomes: list[Any] = [None] * count
 
@@ -166,7 +166,7 @@ def together(count: int, work: Callable[[], Any]) -> list[Any]:
 
 
 def told(error: BaseException) -> str:
-    """All that an error shows: itself, its attributes, its traceback with the causes."""
+    """Everything that an error shows: itself, its attributes, its traceback with the causes."""
     return "\n".join(
         [
             repr(error),

@@ -1,4 +1,4 @@
-"""Holds the sharing of one token: windows before expiry, failures that stand, refused tokens, what is a source."""
+"""Tests of one shared token: the times before its expiry, recent failures, refused tokens, what is a source."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("lifetime", "advisory", "mandatory"), [(3600, 225, 30), (36000, 225, 30), (360, 22.5, 3), (16, 1, 0.1333)]
+    ("lifetime", "early", "unusable"), [(3600, 225, 30), (36000, 225, 30), (360, 22.5, 3), (16, 1, 0.1333)]
 )
 def test_fetch__windows_go_with_the_lifetime(
-    path: Path, clock: Clock, lifetime: float, advisory: float, mandatory: float
+    path: Path, clock: Clock, lifetime: float, early: float, unusable: float
 ) -> None:
     write_file(path, left=-5)
     transport = ScriptedTransport(Counter(lifetime), _DOWN)
     credentials = scripted(path, transport, clock)
     fetch(credentials)
-    clock.advance(lifetime - advisory - 0.01)
+    clock.advance(lifetime - early - 0.01)
     assert fetch(credentials) == "kit-access-1"
     assert len(transport.forms) == 1
     clock.advance(0.02)
     assert fetch(credentials) == "kit-access-1"
     assert len(transport.forms) == 2
-    clock.advance(advisory - mandatory - 0.02)
+    clock.advance(early - unusable - 0.02)
     assert fetch(credentials) == "kit-access-1"
     clock.advance(0.02)
     with pytest.raises(RefreshError):
@@ -119,7 +119,7 @@ def test_fetch__missing_client_ahead_of_expiry_costs_nothing(
     assert "GEMINI_OAUTH_CLIENT_ID" in warnings_in(caplog)[0]
 
 
-@pytest.mark.parametrize("left", [90, -5], ids=["advisory", "mandatory"])
+@pytest.mark.parametrize("left", [90, -5], ids=["early", "expired"])
 def test_fetch__what_ends_the_call_ends_it_alone(
     path: Path, clock: Clock, caplog: pytest.LogCaptureFixture, left: float
 ) -> None:
@@ -151,7 +151,7 @@ def test_fetch__failure_stands_for_a_second(path: Path, clock: Clock) -> None:
     with pytest.raises(RefreshError):
         fetch(credentials)
     assert len(transport.forms) == 2
-    clock.advance(-100)  # a clock set back does not make it stand for longer
+    clock.advance(-100)  # a clock set back does not make the failure stand longer
     with pytest.raises(RefreshError):
         fetch(credentials)
     assert len(transport.forms) == 3
@@ -183,7 +183,7 @@ def test_invalidate__gives_another_token_once(path: Path, clock: Clock) -> None:
     assert fetch(credentials) == "file-access-token"
     credentials.invalidate("file-access-token")
     assert fetch(credentials) == "kit-access-1"
-    credentials.invalidate("file-access-token")  # a slow thread, told of the older token only now
+    credentials.invalidate("file-access-token")  # a slow thread, which reports the older token only now
     assert fetch(credentials) == "kit-access-1"
     assert len(transport.forms) == 1
 
@@ -201,7 +201,7 @@ def test_invalidate__ahead_of_expiry(path: Path, clock: Clock) -> None:
     write_file(path, left=90)
     credentials = scripted(path, ScriptedTransport(_DOWN), clock)
     credentials.invalidate("file-access-token")
-    with pytest.raises(RefreshError):  # no old token to go on with
+    with pytest.raises(RefreshError):  # the old token was refused, so it does not serve
         fetch(credentials)
 
 

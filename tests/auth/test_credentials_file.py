@@ -1,4 +1,4 @@
-"""Holds the credentials file safe: torn reads, foreign changes, full disks and killed writers cost nothing."""
+"""Tests of the credentials file: half-written files, other writers, full disks and killed writers do no harm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any, Optional
 
 import pytest
 
-from gemini_sync.auth import credentials_file as token_file
+from gemini_sync.auth import credentials_file
+from gemini_sync.auth.credentials_file import FileContent
 from gemini_sync.config import OAuthClient
 from gemini_sync.errors import CredentialsError, StreamInterrupted
 from gemini_sync.network.deadlines import Call
@@ -22,23 +23,26 @@ from tests.support import run_python
 _CHANGES = {"access_token": "new-access", "refresh_token": "file-refresh-token", "expiry_date": 5}
 
 
-def _read(path: Path, slept: Optional[Slept] = None) -> token_file.Stored:
-    return token_file.read(str(path), Call(sleep=Slept() if slept is None else slept))
+def _read(path: Path, slept: Optional[Slept] = None) -> FileContent:
+    return credentials_file.read(str(path), Call(sleep=Slept() if slept is None else slept))
 
 
-def _update(path: Path, refresh_token: str = "file-refresh-token") -> token_file.Stored:
-    return token_file.update(str(path), refresh_token, _CHANGES, Call(sleep=Slept()))
+def _update(path: Path, refresh_token: str = "file-refresh-token") -> FileContent:
+    return credentials_file.update(str(path), refresh_token, _CHANGES, Call(sleep=Slept()))
 
 
 def test_read__gemini_cli(tmp_path: Path) -> None:
-    login = _read(write_file(tmp_path / "c.json")).login
-    assert login == token_file.Login("file-access-token", NOW + 3600, "file-refresh-token", None, True)
+    content = _read(write_file(tmp_path / "c.json"))
+    assert content.login == ("file-access-token", NOW + 3600, "file-refresh-token", None)
+    assert content.writable
 
 
 def test_read__authorized_user(tmp_path: Path) -> None:
     path = tmp_path / "adc.json"
     path.write_text('{"type": "authorized_user", "client_id": "i", "client_secret": "s", "refresh_token": " r\\n"}')
-    assert _read(path).login == token_file.Login(None, None, "r", OAuthClient("i", "s"), False)
+    content = _read(path)
+    assert content.login == (None, None, "r", OAuthClient("i", "s"))
+    assert not content.writable
 
 
 @pytest.mark.parametrize(
@@ -47,14 +51,14 @@ def test_read__authorized_user(tmp_path: Path) -> None:
     ids=lambda value: repr(value)[:20],
 )
 def test_read__expiry_date(tmp_path: Path, expiry_date: Any, expires_at: Optional[float]) -> None:
-    assert _read(write_file(tmp_path / "c.json", expiry_date=expiry_date)).login.expires_at == expires_at
+    assert _read(write_file(tmp_path / "c.json", expiry_date=expiry_date)).expires_at == expires_at
 
 
 def test_read__byte_order_mark_and_utf16(tmp_path: Path) -> None:
     path = write_file(tmp_path / "c.json")
     for encoding in ("utf-8-sig", "utf-16"):
         path.write_text(path.read_text(), encoding=encoding)
-        assert _read(path).login.access_token == "file-access-token"
+        assert _read(path).access_token == "file-access-token"
         write_file(path)
 
 
@@ -100,7 +104,7 @@ def test_read__torn_for_a_moment(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     path.write_text("")
     slept = Slept(hook=lambda: len(slept) == 20 and write_file(path))
-    assert _read(path, slept).login.access_token == "file-access-token"
+    assert _read(path, slept).access_token == "file-access-token"
     assert len(slept) == 20
 
 
@@ -108,7 +112,7 @@ def test_read__at_most_one_mebibyte(tmp_path: Path) -> None:
     path = write_file(tmp_path / "c.json", padding="-")
     room = 2**20 - path.stat().st_size
     write_file(path, padding="x" * (1 + room))
-    assert _read(path).login.access_token == "file-access-token"
+    assert _read(path).access_token == "file-access-token"
     write_file(path, padding="x" * (2 + room))
     with pytest.raises(CredentialsError, match="is not valid JSON"):
         _read(path)
@@ -119,7 +123,7 @@ def test_read__cancelled_while_torn(tmp_path: Path) -> None:
     path.write_text("")
     call = Call(sleep=Slept(hook=lambda: call.cancel()))
     with pytest.raises(StreamInterrupted):
-        token_file.read(str(path), call)
+        credentials_file.read(str(path), call)
 
 
 def test_read__not_a_file(tmp_path: Path) -> None:
@@ -142,15 +146,15 @@ def test_read__unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(CredentialsError, match="cannot be read: Not a directory"):
         _read(path / "below")
     with pytest.raises(CredentialsError, match=r"cannot be read: .*null"):
-        token_file.signature("nul\0")
+        credentials_file.file_version("nul\0")
 
 
-def test_signature__changes_with_the_file(tmp_path: Path) -> None:
+def test_file_version__changes_with_the_file(tmp_path: Path) -> None:
     path = write_file(tmp_path / "c.json")
-    before = token_file.signature(str(path))
-    assert _read(path).signature == before == token_file.signature(str(path))
+    before = credentials_file.file_version(str(path))
+    assert _read(path).version == before == credentials_file.file_version(str(path))
     os.utime(path, ns=(1, 1))
-    assert token_file.signature(str(path)) != before
+    assert credentials_file.file_version(str(path)) != before
 
 
 def test_read__settled_once_a_change_would_show(tmp_path: Path) -> None:
@@ -169,14 +173,14 @@ def test_read__exposed(tmp_path: Path) -> None:
 
 
 def test_update__keeps_other_fields(tmp_path: Path) -> None:
-    path = write_file(tmp_path / "c.json", theirs={"kept": ["as", "it", "is"]})
+    path = write_file(tmp_path / "c.json", other={"kept": ["as", "it", "is"]})
     path.chmod(0o644)
-    stored = _update(path)
+    content = _update(path)
     document = json.loads(path.read_text())
-    assert document == dict(stored.document)
-    assert document == {**document, **_CHANGES, "id_token": "file-id-token", "theirs": {"kept": ["as", "it", "is"]}}
-    assert stored.signature == token_file.signature(str(path))
-    assert stored.login.access_token == "new-access"
+    assert document == dict(content.document)
+    assert document == {**document, **_CHANGES, "id_token": "file-id-token", "other": {"kept": ["as", "it", "is"]}}
+    assert content.version == credentials_file.file_version(str(path))
+    assert content.access_token == "new-access"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert os.listdir(tmp_path) == ["c.json"]
 
@@ -184,7 +188,7 @@ def test_update__keeps_other_fields(tmp_path: Path) -> None:
 def test_update__other_login_is_left_alone(tmp_path: Path) -> None:
     path = write_file(tmp_path / "c.json", refresh_token="of-another-login")
     before = path.read_bytes()
-    assert _update(path).login.refresh_token == "of-another-login"
+    assert _update(path).refresh_token == "of-another-login"
     assert path.read_bytes() == before
 
 
@@ -197,7 +201,7 @@ def test_update__login_during_the_write_is_left_alone(tmp_path: Path, monkeypatc
         write_file(path, refresh_token="of-another-login")
 
     monkeypatch.setattr(os, "fsync", log_in_meanwhile)
-    assert _update(path).login.refresh_token == "of-another-login"
+    assert _update(path).refresh_token == "of-another-login"
     assert json.loads(path.read_text())["refresh_token"] == "of-another-login"
     assert os.listdir(tmp_path) == ["c.json"]
 
@@ -215,7 +219,7 @@ def test_update__while_another_program_keeps_writing(
 
     monkeypatch.setattr(os, "fsync", write_meanwhile)
     if changes == 2:
-        assert _update(path).login.access_token == "new-access"
+        assert _update(path).access_token == "new-access"
     else:
         with pytest.raises(BlockingIOError):
             _update(path)
@@ -253,7 +257,9 @@ def test_update__failure_leaves_everything_as_it_was(
         return fail() if len(os.listdir(tmp_path)) > 1 else stat_of_file(name, *arguments, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(token_file.tempfile if call == "mkstemp" else os, call, fail_late if call == "stat" else fail)
+        patched.setattr(
+            credentials_file.tempfile if call == "mkstemp" else os, call, fail_late if call == "stat" else fail
+        )
         with pytest.raises(type(error)):
             _update(path)
     assert (path.read_bytes(), path.stat().st_ino) == (before, inode)
@@ -272,7 +278,7 @@ def test_update__unremovable_remains_do_not_hide_the_failure(tmp_path: Path, mon
         _update(path)
 
 
-def test_update__file_of_another_user_stays_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_update__file_of_another_user_keeps_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_file(tmp_path / "c.json")
     given: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
@@ -283,7 +289,8 @@ def test_update__file_of_another_user_stays_theirs(tmp_path: Path, monkeypatch: 
 
 _KILLED = """
 import json, os, random, signal, sys, time
-from gemini_sync.auth import credentials_file as token_file
+from gemini_sync.auth import credentials_file
+from gemini_sync.auth.credentials_file import FileContent
 from gemini_sync.network.deadlines import Call
 path, states = sys.argv[1], set()
 random.seed(4)
@@ -293,7 +300,7 @@ for _ in range(200):
     if not child:
         for number in range(10**6):
             changes = {"access_token": f"{os.getpid()}-{number}", "padding": "x" * 20_000}
-            token_file.update(path, "file-refresh-token", changes, Call())
+            credentials_file.update(path, "file-refresh-token", changes, Call())
             os.write(told, b".")
     os.read(ready, 1)
     time.sleep(random.random() / 500)

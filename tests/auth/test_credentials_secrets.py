@@ -1,4 +1,4 @@
-"""Holds secrets back: none in a message, repr, traceback or log, whatever goes wrong with token or file."""
+"""Tests that no message, repr, traceback or log shows a secret, whatever goes wrong with a token or a file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from urllib.parse import quote_plus
 
 import pytest
 
-from gemini_sync.auth import credentials_file as token_file
-from gemini_sync.auth.token_endpoint import Refreshed
+from gemini_sync.auth import credentials_file
+from gemini_sync.auth.token_endpoint import TokenAnswer
 from gemini_sync.config import Endpoints
 from gemini_sync.errors import GeminiSyncError
 from gemini_sync.network.deadlines import Call
@@ -20,7 +20,7 @@ from gemini_sync.services.project import load_code_assist
 from gemini_sync.testing.emulator import Emulator
 from tests.auth.credentials_kit import Clock, ScriptedTransport, Slept, emulated, scripted, told, write_file
 
-# No shape that a general pattern would find: only knowing them removes them.
+# No general pattern finds these. Only code that knows them can remove them.
 _SECRETS = {
     "access_token": "canary-access/1",
     "refresh_token": "canary-refresh/2",
@@ -53,7 +53,7 @@ def _leaks(*texts: str) -> list[str]:
     return [text for text in texts if "canary" in text]
 
 
-@pytest.mark.parametrize("left", [-5, 100], ids=["expired", "advisory"])
+@pytest.mark.parametrize("left", [-5, 100], ids=["expired", "early"])
 @pytest.mark.parametrize("fault", _FAULTS)
 def test_token_faults(tmp_path: Path, log: pytest.LogCaptureFixture, fault: str, left: float) -> None:
     with Emulator(client_secret=_SECRETS["client_secret"]) as emulator:
@@ -94,7 +94,7 @@ def test_file_faults(tmp_path: Path, emulator: Emulator, log: pytest.LogCaptureF
     assert _leaks(log.text, told(caught.value)) == []
 
 
-def test_good_days(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+def test_nothing_wrong(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     with Emulator(client_secret=_SECRETS["client_secret"]) as emulator:
         emulator.token.answer(json={**_SECRETS, "expires_in": 3600})
         path = emulator.write_credentials(tmp_path / "c.json", expires_in=-5)
@@ -102,7 +102,7 @@ def test_good_days(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
         credentials = emulated(path, emulator)
         token = credentials.fetch(Call())
         source: Any = credentials._source
-        shown = [repr(token), repr(source.look(Call())), repr(source.look(Call()).held), repr(credentials)]
+        shown = [repr(token), repr(source.current(Call())), repr(source._cached), repr(credentials)]
     assert token.access_token == _SECRETS["access_token"]
     assert "canary" not in token.identity
     assert _leaks(log.text, *shown) == []
@@ -130,12 +130,11 @@ def test_project_faults(log: pytest.LogCaptureFixture, answer: Any) -> None:
     assert _leaks(log.text, told(caught.value)) == []
 
 
-def test_values__tell_no_secret(tmp_path: Path) -> None:
+def test_values__show_no_secret(tmp_path: Path) -> None:
     path = write_file(tmp_path / "c.json", **_SECRETS, client_id="some-id")
-    stored = token_file.read(str(path), Call())
-    source = scripted(path, ScriptedTransport(), Clock())._source
-    held = source.look(Call()).held
-    refreshed = Refreshed(_ACCESS, 3600.0, _REFRESH, {"id_token": _SECRETS["id_token"]})
-    assert held is not None
-    for value in (stored, stored.login, stored.login.client, source.look(Call()), held, held.token, refreshed, source):
+    content = credentials_file.read(str(path), Call())
+    source: Any = scripted(path, ScriptedTransport(), Clock())._source
+    token = source.current(Call())
+    answer = TokenAnswer(_ACCESS, 3600.0, _REFRESH, {"id_token": _SECRETS["id_token"]})
+    for value in (content, content.client, token, source._cached, answer, source):
         assert "canary" not in f"{value!r} {value}"

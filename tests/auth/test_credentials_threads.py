@@ -1,4 +1,4 @@
-"""Holds threads and processes that share one login together: one refresh for all, nothing mixed, nothing lost."""
+"""Tests of threads and processes that share one login: one refresh for all, nothing mixed, nothing lost."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from gemini_sync.auth import credentials_file as token_file
+from gemini_sync.auth import credentials_file
+from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.auth.credentials import Credentials
-from gemini_sync.auth.sources import Token
 from gemini_sync.errors import RefreshError
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.exchange import Answer
@@ -43,7 +43,7 @@ def _stampede(credentials: Credentials, waiting: threading.Semaphore) -> list[An
 
 
 def _slow(waiting: threading.Semaphore, count: int = _MANY - 1) -> Callable[[], None]:
-    """A token endpoint that answers when all others wait."""
+    """A hook that lets the token endpoint answer when ``count`` threads wait."""
     return lambda: await_all(waiting, count)
 
 
@@ -74,22 +74,22 @@ def test_fetch__fifty_threads_and_a_refused_token(emulator: Emulator, tmp_path: 
 
 
 @pytest.mark.parametrize("overtaken", ["reading", "deciding"])
-def test_fetch__overtaken_by_the_renewal_of_another_thread(
+def test_fetch__overtaken_by_the_refresh_of_another_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overtaken: str
 ) -> None:
-    """Who saw the refused token just before it was replaced takes it neither for a good one nor for a newer one."""
+    """A thread that read the refused token just before its replacement must not use it or put it back."""
     transport = ScriptedTransport(Counter(lifetime=600))
     credentials = scripted(write_file(tmp_path / "c.json", left=7200), transport, Clock())
     credentials.invalidate("file-access-token")
     late, gate = Call(), Gate()
-    owner, name = (token_file, "read") if overtaken == "reading" else (credentials._source, "look")
+    owner, name = (credentials_file, "read") if overtaken == "reading" else (credentials._source, "current")
     original, hooks = getattr(owner, name), iter([gate])
 
     def slow(*arguments: Any) -> Any:
-        seen = original(*arguments)
+        found = original(*arguments)
         if late in arguments:
             next(hooks, lambda: None)()
-        return seen
+        return found
 
     monkeypatch.setattr(owner, name, slow)
     fetched = in_thread(lambda: credentials.fetch(late).access_token)
@@ -103,11 +103,11 @@ def test_fetch__overtaken_by_the_renewal_of_another_thread(
 def test_fetch__token_refused_while_it_is_saved(
     emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who joins the flight that made the refused token does not get it back."""
+    """A thread that joins the refresh after the 401 does not get the refused token back."""
     credentials = emulated(emulator.write_credentials(tmp_path / "c.json", expires_in=-5), emulator)
-    update, gate, waiting = token_file.update, Gate(), threading.Semaphore(0)
+    update, gate, waiting = credentials_file.update, Gate(), threading.Semaphore(0)
     hooks = iter([gate])
-    monkeypatch.setattr(token_file, "update", lambda *args: (next(hooks, lambda: None)(), update(*args))[1])
+    monkeypatch.setattr(credentials_file, "update", lambda *args: (next(hooks, lambda: None)(), update(*args))[1])
     leader = in_thread(credentials.token)
     gate.await_arrivals()
     refused = credentials.token()  # in memory already
@@ -119,32 +119,32 @@ def test_fetch__token_refused_while_it_is_saved(
     assert len(emulator.token.requests) == 2
 
 
-def test_fetch__new_login_while_another_thread_takes_in_an_older_look(
+def test_fetch__new_login_while_another_thread_adopts_an_older_reading(
     emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = emulator.write_credentials(tmp_path / "c.json", expires_in=-5)
     emulator.revoke(json.loads(path.read_text())["refresh_token"])
     credentials = emulated(path, emulator)
-    source, read, slow, gate, taken_in = credentials._source, token_file.read, Call(), Gate(), threading.Event()
+    source, read, slow, gate, adopted = credentials._source, credentials_file.read, Call(), Gate(), threading.Event()
     new_login = threading.Event()
     late: list[Any] = []
 
     def slow_read(path: str, call: Call) -> Any:
-        stored = read(path, call)
+        content = read(path, call)
         if call is slow:
             gate()
         elif new_login.is_set() and not gate.is_open:
             gate.open()
-            assert taken_in.wait(20)
-        return stored
+            assert adopted.wait(20)
+        return content
 
     def log_in() -> None:
-        late.append(in_thread(lambda: (source.look(slow), taken_in.set())))
+        late.append(in_thread(lambda: (source.current(slow), adopted.set())))
         gate.await_arrivals()
         emulator.write_credentials(path)
         new_login.set()
 
-    monkeypatch.setattr(token_file, "read", slow_read)
+    monkeypatch.setattr(credentials_file, "read", slow_read)
     emulator.token.before = log_in
     assert credentials.token() == json.loads(path.read_text())["access_token"]
     late[0]()
@@ -158,13 +158,13 @@ def test_fetch__other_program_refreshes_just_before(
     path = emulator.write_credentials(tmp_path / "c.json", expires_in=-5)
     changes = {} if client == "given" else {"oauth_client": None}
     credentials = emulated(path, emulator, **changes)
-    renew = credentials._source.renew
+    refresh = credentials._source.refresh
 
-    def renew_late(*args: Any, **kwargs: Any) -> Token:
+    def refresh_late(*args: Any, **kwargs: Any) -> AccessToken:
         emulator.write_credentials(path)
-        return renew(*args, **kwargs)
+        return refresh(*args, **kwargs)
 
-    monkeypatch.setattr(credentials._source, "renew", renew_late)
+    monkeypatch.setattr(credentials._source, "refresh", refresh_late)
     assert credentials.token() == json.loads(path.read_text())["access_token"]
     assert not emulator.token.requests
 
@@ -182,7 +182,7 @@ def test_fetch__fifty_threads_share_a_failure(emulator: Emulator, tmp_path: Path
     assert path.read_bytes() == before
 
 
-def test_fetch__ahead_of_expiry_nobody_waits(emulator: Emulator, tmp_path: Path) -> None:
+def test_fetch__ahead_of_expiry_no_other_thread_waits(emulator: Emulator, tmp_path: Path) -> None:
     path = emulator.write_credentials(tmp_path / "c.json", expires_in=100)
     old = json.loads(path.read_text())["access_token"]
     credentials = emulated(path, emulator)
@@ -271,7 +271,7 @@ def test_fetch__twenty_threads_four_thousand_reads(tmp_path: Path, persist: bool
     def read() -> int:
         mixed = 0
         for _ in range(4000):
-            token: Token = credentials.fetch(Call())
+            token: AccessToken = credentials.fetch(Call())
             mixed += expiries.setdefault(token.access_token, token.expires_at) != token.expires_at
             clock.advance(step)
         return mixed
@@ -323,5 +323,5 @@ def test_fetch__writer_that_truncates_every_ten_milliseconds(tmp_path: Path) -> 
             seen.add(credentials.fetch(Call(sleep=pause)).access_token)
     assert writer.returncode == 0
     assert len(seen) > 10
-    assert len(slept) > 10  # it was met in the middle
+    assert len(slept) > 10  # the file was read while it was half written
     assert fetch(credentials) == "written-99"

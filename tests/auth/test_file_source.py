@@ -1,4 +1,4 @@
-"""Holds the shared file's rules: the file is the truth, another login wins, and memory is second."""
+"""Tests of a shared credentials file: what it says goes first, another login counts at once, memory comes second."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
     return write_file(folder / "c.json")
 
 
-def test_look__valid_token_needs_no_client_and_no_request(path: Path, clock: Clock) -> None:
+def test_current__valid_token_needs_no_client_and_no_request(path: Path, clock: Clock) -> None:
     credentials = scripted(path, ScriptedTransport(AssertionError()), clock, oauth_client=None)
     token = credentials.fetch(Call())
     assert (token.access_token, token.expires_at) == ("file-access-token", clock() + 3600)
@@ -37,7 +37,7 @@ def test_look__valid_token_needs_no_client_and_no_request(path: Path, clock: Clo
     assert "file-access-token" not in repr(token)
 
 
-def test_look__token_without_expiry_is_used_until_it_is_refused(path: Path, clock: Clock) -> None:
+def test_current__token_without_expiry_is_used_until_it_is_refused(path: Path, clock: Clock) -> None:
     write_file(path, left=None)
     credentials = scripted(path, ScriptedTransport(Counter()), clock)
     assert fetch(credentials) == "file-access-token"
@@ -47,12 +47,20 @@ def test_look__token_without_expiry_is_used_until_it_is_refused(path: Path, cloc
     assert fetch(credentials) == "kit-access-1"
 
 
-def test_look__unchanged_file_is_not_read_again(path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_current__unchanged_file_is_not_read_again(path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     os.utime(path, (1, 1))
     credentials = scripted(path, ScriptedTransport(), clock)
     fetch(credentials)
     monkeypatch.setattr("builtins.open", lambda *arguments: pytest.fail("read again"))
     assert fetch(credentials) == "file-access-token"
+
+
+def test_current__change_of_a_file_that_was_old_shows_at_once(path: Path, clock: Clock) -> None:
+    os.utime(path, (1, 1))
+    credentials = scripted(path, ScriptedTransport(), clock)
+    assert fetch(credentials) == "file-access-token"
+    write_file(path, access_token="of-a-sibling")
+    assert fetch(credentials) == "of-a-sibling"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +75,7 @@ def test_look__unchanged_file_is_not_read_again(path: Path, clock: Clock, monkey
     ],
     ids=["deleted", "corrupt", "empty", "list", "directory", "folder deleted"],
 )
-def test_look__damage_shows_at_the_next_call_and_so_does_repair(path: Path, clock: Clock, damage: Any) -> None:
+def test_current__damage_shows_at_the_next_call_and_so_does_repair(path: Path, clock: Clock, damage: Any) -> None:
     credentials = scripted(path, ScriptedTransport(Counter()), clock)
     assert fetch(credentials) == "file-access-token"
     damage(path)
@@ -79,17 +87,17 @@ def test_look__damage_shows_at_the_next_call_and_so_does_repair(path: Path, cloc
     assert fetch(credentials) == "repaired"
 
 
-def test_look__login_elsewhere_takes_effect_at_once(path: Path, clock: Clock) -> None:
+def test_current__login_elsewhere_takes_effect_at_once(path: Path, clock: Clock) -> None:
     credentials = scripted(path, ScriptedTransport(), clock)
     before = credentials.fetch(Call())
-    # As long as before, and within the same tick of the file's time stamp.
+    # The same size as before, and the same time stamp if both writes fall into one of its steps.
     write_file(path, access_token="FILE-ACCESS-TOKEN", refresh_token="FILE-REFRESH-TOKEN")
     after = credentials.fetch(Call())
     assert after.access_token == "FILE-ACCESS-TOKEN"
     assert after.identity != before.identity
 
 
-def test_look__token_of_a_sibling_is_adopted(path: Path, clock: Clock) -> None:
+def test_current__token_of_a_sibling_is_adopted(path: Path, clock: Clock) -> None:
     write_file(path, left=-5)
     credentials = scripted(path, ScriptedTransport(Counter()), clock)
     assert fetch(credentials) == "kit-access-1"
@@ -98,27 +106,27 @@ def test_look__token_of_a_sibling_is_adopted(path: Path, clock: Clock) -> None:
     assert fetch(credentials) == "of-a-sibling"
 
 
-def test_look__older_token_of_the_same_login_displaces_nothing(path: Path, clock: Clock) -> None:
+def test_current__older_token_of_the_same_login_displaces_nothing(path: Path, clock: Clock) -> None:
     write_file(path, left=-5)
     credentials = scripted(path, ScriptedTransport(Counter()), clock, persist=False)
     assert fetch(credentials) == "kit-access-1"
     for left, access_token in ((-5, "file-access-token"), (60, "behind"), (None, None)):
         write_file(path, left=left, access_token=access_token)
         assert fetch(credentials) == "kit-access-1"
-    write_file(path, left=600, access_token="theirs", refresh_token="of-another-login")
-    assert fetch(credentials) == "theirs"
+    write_file(path, left=600, access_token="of-the-other", refresh_token="of-another-login")
+    assert fetch(credentials) == "of-the-other"
 
 
-def test_look__spent_token_written_back_displaces_nothing(path: Path, clock: Clock) -> None:
-    """Say by a backup: what was refreshed and saved since is still good, and the token endpoint need not be there."""
+def test_current__used_up_token_written_back_displaces_nothing(path: Path, clock: Clock) -> None:
+    """A backup may do that. The token refreshed meanwhile is still good, even if the token endpoint is down."""
     before = write_file(path, left=-5).read_bytes()
-    credentials = scripted(path, ScriptedTransport({"access_token": "ours", "expires_in": 3600}, _REFUSED), clock)
-    assert fetch(credentials) == "ours"
+    credentials = scripted(path, ScriptedTransport({"access_token": "refreshed", "expires_in": 3600}, _REFUSED), clock)
+    assert fetch(credentials) == "refreshed"
     path.write_bytes(before)
-    assert fetch(credentials) == "ours"
+    assert fetch(credentials) == "refreshed"
 
 
-def test_look__shorter_lived_token_displaces_one_that_the_file_had_said(path: Path, clock: Clock) -> None:
+def test_current__shorter_lived_token_displaces_one_that_the_file_had_said(path: Path, clock: Clock) -> None:
     write_file(path, left=3600)
     credentials = scripted(path, ScriptedTransport(), clock)
     assert fetch(credentials) == "file-access-token"
@@ -126,7 +134,7 @@ def test_look__shorter_lived_token_displaces_one_that_the_file_had_said(path: Pa
     assert fetch(credentials) == "of-a-sibling"
 
 
-def test_look__access_token_alone(path: Path, clock: Clock) -> None:
+def test_current__access_token_alone(path: Path, clock: Clock) -> None:
     write_file(path, refresh_token=None)
     credentials = scripted(path, ScriptedTransport(), clock)
     before = credentials.fetch(Call())
@@ -138,7 +146,7 @@ def test_look__access_token_alone(path: Path, clock: Clock) -> None:
         fetch(credentials)
 
 
-def test_renew__no_client(path: Path, clock: Clock) -> None:
+def test_refresh__no_client(path: Path, clock: Clock) -> None:
     write_file(path, left=-5)
     with pytest.raises(ConfigError) as caught:
         fetch(scripted(path, ScriptedTransport(), clock, oauth_client=None))
@@ -148,7 +156,7 @@ def test_renew__no_client(path: Path, clock: Clock) -> None:
         assert word in str(caught.value)
 
 
-def test_renew__client_of_the_file_goes_first(path: Path, clock: Clock) -> None:
+def test_refresh__client_of_the_file_goes_first(path: Path, clock: Clock) -> None:
     write_file(path, left=-5, client_id="of-the-file", client_secret="file-client-secret")
     transport = ScriptedTransport(Counter())
     fetch(scripted(path, transport, clock))
@@ -159,7 +167,7 @@ def _refuse_and(change: Any) -> Any:
     return lambda: (change(), _REFUSED)[1]
 
 
-def test_renew__invalid_grant_leaves_the_file_alone(path: Path, clock: Clock) -> None:
+def test_refresh__invalid_grant_leaves_the_file_alone(path: Path, clock: Clock) -> None:
     write_file(path, left=-5)
     before = path.read_bytes()
     transport = ScriptedTransport(_REFUSED)
@@ -170,21 +178,21 @@ def test_renew__invalid_grant_leaves_the_file_alone(path: Path, clock: Clock) ->
     assert path.read_bytes() == before
 
 
-def test_renew__invalid_grant_after_a_login_elsewhere(path: Path, clock: Clock) -> None:
+def test_refresh__invalid_grant_after_a_login_elsewhere(path: Path, clock: Clock) -> None:
     write_file(path, left=-5)
-    log_in = _refuse_and(lambda: write_file(path, access_token="theirs", refresh_token="of-another-login"))
+    log_in = _refuse_and(lambda: write_file(path, access_token="of-the-other", refresh_token="of-another-login"))
     transport = ScriptedTransport(log_in)
-    assert fetch(scripted(path, transport, clock)) == "theirs"
+    assert fetch(scripted(path, transport, clock)) == "of-the-other"
     assert len(transport.forms) == 1
 
 
-def test_renew__invalid_grant_after_a_login_elsewhere_that_is_old(path: Path, clock: Clock) -> None:
+def test_refresh__invalid_grant_after_a_login_elsewhere_that_is_old(path: Path, clock: Clock) -> None:
     write_file(path, left=-5)
     log_in = _refuse_and(lambda: write_file(path, left=-5, refresh_token="of-another-login"))
     transport = ScriptedTransport(log_in, Counter())
     assert fetch(scripted(path, transport, clock)) == "kit-access-1"
     assert b"of-another-login" in transport.forms[1]
-    # It is used once: when it is refused too, that is the answer.
+    # The other login is tried once. If it is refused too, the call fails.
     write_file(path, left=-5)
     transport = ScriptedTransport(log_in, _REFUSED)
     with pytest.raises(RefreshError):
@@ -192,14 +200,14 @@ def test_renew__invalid_grant_after_a_login_elsewhere_that_is_old(path: Path, cl
     assert len(transport.forms) == 2
 
 
-def test_renew__invalid_grant_after_a_sibling_refreshed(path: Path, clock: Clock) -> None:
+def test_refresh__invalid_grant_after_a_sibling_refreshed(path: Path, clock: Clock) -> None:
     write_file(path, left=-5)
     transport = ScriptedTransport(_refuse_and(lambda: write_file(path, access_token="of-a-sibling")))
     assert fetch(scripted(path, transport, clock)) == "of-a-sibling"
     assert len(transport.forms) == 1
 
 
-def test_renew__invalid_grant_after_an_idle_change(path: Path, clock: Clock) -> None:
+def test_refresh__invalid_grant_after_an_idle_change(path: Path, clock: Clock) -> None:
     write_file(path, left=-5)
     transport = ScriptedTransport(_refuse_and(lambda: write_file(path, left=-4)))
     with pytest.raises(RefreshError):
@@ -207,7 +215,7 @@ def test_renew__invalid_grant_after_an_idle_change(path: Path, clock: Clock) -> 
     assert len(transport.forms) == 1
 
 
-def test_take_in__file_that_others_can_read_is_warned_about_once(
+def test_current__file_that_others_can_read_is_warned_about_once(
     path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     path.chmod(0o644)
@@ -222,6 +230,6 @@ def test_take_in__file_that_others_can_read_is_warned_about_once(
 def test_after_fork__lock_held_in_the_parent(path: Path, clock: Clock) -> None:
     credentials = scripted(path, ScriptedTransport(), clock)
     source: Any = credentials._source
-    source._lock.acquire()  # as by another thread of the parent when it forked
+    source._lock.acquire()  # as if another thread of the parent held it at the fork
     source.after_fork()
     assert fetch(credentials) == "file-access-token"

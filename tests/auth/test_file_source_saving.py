@@ -1,4 +1,4 @@
-"""Holds the saving of tokens: only our fields, never over another login, and memory where the disk refuses."""
+"""Tests of saving tokens: only our fields change, another login is kept, and memory serves if the disk refuses."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _state(path: Path) -> tuple[int, int, int]:
 
 
 def test_save__our_fields_only(path: Path, clock: Clock) -> None:
-    write_file(path, left=-5, theirs="kept")
+    write_file(path, left=-5, other="kept")
     answer = Counter(scope="more", id_token="kit-id-token", surprise="dropped")
     credentials = scripted(path, ScriptedTransport(answer), clock)
     assert fetch(credentials) == "kit-access-1"
@@ -57,7 +57,7 @@ def test_save__our_fields_only(path: Path, clock: Clock) -> None:
         "token_type": "Bearer",
         "id_token": "kit-id-token",
         "expiry_date": int((clock() + 3600) * 1000),
-        "theirs": "kept",
+        "other": "kept",
     }
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert fetch(scripted(path, ScriptedTransport(), clock)) == "kit-access-1"
@@ -110,22 +110,22 @@ def test_save__login_during_the_refresh_is_kept(emulator: Emulator, tmp_path: Pa
     real = emulator.write_credentials(folder / "c.json", expires_in=-5)
     path = tmp_path / "link.json"
     path.symlink_to(real)
-    theirs = {"refresh_token": emulator.issue_refresh_token(), "access_token": "theirs", "theirs": 1}
+    other = {"refresh_token": emulator.issue_refresh_token(), "access_token": "of-the-other", "more": 1}
 
     def log_in() -> None:
-        write_file(real, left=left, now=time.time(), **theirs)
+        write_file(real, left=left, now=time.time(), **other)
 
     emulator.token.fail(503, before=log_in)
     emulator.token.fail(503, before=lambda: None)
     credentials = emulated(path, emulator)
     token = credentials.fetch(Call(sleep=Slept())).access_token
     document = json.loads(real.read_text())
-    assert {name: document[name] for name in theirs} == theirs
+    assert {name: document[name] for name in other} == other
     assert path.is_symlink()
-    assert (token == "theirs") is (left > 0)
-    # What follows is theirs in any case.
+    assert (token == "of-the-other") is (left > 0)
+    # The next token is one of the other login in any case.
     credentials.token()
-    assert json.loads(real.read_text())["refresh_token"] == theirs["refresh_token"]
+    assert json.loads(real.read_text())["refresh_token"] == other["refresh_token"]
     assert len(emulator.token.requests) == (3 if left > 0 else 4)
 
 

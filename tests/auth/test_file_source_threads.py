@@ -8,8 +8,9 @@ from typing import Any, Optional
 
 import pytest
 
-from gemini_sync.auth import credentials_file as token_file
-from gemini_sync.auth.credentials_file import Stored
+from gemini_sync.auth import credentials_file
+from gemini_sync.auth.access_token import AccessToken
+from gemini_sync.auth.credentials_file import FileContent
 from gemini_sync.auth.file_source import FileSource
 from gemini_sync.config import Endpoints
 from gemini_sync.network.deadlines import Call
@@ -44,20 +45,20 @@ class _StoppingClock(Clock):
         return super().__call__()
 
 
-def test_take_in__no_other_reading_gets_in_between(path: Path) -> None:
+def test_adopt__no_other_reading_gets_in_between(path: Path) -> None:
     clock = _StoppingClock()
     source = _source(path, ScriptedTransport(), clock)
-    source.look(Call())
+    source.current(Call())
     write_file(path, access_token="newer")
-    clock.point = point = OneAtATime(lambda: source.look(Call()))
+    clock.point = point = OneAtATime(lambda: source.current(Call()))
     source._lock = point.lock
-    taken = source.look(Call())
-    assert taken.held.token.access_token == "newer"
-    assert (point.second(), point.shared) == (taken, False)
+    adopted = source.current(Call())
+    assert adopted.access_token == "newer"
+    assert (point.second(), point.shared) == (adopted, False)
 
 
-def test_take_in__no_refreshed_token_gets_in_between(path: Path) -> None:
-    """It would be lost, for the reading compares with what was there before it."""
+def test_adopt__no_refreshed_token_gets_in_between(path: Path) -> None:
+    """It would be lost, because the reading compares with what was there before."""
     clock, asked, answered = _StoppingClock(), threading.Event(), threading.Event()
 
     def answer() -> dict[str, Any]:
@@ -67,14 +68,14 @@ def test_take_in__no_refreshed_token_gets_in_between(path: Path) -> None:
 
     write_file(path, left=-5)
     source = _source(path, ScriptedTransport(answer), clock)
-    refreshed = in_thread(lambda: source.renew(Call(), None))
+    refreshed = in_thread(lambda: source.refresh(Call(), AccessToken("")))
     assert asked.wait(20)
     write_file(path, left=60, access_token="of-a-sibling")
     clock.point = point = OneAtATime(lambda: (answered.set(), refreshed())[1])
     source._lock = point.lock
-    source.look(Call())
+    source.current(Call())
     assert (point.second().access_token, point.shared) == ("refreshed", False)
-    assert source.look(Call()).held.token.access_token == "refreshed"
+    assert source.current(Call()).access_token == "refreshed"
 
 
 def test_warning__of_two_threads_at_once_is_one(path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
@@ -86,9 +87,9 @@ def test_warning__of_two_threads_at_once_is_one(path: Path, clock: Clock, caplog
 
     path.chmod(0o644)
     source = _source(path, ScriptedTransport(), clock)
-    point = OneAtATime(lambda: source.look(Call()))
+    point = OneAtATime(lambda: source.current(Call()))
     source._lock, source._warned = point.lock, Warned()
-    source.look(Call())
+    source.current(Call())
     point.second()
     assert (len(warnings_in(caplog)), point.shared) == (1, False)
 
@@ -96,15 +97,15 @@ def test_warning__of_two_threads_at_once_is_one(path: Path, clock: Clock, caplog
 def test_save__overtaken_by_a_reading_of_the_file(path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was refreshed serves this call, and what the file says by now the next one."""
 
-    class Overtaken(Stored):
+    class Overtaken(FileContent):
         @property
-        def exposed(self) -> bool:  # it is asked for before the file is taken in
+        def exposed(self) -> bool:  # it is asked for before the content is adopted
             write_file(path, left=7200, access_token="of-a-sibling")
-            source.look(Call())
+            source.current(Call())
             return False
 
     write_file(path, left=-5)
-    source, update = _source(path, ScriptedTransport(Counter()), clock, persist=True), token_file.update
-    monkeypatch.setattr(token_file, "update", lambda *arguments: Overtaken(*update(*arguments)))
-    assert source.renew(Call(), None).access_token == "kit-access-1"
-    assert source.look(Call()).held.token.access_token == "of-a-sibling"
+    source, update = _source(path, ScriptedTransport(Counter()), clock, persist=True), credentials_file.update
+    monkeypatch.setattr(credentials_file, "update", lambda *arguments: Overtaken(*update(*arguments)))
+    assert source.refresh(Call(), AccessToken("")).access_token == "kit-access-1"
+    assert source.current(Call()).access_token == "of-a-sibling"

@@ -1,4 +1,4 @@
-"""Holds single flights together: one leader, shared outcomes, and none of these where the leader was interrupted."""
+"""Tests of single flight: one leader, a shared outcome, and no outcome if the leader is interrupted."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from gemini_sync.auth import single_flight as flight_module
 from gemini_sync.auth.single_flight import SingleFlight
 from gemini_sync.config import Timeouts
 from gemini_sync.errors import DeadlineExceeded, RefreshError, StreamInterrupted, TransportError, ends_the_call
+from gemini_sync.network import deadlines
 from gemini_sync.network.deadlines import Call
 from tests.adapter_kit import in_thread
 from tests.auth.credentials_kit import Watched, await_all, together
@@ -26,7 +27,7 @@ _THREADS = 8
 
 
 class _Work:
-    """Leads once all others wait; then each of its runs has the next outcome."""
+    """The first run goes on when all other threads wait. Each run has the next outcome."""
 
     def __init__(self, *outcomes: Any) -> None:
         self._outcomes = list(outcomes)
@@ -43,14 +44,14 @@ class _Work:
         return str(outcome)
 
 
-def _fly(work: _Work) -> list[Any]:
+def _run_all(work: _Work) -> list[Any]:
     flight: SingleFlight[str] = SingleFlight()
     return together(_THREADS, lambda: flight.run(Watched(work.waiting), work))
 
 
 def test_run__success_is_shared() -> None:
     work = _Work("done", "again")
-    assert _fly(work) == ["done"] * _THREADS
+    assert _run_all(work) == ["done"] * _THREADS
     assert work.runs == 1
 
 
@@ -58,7 +59,7 @@ def test_run__failure_reaches_each_waiter_as_a_copy() -> None:
     error = RefreshError("refused", reason="invalid_grant")
     error.__cause__ = TransportError("why")
     work = _Work(error)
-    outcomes = _fly(work)
+    outcomes = _run_all(work)
     assert work.runs == 1
     assert len(set(map(id, outcomes))) == _THREADS
     copies = [outcome for outcome in outcomes if outcome is not error]
@@ -76,9 +77,10 @@ def test_run__failure_reaches_each_waiter_as_a_copy() -> None:
     ],
     ids=lambda exc: type(exc).__name__,
 )
-def test_run__interrupted_leader_hands_over(interruption: BaseException) -> None:
+def test_run__interrupted_leader_hands_over(interruption: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "_SLICE_SECONDS", 3600)  # the waiters are woken and do not just look again
     work = _Work(interruption, "done")
-    outcomes = _fly(work)
+    outcomes = _run_all(work)
     assert outcomes.count(interruption) == 1
     assert outcomes.count("done") == _THREADS - 1
 
@@ -111,7 +113,7 @@ def test_run__keys_do_not_wait_for_each_other() -> None:
 def test_run_if_free__taken() -> None:
     flight: SingleFlight[str] = SingleFlight()
     outcomes: list[Any] = []
-    flight.run(Call(), lambda: outcomes.append(flight.run_if_free(lambda: "mine")) or "led")
+    flight.run(Call(), lambda: outcomes.append(flight.run_if_free(lambda: "mine")) or "done")
     assert outcomes == [None]
     assert flight.run_if_free(lambda: "mine") == "mine"
 
@@ -136,11 +138,11 @@ def test_run_if_free__failure_is_not_shared() -> None:
 def test_after_fork__attempts_of_the_parent_are_gone() -> None:
     flight: SingleFlight[str] = SingleFlight()
 
-    def led() -> str:
-        flight.after_fork()  # as in a child forked while the parent's thread leads
+    def leading() -> str:
+        flight.after_fork()  # as in a child that was forked while a thread of the parent leads
         return flight.run(Call(), lambda: "of the child")
 
-    assert flight.run(Call(), led) == "of the child"
+    assert flight.run(Call(), leading) == "of the child"
 
 
 @pytest.mark.parametrize(
@@ -169,9 +171,9 @@ def test_run__total_deadline_of_a_waiter() -> None:
     assert flight.run(Call(), lambda: in_thread(wait)()) == "total"  # type: ignore[no-any-return]
 
 
-def test_run__inside_its_own_flight() -> None:
+def test_run__inside_its_own_attempt() -> None:
     flight: SingleFlight[str] = SingleFlight()
-    assert flight.run(Call(), lambda: "led, " + flight.run(Call(), lambda: "nested")) == "led, nested"
+    assert flight.run(Call(), lambda: "outer, " + flight.run(Call(), lambda: "nested")) == "outer, nested"
     assert flight.run(Call(), lambda: "again") == "again"
 
 
@@ -197,11 +199,11 @@ def test_run__nothing_of_it_stays(failure: Any) -> None:
     assert gone() is None
 
 
-# -- interruptions, which come anywhere
+# -- an interrupt, which may come at any line
 
 
 class InterruptedAt:
-    """A trace function that raises at one of the events in the module: entries, lines and returns, counted from 1."""
+    """A trace function that raises at one event in the module; calls, lines and returns are counted from 1."""
 
     def __init__(self, number: int) -> None:
         self.left = number
@@ -222,7 +224,7 @@ class InterruptedAt:
 
 
 class _Interrupted:
-    """A flight whose leader is interrupted at its event of that number, while another thread waits where it can."""
+    """An attempt whose leader is interrupted at the event ``number``. Another thread waits, if it gets so far."""
 
     def __init__(self, number: int, outcome: Any) -> None:
         self.flight: SingleFlight[str] = SingleFlight()
@@ -231,7 +233,7 @@ class _Interrupted:
         self.waiter = threading.Thread(target=self._wait, daemon=True)
         tracer, before = InterruptedAt(number), sys.gettrace()
         sys.settrace(tracer)
-        with contextlib.suppress(KeyboardInterrupt, RefreshError):  # what the leader gets is no matter here
+        with contextlib.suppress(KeyboardInterrupt, RefreshError):  # the outcome of the leader itself does not matter
             try:
                 self.flight.run(Call(), self._attempt)
             finally:
@@ -254,8 +256,8 @@ class _Interrupted:
 
 @pytest.mark.parametrize("outcome", ["shared", RefreshError("shared")], ids=["success", "failure"])
 @pytest.mark.parametrize("in_which", [lambda work: work, in_thread], ids=["same thread", "another thread"])
-def test_run__leader_is_interrupted_anywhere__holds_up_nobody(outcome: Any, in_which: Any) -> None:
-    # In a thread of its own: an exception that a trace function raises can stay behind as the one being handled.
+def test_run__leader_is_interrupted_anywhere__blocks_no_thread(outcome: Any, in_which: Any) -> None:
+    # In a thread of its own, because an exception raised by a trace function can stay as the one being handled.
     with ThreadPoolExecutor(1) as pool:
         pool.submit(_interrupt_everywhere, outcome, in_which).result()
 
@@ -279,7 +281,7 @@ def _interrupt_everywhere(outcome: Any, in_which: Any) -> None:
 
 @pytest.mark.parametrize("name", ["get", "pop"])
 def test_run__no_thread_gets_in_between(name: str) -> None:
-    """Neither between the look and the lead, which would be two leaders, nor between the last look and the landing."""
+    """Neither between the look and the start, which would make two leaders, nor between the last look and the end."""
 
     def stop(flights: Any, *arguments: Any) -> Any:
         found = getattr(dict, name)(flights, *arguments)
@@ -288,7 +290,7 @@ def test_run__no_thread_gets_in_between(name: str) -> None:
 
     flight: SingleFlight[str] = SingleFlight()
     point = OneAtATime(lambda: flight.run(Call(), lambda: "second"))
-    flight._lock, flight._flights = point.lock, type("Flights", (dict,), {name: stop})()
+    flight._lock, flight._attempts = point.lock, type("Flights", (dict,), {name: stop})()
     assert flight.run(Call(), lambda: "first") == "first"
     assert point.second() in ("first", "second")
     assert not point.shared

@@ -1,4 +1,4 @@
-"""Holds one refresh to its rules: what is tried again, how often and how long, and what each failure says."""
+"""Tests of one refresh: what is tried again, how often and how long, and what each failure says."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gemini_sync.auth.token_endpoint import Refreshed, refresh
+from gemini_sync.auth.token_endpoint import TokenAnswer, refresh
 from gemini_sync.config import OAuthClient, Timeouts
 from gemini_sync.errors import DeadlineExceeded, ProtocolError, RefreshError, StreamInterrupted, TransportError
 from gemini_sync.network.deadlines import Call
@@ -22,12 +22,12 @@ from tests.auth.credentials_kit import CLIENT, Clock, Counter, ScriptedTransport
 _URL = "https://token.example/token"
 
 
-def _ask(transport: Any, slept: Any = None, *, quick: bool = False, call: Any = None) -> Refreshed:
+def _ask(transport: Any, slept: Any = None, *, quick: bool = False, call: Any = None) -> TokenAnswer:
     call = call or Call(sleep=Slept() if slept is None else slept)
     return refresh(transport, _URL, "kit-refresh", CLIENT, call, quick=quick)
 
 
-def _emulated(emulator: Emulator, slept: Slept, **timeouts: Any) -> Refreshed:
+def _emulated(emulator: Emulator, slept: Slept, **timeouts: Any) -> TokenAnswer:
     client = OAuthClient(emulator.client_id, emulator.client_secret)
     refresh_token = emulator.issue_refresh_token()
     call = Call(Timeouts(**timeouts), sleep=slept)
@@ -50,7 +50,7 @@ def test_refresh__sends_the_form(emulator: Emulator) -> None:
     assert sorted(answer.fields) == ["id_token", "scope", "token_type"]
 
 
-@pytest.mark.parametrize("kind", [503, 500, 429, 408, 502, 504, "reset", "cut", "half_headers", "html", "empty"])
+@pytest.mark.parametrize("kind", [503, 500, 429, 408, 502, 504, 501, "reset", "cut", "half_headers", "html", "empty"])
 def test_refresh__transient_failure_is_tried_again(emulator: Emulator, kind: Any) -> None:
     emulator.token.fail(kind, times=2, **({"at": 3} if kind == "cut" else {}))
     slept = Slept()
@@ -61,7 +61,7 @@ def test_refresh__transient_failure_is_tried_again(emulator: Emulator, kind: Any
 
 def test_refresh__silent_endpoint_is_tried_again(emulator: Emulator) -> None:
     emulator.token.fail("stall", times=2)
-    # What bounds an answer is 20 s; the total deadline of this call comes first and is the caller's own.
+    # An answer may take 20 s. The total deadline of this call comes first, and its error is not tried again.
     with pytest.raises(DeadlineExceeded) as caught:
         refresh(Transport(), emulator.urls["token"], "any", CLIENT, Call(Timeouts(total=0.1)).start())
     assert (caught.value.deadline, caught.value.seconds) == ("total", 0.1)

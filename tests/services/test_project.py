@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import pytest
 
-from gemini_sync.auth.sources import Token
+from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.config import Endpoints, Timeouts
 from gemini_sync.errors import (
     AuthError,
@@ -37,7 +37,9 @@ def _projects(emulator: Emulator, configured: Optional[str] = None) -> Projects:
 
 
 def _find(emulator: Emulator, configured: Optional[str] = None, call: Optional[Call] = None) -> str:
-    return _projects(emulator, configured).project(call or Call(sleep=Slept()), Token(emulator.issue_token(), None))
+    return _projects(emulator, configured).project(
+        call or Call(sleep=Slept()), AccessToken(emulator.issue_token(), None)
+    )
 
 
 def _newcomer(emulator: Emulator, *, polls: int = 0, **state: Any) -> None:
@@ -288,13 +290,13 @@ def test_failure__redirect_and_network(emulator: Emulator) -> None:
 def test_projects__kept_until_other_credentials_take_over(emulator: Emulator) -> None:
     projects = _projects(emulator)
     for identity in ("one", "one", "two", "two", "one"):
-        assert projects.project(Call(), Token(emulator.issue_token(), None, identity)) == "emulator-project"
+        assert projects.project(Call(), AccessToken(emulator.issue_token(), None, identity)) == "emulator-project"
     assert len(emulator.load_code_assist.requests) == 3
 
 
 def test_projects__found_between_the_look_and_the_attempt(emulator: Emulator) -> None:
     projects = _projects(emulator)
-    token = Token(emulator.issue_token(), None)
+    token = AccessToken(emulator.issue_token(), None)
     project = projects.project(Call(), token)
     assert projects._find(Call(), token) == project  # what a thread runs that looked before and leads after
     assert len(emulator.load_code_assist.requests) == 1
@@ -304,9 +306,9 @@ def test_projects__failure_of_another_token_is_not_shared(emulator: Emulator) ->
     """Who has a good token asks with that, although both are of one login."""
     projects, gate, waiting = _projects(emulator), Gate(), threading.Semaphore(0)
     emulator.load_code_assist.fail(401, before=gate)
-    refused = in_thread(lambda: projects.project(Call(), Token("revoked", None)))
+    refused = in_thread(lambda: projects.project(Call(), AccessToken("revoked", None)))
     gate.await_arrivals()
-    good = Token(emulator.issue_token(), None)
+    good = AccessToken(emulator.issue_token(), None)
     served = in_thread(lambda: projects.project(Watched(waiting), good))
     await_all(waiting, 1)
     gate.open()
@@ -320,14 +322,14 @@ def test_projects__threads_with_a_token_each_make_one_discovery(emulator: Emulat
     _newcomer(emulator)
     projects, waiting = _projects(emulator), threading.Semaphore(0)
     emulator.load_code_assist.before = lambda: await_all(waiting, 7)
-    outcomes = together(8, lambda: projects.project(Watched(waiting), Token(emulator.issue_token(), None)))
+    outcomes = together(8, lambda: projects.project(Watched(waiting), AccessToken(emulator.issue_token(), None)))
     assert outcomes == ["emulator-project"] * 8
     assert (len(emulator.load_code_assist.requests), len(emulator.onboard.requests)) == (1, 1)
 
 
 def test_projects__fifty_threads_one_discovery(emulator: Emulator) -> None:
     projects, waiting = _projects(emulator), threading.Semaphore(0)
-    token = Token(emulator.issue_token(), None)
+    token = AccessToken(emulator.issue_token(), None)
     emulator.load_code_assist.before = lambda: await_all(waiting, 49)
     outcomes = together(50, lambda: projects.project(Watched(waiting), token))
     assert outcomes == ["emulator-project"] * 50
@@ -336,7 +338,7 @@ def test_projects__fifty_threads_one_discovery(emulator: Emulator) -> None:
 
 def test_projects__failure_is_shared_and_not_kept(emulator: Emulator) -> None:
     projects, waiting = _projects(emulator), threading.Semaphore(0)
-    token = Token(emulator.issue_token(), None)
+    token = AccessToken(emulator.issue_token(), None)
     emulator.load_code_assist.fail(503, before=lambda: await_all(waiting, 49))
     outcomes = together(50, lambda: projects.project(Watched(waiting), token))
     assert {type(outcome) for outcome in outcomes} == {ServerError}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gemini_sync.auth.sources import Token
+from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.config import Endpoints
 from gemini_sync.errors import AuthError
 from gemini_sync.network.deadlines import Call
@@ -39,7 +39,7 @@ def test_projects__after_the_failure_of_another_token_each_login_gets_its_own() 
     projects = Projects(_Accounts(**gates, good_b=waiting.release), Endpoints())  # type: ignore[arg-type]
 
     def ask(call: Call, token: str) -> Any:
-        return in_thread(lambda: projects.project(call, Token(token, None, identity=token[-1])))
+        return in_thread(lambda: projects.project(call, AccessToken(token, None, identity=token[-1])))
 
     refused, served = [], []
     for login in "ab":
