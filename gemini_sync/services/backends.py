@@ -208,7 +208,7 @@ def _chunks(exchange: Exchange, max_event_bytes: int, unwrap: Callable[[dict[str
             del decoded
             yield chunk
             del chunk
-            call.progressed = True
+            call.got_chunk = True
             if call.cancelled or bounded:  # what was received already may be the whole rest
                 call.check_total()
 

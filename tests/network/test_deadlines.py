@@ -177,13 +177,13 @@ def test_begin_read__a_chunk_starts_a_new_idle_deadline() -> None:
     clock.now += 9
     call.begin_read()
     assert call.remaining() == 1  # bytes alone change nothing
-    call.progressed = True
+    call.got_chunk = True
     call.begin_read()
     assert call.remaining() == 5
     clock.now += 4
     call.begin_read()
     assert call.remaining() == 1
-    assert not call.progressed
+    assert not call.got_chunk
 
 
 # -- sleeping
@@ -296,7 +296,7 @@ def test_cancel__wakes_a_blocked_read(pair: tuple[socket.socket, socket.socket])
     ours, theirs = pair
     call = Call().start()
     call.attach(ours)
-    assert call.attached
+    assert call.has_socket
     waiter = Waiter(lambda: ours.recv(1))
     call.cancel()
     assert waiter.end() is None
@@ -313,7 +313,7 @@ def test_cancel__leaves_a_detached_socket_alone(pair: tuple[socket.socket, socke
     call = Call().start()
     call.attach(ours)
     call.detach()
-    assert not call.attached
+    assert not call.has_socket
     call.cancel()
     theirs.sendall(b"x")
     assert ours.recv(1) == b"x"

@@ -19,8 +19,7 @@ from gemini_sync import (
     StreamInterrupted,
     Timeouts,
 )
-from gemini_sync.network.connection import current_call
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.deadlines import Call, current_call
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import Rig

@@ -10,7 +10,7 @@ import requests
 import trustme
 
 from gemini_sync import StreamInterrupted, TransportError
-from gemini_sync.network import connection as connection_floor
+from gemini_sync.network import adapters
 from gemini_sync.testing.emulator import Emulator
 from tests.adapter_kit import Rig
 from tests.wire.raw_server import RawServer
@@ -107,14 +107,14 @@ def test_bundle__of_a_session_of_the_users_own(tmp_path):
 
 
 def test_context__is_one_for_all_sessions_and_verifies(tls):
-    connection_floor._tls_context.cache_clear()
+    adapters._tls_context.cache_clear()
     with Emulator(ssl_context=tls) as server:
         server.api_key.answer(body=event("one") + event("two", "STOP"))
         replies = [ask(server) for _ in range(5)]
         assert [next(reply) for reply in replies] == ["one"] * 5
         assert [list(reply) for reply in replies] == [["two"]] * 5
         assert server.connections_total == 5
-    made = connection_floor._tls_context.cache_info()
+    made = adapters._tls_context.cache_info()
     assert (made.misses, made.currsize) == (1, 1)
 
 
