@@ -49,7 +49,7 @@ class _DeadlineReader(io.RawIOBase):
         super().close()
 
 
-class _Response(http.client.HTTPResponse):
+class DeadlineResponse(http.client.HTTPResponse):
     """An HTTP response that keeps the deadlines of the current call, and receives as much at once as has arrived."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
@@ -65,7 +65,7 @@ class _Response(http.client.HTTPResponse):
         is a third of the time from bytes to text.
         """
         if self.fp is None or not self.chunked or self.chunk_left != 0 or n < RECEIVE_BYTES:
-            return super().read1(n)
+            return self._read1(n)
         received = self.fp.peek()  # waits only if nothing is left of what arrived
         pieces, position = [], 0
         while (head := _NEXT_CHUNK.match(received, position)) is not None:
@@ -76,15 +76,21 @@ class _Response(http.client.HTTPResponse):
             pieces.append(received[start:end])
             position = end
         if not pieces:
-            return super().read1(n)
+            return self._read1(n)
         self.fp.read(position)
         return b"".join(pieces)
+
+    def _read1(self, n: int) -> bytes:
+        data = super().read1(n)
+        if not data and self.length:  # the end came before its Content-Length
+            raise http.client.IncompleteRead(data, self.length)
+        return data
 
 
 class _DeadlineMixin:
     """What both connection classes add: the current call knows the socket and sets its timeouts."""
 
-    response_class: Any = _Response
+    response_class: Any = DeadlineResponse
     sock: Any
     timeout: Any
     port: int

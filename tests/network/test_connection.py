@@ -13,7 +13,7 @@ from requests.adapters import HTTPAdapter
 
 from gemini_sync import TransportError
 from gemini_sync.config import Timeouts
-from gemini_sync.network.connection import RECEIVE_BYTES, _DeadlineReader, _Response
+from gemini_sync.network.connection import RECEIVE_BYTES, DeadlineResponse, _DeadlineReader
 from gemini_sync.network.deadlines import Call, sending
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import default_text
@@ -39,7 +39,7 @@ def pair():
 
 def response_on(sock):
     with sending(Call().start()):
-        response = _Response(sock, method="POST")
+        response = DeadlineResponse(sock, method="POST")
         response.begin()
         return response
 
