@@ -59,32 +59,30 @@ class DeadlineResponse(http.client.HTTPResponse):
             self.fp = io.BufferedReader(_DeadlineReader(self.fp.detach(), sock, call), RECEIVE_BYTES)
 
     def read1(self, n: int = -1) -> bytes:
-        """All HTTP chunks that have arrived whole.
+        data = (self._whole_chunks() if n >= RECEIVE_BYTES else b"") or super().read1(n)
+        if n and not data and self.length:  # of the bytes that Content-Length announced, so many are missing
+            raise http.client.IncompleteRead(data, self.length)
+        return data
 
-        http.client gives one at a time, in 3 us. Servers send each event as a chunk of its own, so in a burst that
+    def _whole_chunks(self) -> bytes:
+        """The HTTP chunks that have arrived whole, except the first of a body and the last.
+
+        http.client reads one at a time, in 3 us. Servers send each event as a chunk of its own, so in a burst that
         is a third of the time from bytes to text.
         """
-        if self.fp is None or not self.chunked or self.chunk_left != 0 or n < RECEIVE_BYTES:
-            return self._read1(n)
+        if self.fp is None or not self.chunked or self.chunk_left != 0:
+            return b""
         received = self.fp.peek()  # waits only if nothing is left of what arrived
         pieces, position = [], 0
         while (head := _NEXT_CHUNK.match(received, position)) is not None:
             start = head.end()
             end = start + int(head[1], 16)
             if end == start or end > len(received):
-                break  # http.client reads the last chunk, and one that has not arrived whole
+                break
             pieces.append(received[start:end])
             position = end
-        if not pieces:
-            return self._read1(n)
         self.fp.read(position)
         return b"".join(pieces)
-
-    def _read1(self, n: int) -> bytes:
-        data = super().read1(n)
-        if not data and self.length:  # the end came before its Content-Length
-            raise http.client.IncompleteRead(data, self.length)
-        return data
 
 
 class _DeadlineMixin:

@@ -219,11 +219,7 @@ class Call:
             raise
 
 
-class _CurrentCall(threading.local):
-    call: Optional[Call] = None
-
-
-_current = _CurrentCall()
+_current = threading.local()
 
 
 @contextmanager
@@ -232,7 +228,7 @@ def sending(call: Call) -> Iterator[None]:
 
     A log handler may make a call of its own while another is being sent: the outer call is current again afterwards.
     """
-    outer, _current.call = _current.call, call
+    outer, _current.call = current_call(), call
     try:
         yield
     finally:
@@ -241,4 +237,5 @@ def sending(call: Call) -> Iterator[None]:
 
 def current_call() -> Optional[Call]:
     """The call whose request this thread is sending; None if it sends none."""
-    return _current.call
+    call: Optional[Call] = getattr(_current, "call", None)
+    return call

@@ -19,7 +19,6 @@ from gemini_sync.network.redirects import hide_location
 from gemini_sync.version import VERSION
 
 SessionFactory = Callable[[], requests.Session]
-RequestAndSettings = tuple[requests.PreparedRequest, dict[str, Any]]
 
 _HEADERS = {
     "User-Agent": f"gemini-sync/{VERSION}",
@@ -34,13 +33,6 @@ class _NoNewCookies(DefaultCookiePolicy):
 
     def set_ok(self, cookie: Cookie, request: Any) -> bool:
         return False
-
-
-class _NoAuth(requests.auth.AuthBase):
-    """Keeps requests from reading ``.netrc``, because an entry there would replace our credential."""
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        return request
 
 
 def default_session() -> requests.Session:
@@ -70,9 +62,11 @@ def borrowed_session(call: Call, seconds: float, what: str) -> Iterator[requests
         call.detach()
 
 
-def prepare_request(session: requests.Session, method: str, url: str) -> RequestAndSettings:
+def prepare_request(session: requests.Session, method: str, url: str) -> tuple[requests.PreparedRequest, Any]:
     """A request without body and credentials, and the arguments for ``Session.send`` from session and environment."""
-    request = session.prepare_request(requests.Request(method, url, headers=_HEADERS, auth=_NoAuth()))
+    # With any auth, if only a function that changes nothing, requests does not look for credentials in .netrc.
+    wanted = requests.Request(method, url, headers=_HEADERS, auth=lambda prepared: prepared)
+    request = session.prepare_request(wanted)
     request.hooks = {"response": [*request.hooks["response"], hide_location]}
     settings: dict[str, Any] = {**session.merge_environment_settings(url, {}, True, None, None)}
     settings["proxies"] = _proxies_for(url, settings["proxies"])

@@ -15,13 +15,7 @@ from gemini_sync.network.deadlines import Call, sending
 from gemini_sync.network.error_mapping import as_our_errors
 from gemini_sync.network.exchange import Answer, Exchange
 from gemini_sync.network.redirects import refuse_redirect
-from gemini_sync.network.sessions import (
-    RequestAndSettings,
-    SessionFactory,
-    adopt_session,
-    default_session,
-    prepare_request,
-)
+from gemini_sync.network.sessions import SessionFactory, adopt_session, default_session, prepare_request
 
 _IDLE_SESSIONS = 32
 # The variables that requests reads for each request.
@@ -30,7 +24,7 @@ _ENVIRONMENT = (*_PROXIES, *map(str.upper, _PROXIES), "REQUESTS_CA_BUNDLE", "CUR
 
 
 @functools.lru_cache(maxsize=64)
-def _template(method: str, url: str, environment: tuple[Optional[str], ...]) -> RequestAndSettings:
+def _template(method: str, url: str, environment: tuple[Optional[str], ...]) -> tuple[requests.PreparedRequest, Any]:
     """A request as our own sessions prepare it, once for each set of values of ``_ENVIRONMENT``.
 
     Preparing each request by itself would be a third of what a short call costs.
@@ -79,7 +73,7 @@ class Transport:
         else:
             session.close()
 
-    def _prepare(self, session: requests.Session, method: str, url: str) -> RequestAndSettings:
+    def _prepare(self, session: requests.Session, method: str, url: str) -> tuple[requests.PreparedRequest, Any]:
         if self._session_factory is not None:  # its sessions may differ, and change from call to call
             return prepare_request(session, method, url)
         request, settings = _template(method, url, tuple(map(os.environ.get, _ENVIRONMENT)))
