@@ -1,4 +1,4 @@
-"""The connections: bodies in any framing and segmentation, timeouts set on the socket, addresses, what is sent."""
+"""Connections: bodies in any framing and in any pieces, socket timeouts, addresses, and what is sent."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def read_all(response):
 
 
 def chunked(pieces, rng):
-    """The body in HTTP chunks, with the liberties the standard takes: case, leading zeros, extensions, trailers."""
+    """The body in HTTP chunks, in all forms of RFC 9112: case, leading zeros, extensions, trailers."""
     for piece in pieces:
         size = rng.choice(["%x", "%X", "0%x", "%x;name=value", "%x "]) % len(piece)
         yield size.encode() + b"\r\n" + piece + b"\r\n"
@@ -70,10 +70,10 @@ def cut_up(data, rng):
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_read1__chunked_bodies_in_any_segmentation(pair, seed):
+def test_read1__chunked_body_in_any_pieces(pair, seed):
     rng = random.Random(seed)
     sizes = [rng.choice([1, 2, 15, 16, 17, 400, 9000, 300_000]) for _ in range(rng.randrange(1, 30))]
-    # Bodies that look like framing must not be taken for it.
+    # A body may look like framing and must not be read as framing.
     pieces = [(b"\r\n5\r\nabcde" * size)[:size] for size in sizes]
     sent = b"".join(chunked(pieces, rng))
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -91,7 +91,7 @@ def test_read1__chunked_bodies_in_any_segmentation(pair, seed):
 
 
 @pytest.mark.parametrize("cut", range(40))
-def test_read1__a_chunked_body_that_is_cut_off(pair, cut):
+def test_read1__chunked_body_that_is_cut_off(pair, cut):
     body = b"3\r\none\r\n3\r\ntwo\r\n5\r\nthree\r\n0\r\n\r\n"
     pair[1].sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body[:cut])
     pair[1].close()
@@ -111,7 +111,7 @@ def test_read1__a_chunked_body_that_is_cut_off(pair, cut):
 
 
 def test_read1__gives_all_chunks_that_have_arrived(pair):
-    """Behind the first one, which http.client reads."""
+    """All but the first, which http.client reads."""
     pieces = [event(f"piece {n}") for n in range(50)]
     body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
     pair[1].sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
@@ -131,7 +131,7 @@ def test_read1__gives_no_more_than_was_asked_for(pair, size):
 # --- timeouts
 
 
-def test_reader__sets_what_is_left_as_the_timeout(pair):
+def test_reader__sets_the_time_that_is_left_as_the_timeout(pair):
     now = [0.0]
     call = Call(Timeouts(idle=30.0), clock=lambda: now[0]).start()
     reader = _DeadlineReader(pair[0].makefile("rb", buffering=0), pair[0], call)
@@ -157,7 +157,7 @@ def test_reader__sets_what_is_left_as_the_timeout(pair):
 
 def test_cancel__by_a_signal_handler_while_the_socket_is_attached():
     call = Call().start()
-    with call._changed:  # which this very thread holds while the handler runs in it
+    with call._changed:  # a signal handler may run in the thread that holds this lock
         call.cancel()
     assert call.cancelled
 
@@ -188,7 +188,7 @@ def test_addresses__none_answers(monkeypatch):
     assert "localhost:9 failed: ConnectionRefusedError" in str(error)
 
 
-def test_addresses__there_are_none(monkeypatch):
+def test_addresses__host_has_none(monkeypatch):
     def fail(*args, **named):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -200,13 +200,13 @@ def test_addresses__there_are_none(monkeypatch):
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example"])
-def test_addresses__no_host_name_at_all(host):
+def test_addresses__impossible_host_name(host):
     _, error = drain(ask(f"https://{host}", retry=ONCE))
     assert type(error).__name__ in ("TransportError", "ProtocolError")
     assert host in str(error)
 
 
-def test_addresses__ours_may_be_given(emulator, tmp_path):
+def test_addresses__local_one_of_the_callers_adapter(emulator, tmp_path):
     class Adapter(HTTPAdapter):
         def init_poolmanager(self, *args, **named):
             super().init_poolmanager(*args, **named, source_address=("127.0.0.2", 0))
