@@ -6,7 +6,6 @@ import math
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,15 +25,6 @@ from gemini_sync.redaction import redact_text
 
 _HTTP_LIBRARIES = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException)
 LIBRARY_ERRORS = (*_HTTP_LIBRARIES, OSError)
-
-
-@contextmanager
-def as_our_errors(call: Call, url: str) -> Iterator[None]:
-    """Raise our error if the block ends with one of ``LIBRARY_ERRORS``."""
-    try:
-        yield
-    except LIBRARY_ERRORS as exc:
-        raise map_error(exc, call, url) from exc
 
 
 def map_error(exc: BaseException, call: Call, url: str) -> GeminiSyncError:

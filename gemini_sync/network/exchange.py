@@ -13,7 +13,7 @@ from urllib3.response import BaseHTTPResponse
 from gemini_sync.errors import DeadlineExceeded, ProtocolError, TransportError, cancelled_error
 from gemini_sync.network.connection import RECEIVE_BYTES, DeadlineResponse
 from gemini_sync.network.deadlines import Call
-from gemini_sync.network.error_mapping import as_our_errors
+from gemini_sync.network.error_mapping import LIBRARY_ERRORS, map_error
 from gemini_sync.redaction import redact_text
 
 _ERROR_BODY_BYTES = 2**20
@@ -70,12 +70,13 @@ class Exchange:
             ProtocolError: the content encoding is unknown or the compressed body was cut off.
         """
         try:
-            with as_our_errors(self.call, self.url):
-                if getattr(self._response, "_content", False) is False:
-                    yield from self._receive()
-                else:  # a hook of the session has read it, or an adapter for tests has made it up
-                    yield self._response.content
-                self.close(reusable=True)
+            if getattr(self._response, "_content", False) is False:
+                yield from self._receive()
+            else:  # a hook of the session has read it, or an adapter for tests has made it up
+                yield self._response.content
+            self.close(reusable=True)
+        except LIBRARY_ERRORS as exc:
+            raise map_error(exc, self.call, self.url) from exc
         finally:
             self.close()
 

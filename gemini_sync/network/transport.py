@@ -12,7 +12,7 @@ import requests
 from gemini_sync.errors import SESSION_INVALID, ConfigError, TransportError
 from gemini_sync.fork import register_after_fork
 from gemini_sync.network.deadlines import Call, sending
-from gemini_sync.network.error_mapping import as_our_errors
+from gemini_sync.network.error_mapping import LIBRARY_ERRORS, map_error
 from gemini_sync.network.exchange import Answer, Exchange
 from gemini_sync.network.redirects import refuse_redirect
 from gemini_sync.network.sessions import SessionFactory, adopt_session, default_session, prepare_request
@@ -97,13 +97,15 @@ class Transport:
             call.check()
             idle, session = self._idle, self._take_session()
             try:
-                with as_our_errors(call, url):
+                try:
                     request, settings = self._prepare(session, method, url)
                     request.headers.update(headers)
                     if body is not None:
                         request.body = body
                         request.headers["Content-Length"] = str(len(body))
                     response = _send(call, session, request, settings)
+                except LIBRARY_ERRORS as exc:
+                    raise map_error(exc, call, url) from exc
                 return Exchange(call, response, functools.partial(self._return_session, session, idle))
             except BaseException as exc:
                 call.detach()
