@@ -1,4 +1,4 @@
-"""Knows one call of a caller: its deadlines, its cancellation, and the socket it may be blocked on; knows no HTTP."""
+"""One call of a caller: its deadlines, its cancellation, and the socket on which it may be waiting."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ _MISSING = {
 
 
 class Call:
-    """The context of one call, handed down all floors; used by one thread, cancelled from any.
+    """One call of a caller. One thread makes it and hands it to every layer; any thread may cancel it.
 
     Attributes:
-        progressed: set by whoever made a chunk out of the bytes; the next read then starts a new ``idle`` deadline.
-        secrets: the credentials sent so far, for whoever quotes a server.
-        fresh: False while the request in flight went out on a connection that had been used before.
+        cancelled: True once ``cancel()`` was called.
+        connection_is_new: False if the current request was sent on a connection that had carried another before.
+        got_chunk: set to True after each chunk; the next read then starts a new ``idle`` deadline.
+        secrets: the credentials sent so far; a message that quotes a server leaves them out.
     """
 
     def __init__(
@@ -46,28 +47,28 @@ class Call:
         self._sleep = sleep
         self._total_at = self.deadline_at = self._total_seconds = math.inf
         self._phase, self._phase_seconds = "total", math.inf
-        self._answer: Optional[tuple[str, float]] = None  # what is waited for, and for how many seconds
-        self.progressed = False
-        self.secrets: set[str] = set()
-        self.fresh = True
+        self._answer: Optional[tuple[str, float]] = None  # the small answer that is expected, and within how long
         self.cancelled = False
-        # Guards cancelled and _socket: cancel() must never shut down a descriptor that was closed and given out again.
-        # Told of what ends a wait. Reentrant: a signal handler may cancel the very call it interrupts.
+        self.connection_is_new = True
+        self.got_chunk = False
+        self.secrets: set[str] = set()
+        # Guards cancelled and _socket: cancel() must not shut down a descriptor that was closed and then reused.
+        # Notified at the end of a wait. Reentrant, because a signal handler may cancel the call that it interrupts.
         self._changed = threading.Condition(threading.RLock())
         self._socket: Optional[socket.socket] = None
 
     # -- deadlines
 
     def start(self) -> Call:
-        """Start the ``total`` deadline: waiting for the first ``next()`` is not part of the call."""
+        """Start the ``total`` deadline: the time before the first ``next()`` is not part of the call."""
         if self.timeouts.total is not None:
-            self._total_seconds = self.timeouts.total  # timeouts may be others by the time it passes
+            self._total_seconds = self.timeouts.total
             self._total_at = self.clock() + self._total_seconds
         self.enter("total", None)
         return self
 
     def enter(self, phase: str, seconds: Optional[float]) -> None:
-        """Start the deadline named ``phase`` (in seconds, None for none); ``total`` still holds beneath it."""
+        """Start the deadline named ``phase``, or none if ``seconds`` is None; ``total`` still applies."""
         at = math.inf if seconds is None else self.clock() + seconds
         if at < self._total_at:
             self.deadline_at, self._phase, self._phase_seconds = at, phase, seconds or 0.0
@@ -75,9 +76,9 @@ class Call:
             self.deadline_at, self._phase, self._phase_seconds = self._total_at, "total", self._total_seconds
 
     def begin_read(self) -> None:
-        """Before each read: where the one before made a chunk, a new ``idle`` deadline starts."""
-        if self.progressed:
-            self.progressed = False
+        """Called before each read: if a chunk came since the last read, a new ``idle`` deadline starts."""
+        if self.got_chunk:
+            self.got_chunk = False
             self.enter("idle", self.timeouts.idle)
 
     @contextmanager
@@ -93,20 +94,20 @@ class Call:
             self._answer = outer
 
     def enter_answer(self) -> None:
-        """The request is on its way: from here on its answer, or the first chunk of it, is waited for."""
+        """Start the deadline for the answer to a request: for all of a small one, else for its first chunk."""
         if self._answer is None:
             self.enter("first_token", self.timeouts.first_token)
         else:
             self.enter("answer", self._answer[1])
 
     def remaining(self) -> Optional[float]:
-        """Seconds until the deadline in force, not below 0; None where there is none."""
+        """Seconds until the current deadline, at least 0; None if there is none."""
         if self.deadline_at == math.inf:
             return None
         return max(0.0, self.deadline_at - self.clock())
 
     def deadline_error(self) -> DeadlineExceeded:
-        """The error of the deadline in force."""
+        """The error that says that the current deadline passed."""
         phase, seconds = self._phase, self._phase_seconds
         if phase == "answer" and self._answer is not None:
             message = (
@@ -121,11 +122,11 @@ class Call:
         return DeadlineExceeded(message, deadline=phase, seconds=seconds)
 
     def time_left(self) -> Optional[float]:
-        """Seconds until the ``total`` deadline, not below 0; None if there is none."""
+        """Seconds until the ``total`` deadline, at least 0; None if there is none."""
         return None if self._total_at == math.inf else max(0.0, self._total_at - self.clock())
 
     def check_total(self) -> None:
-        """As ``check()``, of ``total`` alone: while chunks are at hand no other deadline runs."""
+        """Like ``check()``, but for ``total`` alone: no other deadline runs while received chunks are left."""
         if self.cancelled:
             raise cancelled_error()
         if self.clock() >= self._total_at:
@@ -133,7 +134,7 @@ class Call:
             raise self.deadline_error()
 
     def check(self) -> None:
-        """Raises ``StreamInterrupted`` when cancelled, ``DeadlineExceeded`` when the deadline in force has passed."""
+        """Raises ``StreamInterrupted`` if cancelled, ``DeadlineExceeded`` if the current deadline has passed."""
         if self.cancelled:
             raise cancelled_error()
         if self.deadline_at != math.inf and self.clock() >= self.deadline_at:
@@ -156,63 +157,85 @@ class Call:
     def wait_for(self, future: Future[Any]) -> None:
         """Wait until ``future`` is done, at most until ``total``; raises like ``check()``."""
         self.enter("total", None)
-        future.add_done_callback(self._tell)
+        future.add_done_callback(self._notify)
         while not future.done():
             self._wait(lambda: self.cancelled or future.done(), self.remaining())
             if not future.done():
                 self.check()
 
     def _wait(self, is_over: Callable[[], bool], seconds: Optional[float]) -> None:
-        """Wait at most ``seconds``, looking again after each slice.
+        """Wait at most ``seconds``, in slices; look at ``is_over`` before each.
 
-        A signal handler that cancels between the look at ``is_over`` and the waiting proper tells nobody: it runs in
-        this thread, inside ``Condition.wait``, which does not count among those waiting yet.
+        A signal handler may cancel after that look and before the wait has begun. It runs in this thread, inside
+        ``Condition.wait``, so its notification reaches no waiter; the next look finds what it did.
         """
         until = math.inf if seconds is None else time.monotonic() + seconds
         with self._changed:
             while not is_over() and (left := until - time.monotonic()) > 0:
                 self._changed.wait(min(left, _SLICE_SECONDS))
 
-    def _tell(self, _: Future[Any]) -> None:
+    def _notify(self, _: Future[Any]) -> None:
         with self._changed:
             self._changed.notify_all()
 
     # -- cancellation
 
     def attach(self, sock: socket.socket) -> None:
-        """Let ``cancel()`` reach ``sock``; raises ``StreamInterrupted`` when it came first."""
+        """Let ``cancel()`` shut ``sock`` down; raises ``StreamInterrupted`` if the call is cancelled already."""
         with self._changed:
             self._socket = sock
         self.check()
 
     def detach(self) -> None:
-        """Take the socket out of the reach of ``cancel()``, before it is closed or lent to another call."""
+        """Keep ``cancel()`` away from the socket, before it is closed or used by another call."""
         with self._changed:
             self._socket = None
 
     @property
-    def attached(self) -> bool:
-        """True while the socket in use keeps the deadlines by itself."""
+    def has_socket(self) -> bool:
+        """True while one of our connections carries the call: it keeps the deadlines at each receive."""
         return self._socket is not None
 
     def cancel(self) -> None:
-        """End the call from any thread: a blocked read, a wait or a sleep wakes at once. Idempotent."""
+        """End the call from any thread: a blocked read, a wait or a sleep ends at once. Idempotent."""
         with self._changed:
             self.cancelled = True
             if self._socket is not None:
                 try:
-                    # The plain method, also for TLS: ssl's own forgets its state under the reader's feet.
+                    # For TLS as well: SSLSocket.shutdown drops the TLS state that the blocked read still needs.
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
                 except OSError:
-                    self._socket = None  # already shut by the other side: nothing is blocked on it
+                    self._socket = None  # the other side has closed it, so no read is blocked
             self._changed.notify_all()
 
     @contextmanager
     def cancelled_first(self) -> Iterator[None]:
-        """A cancelled call ends as cancelled, whatever else befell it meanwhile."""
+        """Raise ``StreamInterrupted`` (``cancelled``) if the call was cancelled, whatever error ended it."""
         try:
             yield
         except GeminiSyncError as exc:
             if self.cancelled and not exc.cancelled:
                 raise cancelled_error() from exc
             raise
+
+
+_current = threading.local()
+
+
+@contextmanager
+def sending(call: Call) -> Iterator[None]:
+    """Make ``call`` the current one of this thread; urllib3 has no argument that would take it to the connections.
+
+    A log handler may make a call of its own while another is being sent: the outer call is current again afterwards.
+    """
+    outer, _current.call = current_call(), call
+    try:
+        yield
+    finally:
+        _current.call = outer
+
+
+def current_call() -> Optional[Call]:
+    """The call whose request this thread is sending; None if it sends none."""
+    call: Optional[Call] = getattr(_current, "call", None)
+    return call

@@ -10,13 +10,17 @@ import requests
 
 from gemini_sync.errors import ProtocolError
 
-_LOCATION = "X-Refused-Location"
+_HIDDEN_LOCATION = "X-Refused-Location"
 
 
-def hide_redirect(response: requests.Response, **_: Any) -> None:
-    """A response hook that hides the Location, because requests would read the whole body and parse the target."""
+def hide_location(response: requests.Response, **_: Any) -> None:
+    """A response hook that renames the ``Location`` header.
+
+    requests looks for that header even if it is told not to follow redirects: it then reads the whole body, which may
+    have no end, and parses the target. Without the header it does neither.
+    """
     if "Location" in response.headers:
-        response.headers[_LOCATION] = response.headers.pop("Location")
+        response.headers[_HIDDEN_LOCATION] = response.headers.pop("Location")
 
 
 def refuse_redirect(status: int, headers: Mapping[str, str]) -> None:
@@ -24,7 +28,7 @@ def refuse_redirect(status: int, headers: Mapping[str, str]) -> None:
     if 300 <= status < 400:
         host: Optional[str]
         try:
-            host = urlsplit(headers.get(_LOCATION) or "").hostname
+            host = urlsplit(headers.get(_HIDDEN_LOCATION) or "").hostname
         except ValueError:
             host = None
         raise ProtocolError(

@@ -1,4 +1,4 @@
-"""Knows requests' sessions: what they keep, and what a request takes from them and the environment; sends nothing."""
+"""Sessions of requests: ours and those of callers, and what a request takes from its session and the environment."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 import requests
 
 from gemini_sync.config import is_loopback
-from gemini_sync.errors import ConfigError
-from gemini_sync.network.connection import GuardedAdapter, guard, sending
-from gemini_sync.network.deadlines import Call
-from gemini_sync.network.redirects import hide_redirect
+from gemini_sync.errors import PROXY_INVALID, ConfigError
+from gemini_sync.network.adapters import DefaultAdapter
+from gemini_sync.network.connection import keep_deadlines
+from gemini_sync.network.deadlines import Call, sending
+from gemini_sync.network.redirects import hide_location
 from gemini_sync.version import VERSION
 
 SessionFactory = Callable[[], requests.Session]
@@ -22,38 +23,38 @@ SessionFactory = Callable[[], requests.Session]
 _HEADERS = {
     "User-Agent": f"gemini-sync/{VERSION}",
     "Accept": "*/*",
-    "Accept-Encoding": "identity",  # an event must not wait for a compressor's buffer
+    "Accept-Encoding": "identity",  # a compressor would hold back the end of an event
     "Connection": "keep-alive",
 }
 
 
 class _NoNewCookies(DefaultCookiePolicy):
-    """Keeps no cookie that a server sets: what it set for one credential would go along with another."""
+    """Stores no cookie of a server: one that it set for one credential would be sent along with another."""
 
     def set_ok(self, cookie: Cookie, request: Any) -> bool:
         return False
 
 
 def default_session() -> requests.Session:
-    """A session with one TLS context for all, whose connections are guarded."""
+    """A session of our own, ready for use."""
     session = requests.Session()
-    adapter = GuardedAdapter(pool_maxsize=1)
+    adapter = DefaultAdapter(pool_maxsize=1)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
-    return guarded(session)
+    return adopt_session(session)
 
 
-def guarded(session: requests.Session) -> requests.Session:
-    """``session``, its future connections guarded; it takes no cookies any more. Idempotent."""
+def adopt_session(session: requests.Session) -> requests.Session:
+    """Make the future connections of ``session`` keep deadlines, and let it store no more cookies. Idempotent."""
     session.cookies.set_policy(_NoNewCookies())
     for adapter in session.adapters.values():
-        guard(adapter)
+        keep_deadlines(adapter)
     return session
 
 
 @contextmanager
 def borrowed_session(call: Call, seconds: float, what: str) -> Iterator[requests.Session]:
-    """A session for another library: ``what`` it asks for takes at most ``seconds``, and ends with ``call``."""
+    """A session for another library, which asks for ``what`` with it: within ``seconds``, and as part of ``call``."""
     try:
         with sending(call), call.bounded(seconds, what), default_session() as session:
             yield session
@@ -61,38 +62,32 @@ def borrowed_session(call: Call, seconds: float, what: str) -> Iterator[requests
         call.detach()
 
 
-class _NoAuth(requests.auth.AuthBase):
-    """Keeps requests from asking ``.netrc``, whose entry would replace our credential."""
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        return request
-
-
-def prepared(session: requests.Session, method: str, url: str) -> tuple[requests.PreparedRequest, dict[str, Any]]:
-    """A request without body and credentials, and what the environment and the session say about sending it."""
-    request = session.prepare_request(requests.Request(method, url, headers=_HEADERS, auth=_NoAuth()))
-    request.hooks = {"response": [*request.hooks["response"], hide_redirect]}
+def prepare_request(session: requests.Session, method: str, url: str) -> tuple[requests.PreparedRequest, Any]:
+    """A request without body and credentials, and the arguments for ``Session.send`` from session and environment."""
+    # With any auth, if only a function that changes nothing, requests does not look for credentials in .netrc.
+    wanted = requests.Request(method, url, headers=_HEADERS, auth=lambda prepared: prepared)
+    request = session.prepare_request(wanted)
+    request.hooks = {"response": [*request.hooks["response"], hide_location]}
     settings: dict[str, Any] = {**session.merge_environment_settings(url, {}, True, None, None)}
-    settings["proxies"] = _usable(settings["proxies"], url)
+    settings["proxies"] = _proxies_for(url, settings["proxies"])
     return request, settings
 
 
-def _usable(proxies: Mapping[str, str], url: str) -> dict[str, str]:
-    """``proxies`` where the one for ``url`` can be used; none where it would carry a credential in the clear."""
+def _proxies_for(url: str, proxies: Mapping[str, str]) -> dict[str, str]:
+    """``proxies``, or none if a request in the clear would leave this machine; raises for one that is no URL."""
     proxy = requests.utils.select_proxy(url, proxies)
-    if not proxy:  # also "", which to requests means none
+    if not proxy:  # to requests an empty string means none as well
         return dict(proxies)
     try:
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        host = parts.hostname or ""
-        usable = host != "" and parts.port != 0
+        host = parts.hostname if parts.port != 0 else None
     except ValueError:
-        usable, host = False, ""
-    if not usable:
+        host = None
+    if not host:
         raise ConfigError(
             f"The proxy for {urlsplit(url).hostname} is not a URL with a host, such as http://HOST:PORT. "
             "Check HTTPS_PROXY and its like, or the proxies of your session.",
-            reason="PROXY_INVALID",
+            reason=PROXY_INVALID,
         )
-    # http is for loopback alone, and a proxy elsewhere would be told what is meant for this machine.
+    # An http URL is always one on loopback: a proxy elsewhere would read the credential, and could not reach it.
     return {} if urlsplit(url).scheme == "http" and not is_loopback(host) else dict(proxies)

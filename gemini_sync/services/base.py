@@ -115,7 +115,7 @@ def _chunks(exchange: Exchange, max_event_bytes: int, unwrap: Callable[[dict[str
             del decoded
             yield chunk
             del chunk
-            call.progressed = True
+            call.got_chunk = True
             if call.cancelled or has_total:  # the whole rest may be here already, so no read would notice
                 call.check_total()
 

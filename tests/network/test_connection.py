@@ -1,4 +1,4 @@
-"""The connections: bodies in any framing and segmentation, timeouts set on the socket, addresses, what is sent."""
+"""Connections: bodies in any framing and in any pieces, socket timeouts, addresses, and what is sent."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from requests.adapters import HTTPAdapter
 
 from gemini_sync import TransportError
 from gemini_sync.config import Timeouts
-from gemini_sync.network.connection import RECEIVE_BYTES, _DeadlineReader, _Response, sending
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.connection import RECEIVE_BYTES, DeadlineResponse, _DeadlineReader
+from gemini_sync.network.deadlines import Call, sending
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import default_text
 from tests.adapter_kit import Rig
@@ -39,7 +39,7 @@ def pair():
 
 def response_on(sock):
     with sending(Call().start()):
-        response = _Response(sock, method="POST")
+        response = DeadlineResponse(sock, method="POST")
         response.begin()
         return response
 
@@ -54,7 +54,7 @@ def read_all(response):
 
 
 def chunked(pieces, rng):
-    """The body in HTTP chunks, with the liberties the standard takes: case, leading zeros, extensions, trailers."""
+    """The body in HTTP chunks, in all forms of RFC 9112: case, leading zeros, extensions, trailers."""
     for piece in pieces:
         size = rng.choice(["%x", "%X", "0%x", "%x;name=value", "%x "]) % len(piece)
         yield size.encode() + b"\r\n" + piece + b"\r\n"
@@ -70,10 +70,10 @@ def cut_up(data, rng):
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_read1__chunked_bodies_in_any_segmentation(pair, seed):
+def test_read1__chunked_body_in_any_pieces(pair, seed):
     rng = random.Random(seed)
     sizes = [rng.choice([1, 2, 15, 16, 17, 400, 9000, 300_000]) for _ in range(rng.randrange(1, 30))]
-    # Bodies that look like framing must not be taken for it.
+    # A body may look like framing and must not be read as framing.
     pieces = [(b"\r\n5\r\nabcde" * size)[:size] for size in sizes]
     sent = b"".join(chunked(pieces, rng))
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -91,7 +91,7 @@ def test_read1__chunked_bodies_in_any_segmentation(pair, seed):
 
 
 @pytest.mark.parametrize("cut", range(40))
-def test_read1__a_chunked_body_that_is_cut_off(pair, cut):
+def test_read1__chunked_body_that_is_cut_off(pair, cut):
     body = b"3\r\none\r\n3\r\ntwo\r\n5\r\nthree\r\n0\r\n\r\n"
     pair[1].sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body[:cut])
     pair[1].close()
@@ -110,31 +110,28 @@ def test_read1__a_chunked_body_that_is_cut_off(pair, cut):
     assert len(came) >= sum(cut >= end for end in (6, 14, 24)) * 3
 
 
-@pytest.mark.parametrize("interim", [(100,), (103,), (102, 103, 103), (100, 103)])
-def test_status__interim_answers_are_passed_over(pair, interim):
-    """RFC 9110 section 15.2."""
-    hints = b"".join(b"HTTP/1.1 %d Wait\r\nLink: </x>; rel=preload\r\n\r\n" % status for status in interim)
-    pair[1].sendall(hints + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-    response = response_on(pair[0])
-    assert (response.status, response.getheader("Link"), read_all(response)) == (200, None, [b"ok"])
-
-
-def test_status__switching_protocols_is_final(pair):
-    pair[1].sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
-    assert response_on(pair[0]).status == 101
-
-
-def test_read1__gives_all_that_one_receive_brought(pair):
+def test_read1__gives_all_chunks_that_have_arrived(pair):
+    """All but the first, which http.client reads."""
     pieces = [event(f"piece {n}") for n in range(50)]
     body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
     pair[1].sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
-    assert read_all(response_on(pair[0])) == [b"".join(pieces)]
+    assert read_all(response_on(pair[0])) == [pieces[0], b"".join(pieces[1:])]
+
+
+@pytest.mark.parametrize("size", [1, 7, RECEIVE_BYTES - 1])
+def test_read1__gives_no_more_than_was_asked_for(pair, size):
+    pair[1].sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"3\r\none\r\n" * 9 + b"0\r\n\r\n")
+    response, came = response_on(pair[0]), []
+    while piece := response.read1(size):
+        came.append(piece)
+    assert b"".join(came) == b"one" * 9
+    assert max(map(len, came)) <= size
 
 
 # --- timeouts
 
 
-def test_reader__sets_what_is_left_as_the_timeout(pair):
+def test_reader__sets_the_time_that_is_left_as_the_timeout(pair):
     now = [0.0]
     call = Call(Timeouts(idle=30.0), clock=lambda: now[0]).start()
     reader = _DeadlineReader(pair[0].makefile("rb", buffering=0), pair[0], call)
@@ -149,7 +146,7 @@ def test_reader__sets_what_is_left_as_the_timeout(pair):
     assert read_one() == 10.0
     now[0] += 4.0
     assert read_one() == 6.0
-    call.progressed = True
+    call.got_chunk = True
     assert read_one() == 30.0
     now[0] += 30.0
     pair[1].send(b"x")
@@ -160,7 +157,7 @@ def test_reader__sets_what_is_left_as_the_timeout(pair):
 
 def test_cancel__by_a_signal_handler_while_the_socket_is_attached():
     call = Call().start()
-    with call._changed:  # which this very thread holds while the handler runs in it
+    with call._changed:  # a signal handler may run in the thread that holds this lock
         call.cancel()
     assert call.cancelled
 
@@ -191,7 +188,7 @@ def test_addresses__none_answers(monkeypatch):
     assert "localhost:9 failed: ConnectionRefusedError" in str(error)
 
 
-def test_addresses__there_are_none(monkeypatch):
+def test_addresses__host_has_none(monkeypatch):
     def fail(*args, **named):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -203,13 +200,13 @@ def test_addresses__there_are_none(monkeypatch):
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example"])
-def test_addresses__no_host_name_at_all(host):
+def test_addresses__impossible_host_name(host):
     _, error = drain(ask(f"https://{host}", retry=ONCE))
     assert type(error).__name__ in ("TransportError", "ProtocolError")
     assert host in str(error)
 
 
-def test_addresses__ours_may_be_given(emulator, tmp_path):
+def test_addresses__local_one_of_the_callers_adapter(emulator, tmp_path):
     class Adapter(HTTPAdapter):
         def init_poolmanager(self, *args, **named):
             super().init_poolmanager(*args, **named, source_address=("127.0.0.2", 0))

@@ -1,4 +1,4 @@
-"""Holds one call to its deadlines, by a clock of its own, and to its cancellation, which wakes whatever waits."""
+"""One call: its deadlines, by a clock of its own, and its cancellation, which ends every wait."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BOUND = 30.0
 
 
 class Clock:
-    """Seconds that pass only when told to; sleeping on it takes no time."""
+    """A clock that stands still until a test moves it; sleeping moves it at once."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -40,7 +40,7 @@ def call_with(**timeouts: Any) -> tuple[Call, Clock]:
 
 
 class Waiter:
-    """A thread that waits in ``work``, and what that ended with."""
+    """A thread that runs ``work``; ``end`` returns the error, ``result`` is what it returned."""
 
     def __init__(self, work: Callable[[], Any]) -> None:
         self.error: Optional[BaseException] = None
@@ -128,13 +128,13 @@ def test_total__holds_beneath_the_others() -> None:
     assert (caught.value.deadline, caught.value.seconds) == ("total", 10)
 
 
-def test_total__wins_where_both_end_at_once() -> None:
+def test_total__wins_if_both_end_at_once() -> None:
     call, _ = call_with(total=10)
     call.enter("idle", 10)
     assert call.deadline_error().deadline == "total"
 
 
-def test_total__stays_what_it_was_when_the_timeouts_are_others() -> None:
+def test_total__stays_the_same_if_the_timeouts_change() -> None:
     call, clock = call_with(total=10)
     call.timeouts = Timeouts(first_token=30, idle=None)
     call.enter("first_token", 30)
@@ -151,7 +151,7 @@ def test_total__starts_with_the_call() -> None:
     assert call.remaining() == 10
 
 
-def test_enter__a_new_phase_ends_the_one_before() -> None:
+def test_enter__new_phase_ends_the_one_before() -> None:
     call, clock = call_with(total=None)
     call.enter("first_token", 5)
     clock.now += 4
@@ -171,19 +171,19 @@ def test_infinite_deadlines__are_none() -> None:
     assert call.remaining() is None
 
 
-def test_begin_read__a_chunk_starts_a_new_idle_deadline() -> None:
+def test_begin_read__starts_a_new_idle_deadline_after_a_chunk() -> None:
     call, clock = call_with(idle=5, total=None)
     call.enter("first_token", 10)
     clock.now += 9
     call.begin_read()
     assert call.remaining() == 1  # bytes alone change nothing
-    call.progressed = True
+    call.got_chunk = True
     call.begin_read()
     assert call.remaining() == 5
     clock.now += 4
     call.begin_read()
     assert call.remaining() == 1
-    assert not call.progressed
+    assert not call.got_chunk
 
 
 # -- sleeping
@@ -191,7 +191,7 @@ def test_begin_read__a_chunk_starts_a_new_idle_deadline() -> None:
 
 def test_sleep__takes_its_time() -> None:
     call, clock = call_with(total=None)
-    call.enter("idle", 1)  # that one is of a stream, not of a wait
+    call.enter("idle", 1)  # limits a stream, not a wait
     call.sleep(7)
     assert clock.slept == [7]
 
@@ -227,7 +227,7 @@ def test_sleep__cancelled_in_it() -> None:
 # -- waiting for others
 
 
-def test_wait_for__what_is_done_already() -> None:
+def test_wait_for__future_that_is_done() -> None:
     call, _ = call_with(total=None)
     answered, failed, cancelled = Future[int](), Future[int](), Future[int]()
     answered.set_result(1)
@@ -240,7 +240,7 @@ def test_wait_for__what_is_done_already() -> None:
 @pytest.mark.parametrize(
     "end", [lambda f: f.set_result(1), lambda f: f.set_exception(KeyError()), lambda f: f.cancel()]
 )
-def test_wait_for__what_ends_meanwhile(end: Callable[[Future[int]], Any]) -> None:
+def test_wait_for__future_that_ends_meanwhile(end: Callable[[Future[int]], Any]) -> None:
     call, future = Call().start(), Future[int]()
     waiter = Waiter(lambda: call.wait_for(future))
     end(future)
@@ -254,7 +254,7 @@ def test_wait_for__cancelled() -> None:
     error = waiter.end()
     assert isinstance(error, StreamInterrupted)
     assert error.cancelled
-    future.set_result(1)  # nobody is there any more, and nothing breaks
+    future.set_result(1)  # no thread waits any more, and nothing breaks
 
 
 def test_wait_for__at_most_until_the_total_deadline() -> None:
@@ -270,7 +270,7 @@ def test_wait_for__at_most_until_the_total_deadline() -> None:
 
 
 @pytest.mark.parametrize("done_before", [True, False])
-def test_wait_for__leaves_later_waits_as_long_as_they_are(done_before: bool) -> None:
+def test_wait_for__does_not_shorten_later_waits(done_before: bool) -> None:
     call, future, waited = Call().start(), Future[int](), threading.Event()
     if done_before:
         future.set_result(1)
@@ -284,7 +284,7 @@ def test_wait_for__leaves_later_waits_as_long_as_they_are(done_before: bool) -> 
     if not done_before:
         future.set_result(1)
     assert waited.wait(_BOUND)
-    # A sleep that ended by itself would have given no error.
+    # A sleep that ends by itself gives no error.
     call.cancel()
     assert isinstance(waiter.end(), StreamInterrupted)
 
@@ -296,7 +296,7 @@ def test_cancel__wakes_a_blocked_read(pair: tuple[socket.socket, socket.socket])
     ours, theirs = pair
     call = Call().start()
     call.attach(ours)
-    assert call.attached
+    assert call.has_socket
     waiter = Waiter(lambda: ours.recv(1))
     call.cancel()
     assert waiter.end() is None
@@ -313,7 +313,7 @@ def test_cancel__leaves_a_detached_socket_alone(pair: tuple[socket.socket, socke
     call = Call().start()
     call.attach(ours)
     call.detach()
-    assert not call.attached
+    assert not call.has_socket
     call.cancel()
     theirs.sendall(b"x")
     assert ours.recv(1) == b"x"

@@ -1,4 +1,4 @@
-"""Holds responses to what is made of them: redirects unread, compressed bodies whole, errors read within bounds."""
+"""Responses: redirects that stay unread, compressed bodies, error bodies within their limits, calls within calls."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from gemini_sync import (
     StreamInterrupted,
     Timeouts,
 )
-from gemini_sync.network.connection import current_call
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.deadlines import Call, current_call
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import Rig
@@ -44,7 +43,7 @@ LOCATIONS = ["https://evil.example/x", "http://[::1", "\xff", "//", "", None]
         *((307, location, "count_tokens") for location in LOCATIONS[:2]),
     ],
 )
-def test_redirect__nothing_of_it_is_read(code, location, operation):
+def test_redirect__body_is_not_read(code, location, operation):
     reads = []
     headers = {} if location is None else {"Location": location}
     canned = Canned(lambda: Pieces(endless(b"x" * 1000), lambda: reads.append(1)), code, headers)
@@ -77,7 +76,7 @@ def test_redirect__whatever_its_body_does(code, location, body):
 
 @pytest.mark.parametrize("location", ["http://[::1", b"\xff".decode("latin-1")])
 @pytest.mark.parametrize("script", ["oauth", "load_code_assist"])
-def test_redirect__to_nowhere_is_not_followed_and_no_reason_to_flip(emulator, tmp_path, location, script):
+def test_redirect__without_a_target_is_refused_and_does_not_fall_back(emulator, tmp_path, location, script):
     getattr(emulator, script).fail(307, headers={"Location": location})
     with Rig(emulator, tmp_path) as rig:
         adapter = rig.adapter()
@@ -86,7 +85,7 @@ def test_redirect__to_nowhere_is_not_followed_and_no_reason_to_flip(emulator, tm
         assert (adapter.fallback_active, rig.flips, rig.slept) == (False, [], [])
 
 
-def test_redirect__hooks_of_the_users_session_still_run(emulator, tmp_path):
+def test_redirect__hooks_of_the_callers_session_still_run(emulator, tmp_path):
     seen = []
 
     def session():
@@ -132,7 +131,7 @@ def test_encoding__in_any_spelling(emulator, encoding):
 
 @pytest.mark.parametrize("kind", ["one member", "two members", "zlib"])
 def test_compressed__cut_off_or_damaged(emulator, kind):
-    """Wherever that is: what came before it is kept, and never does it look like a whole answer."""
+    """Wherever the damage is, the text before it is kept, and the answer never looks complete."""
     whole = compressed(kind)
     headers = {"Content-Encoding": "deflate" if kind == "zlib" else "gzip"}
     damaged = [
@@ -152,7 +151,7 @@ def test_compressed__cut_off_or_damaged(emulator, kind):
         assert "The compressed body " in str(told)
 
 
-def test_compressed__error_bodies_are_read_as_far_as_they_go(emulator):
+def test_compressed__error_body_is_read_as_far_as_possible(emulator):
     body = b'{"error": {"code": 503, "status": "UNAVAILABLE", "message": "busy"}}'
     packed = gzip.compress(body[:20]) + gzip.compress(body[20:])
     for sent, said in ((packed, "503 UNAVAILABLE: busy"), (packed[:-30], "503"), (b"\x00" + packed, "503")):
@@ -175,7 +174,7 @@ def test_compressed__error_bodies_are_read_as_far_as_they_go(emulator):
     ],
 )
 def test_error_body__is_read_for_five_seconds_or_until_first_token(timeouts, reads):
-    """A second for each piece, and no end; what came until then is the error."""
+    """The body never ends, and each piece takes a second. The error quotes what came in time."""
     now, came = [0.0], []
 
     def pass_time():
@@ -224,7 +223,7 @@ def test_deadline__that_passes_as_the_request_is_made_ready(emulator, limits):
 
 
 class Caller(logging.Handler):
-    """Makes a call of its own when it is told something for the first time."""
+    """A log handler that makes a call of its own at its first record."""
 
     def __init__(self, call):
         super().__init__(logging.DEBUG)
@@ -237,7 +236,7 @@ class Caller(logging.Handler):
 
 
 def test_nested_call__leaves_the_outer_one_its_deadlines(emulator, caplog):
-    """A log handler may call while a call is being sent; a header that drips only a guarded connection notices."""
+    """A log handler may call while a call is being sent. Only a connection of ours notices a header that drips."""
     emulator.api_key.fail("drip_headers", interval=0.02)
     log = logging.getLogger("urllib3.connectionpool")
     with Emulator() as other, caplog.at_level(logging.DEBUG, log.name):
@@ -252,7 +251,7 @@ def test_nested_call__leaves_the_outer_one_its_deadlines(emulator, caplog):
     assert (type(error), error.deadline, current_call()) == (DeadlineExceeded, "first_token", None)
 
 
-def test_nested_call__of_a_session_of_the_users_own(emulator):
+def test_nested_call__by_a_session_of_the_caller(emulator):
     seen = []
 
     class Session(requests.Session):
@@ -309,7 +308,7 @@ def test_error_body__is_understood(emulator, tmp_path, body, operation):
     assert len(str(caught.value)) < 10_200
 
 
-def test_error_body__says_nothing_to_a_terminal(emulator):
+def test_error_body__sends_no_control_characters_to_a_terminal(emulator):
     emulator.api_key.fail(400, message="bad \x1b]0;owned\x07field\x1b[2J\r\nhere", status="\x1b[1mODD")
     with pytest.raises(InvalidRequestError) as caught:
         list(ask(emulator))

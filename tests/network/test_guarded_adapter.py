@@ -9,14 +9,16 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
-from gemini_sync.network.connection import GuardedAdapter, current_call, guard
+from gemini_sync.network.adapters import DefaultAdapter
+from gemini_sync.network.connection import keep_deadlines
+from gemini_sync.network.deadlines import current_call
 from gemini_sync.network.sessions import default_session
 from gemini_sync.testing.emulator import Emulator
 
 
 @pytest.fixture
-def adapter() -> Iterator[GuardedAdapter]:
-    made = GuardedAdapter()
+def adapter() -> Iterator[DefaultAdapter]:
+    made = DefaultAdapter()
     yield made
     made.close()
 
@@ -37,25 +39,25 @@ def test_close__closes_the_connections_and_forgets_their_pools(emulator: Emulato
     assert emulator.wait_closed()
 
 
-def test_pool__of_the_same_url_is_found_again(adapter: GuardedAdapter) -> None:
+def test_pool__of_the_same_url_is_found_again(adapter: DefaultAdapter) -> None:
     one, two = "https://one.example/a", "https://two.example/a"
     assert pool_for(adapter, one) is pool_for(adapter, one)
     assert pool_for(adapter, one) is not pool_for(adapter, two)
     assert pool_for(adapter, one) is not pool_for(adapter, one, verify=False)
 
 
-def test_pool__that_was_closed_is_made_anew(adapter: GuardedAdapter) -> None:
+def test_pool__that_was_closed_is_made_anew(adapter: DefaultAdapter) -> None:
     closed = pool_for(adapter, "https://one.example/")
     closed.close()
     adapter.poolmanager.clear()
     assert pool_for(adapter, "https://one.example/") is not closed
 
 
-def test_tls__one_context_verifies_for_all_hosts_and_adapters(adapter: GuardedAdapter) -> None:
+def test_tls__one_context_verifies_for_all_hosts_and_adapters(adapter: DefaultAdapter) -> None:
     context = pool_for(adapter, "https://one.example/").conn_kw["ssl_context"]
     assert context.check_hostname
     assert pool_for(adapter, "https://two.example/").conn_kw["ssl_context"] is context
-    other = GuardedAdapter()
+    other = DefaultAdapter()
     assert pool_for(other, "https://one.example/").conn_kw["ssl_context"] is context
     assert "ssl_context" not in pool_for(adapter, "https://one.example/", verify=False).conn_kw
     other.close()
@@ -63,10 +65,10 @@ def test_tls__one_context_verifies_for_all_hosts_and_adapters(adapter: GuardedAd
 
 @pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:3128"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_guard__direct_connections_and_those_through_proxies(scheme: str, proxy: Optional[str]) -> None:
+def test_keep_deadlines__direct_connections_and_those_through_proxies(scheme: str, proxy: Optional[str]) -> None:
     adapter = HTTPAdapter()
-    guard(adapter)
-    guard(adapter)
+    keep_deadlines(adapter)
+    keep_deadlines(adapter)
     manager: Any = adapter.proxy_manager_for(proxy) if proxy else adapter.poolmanager
     guarded, plain = manager.connection_from_url(f"{scheme}://one.example"), pool_for(HTTPAdapter(), f"{scheme}://x")
     assert issubclass(guarded.ConnectionCls, plain.ConnectionCls)
@@ -74,9 +76,9 @@ def test_guard__direct_connections_and_those_through_proxies(scheme: str, proxy:
     adapter.close()
 
 
-def test_guard__leaves_what_is_no_adapter_with_connections_alone() -> None:
+def test_keep_deadlines__leaves_what_is_no_adapter_with_connections_alone() -> None:
     thing = object()
-    guard(thing)
+    keep_deadlines(thing)
 
 
 def test_connection__of_no_call_is_as_requests_made_it(emulator: Emulator) -> None:

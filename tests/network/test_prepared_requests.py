@@ -11,10 +11,9 @@ from requests.hooks import dispatch_hook
 
 from gemini_sync.config import Timeouts
 from gemini_sync.errors import ConfigError, ProtocolError
-from gemini_sync.network.connection import current_call
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.deadlines import Call, current_call
 from gemini_sync.network.redirects import refuse_redirect
-from gemini_sync.network.sessions import borrowed_session, default_session, guarded, prepared
+from gemini_sync.network.sessions import adopt_session, borrowed_session, default_session, prepare_request
 from gemini_sync.testing.emulator import Emulator
 from tests.wire.raw_server import Peer, RawServer
 
@@ -33,7 +32,7 @@ def test_prepared__has_no_credentials(home: Path, monkeypatch: pytest.MonkeyPatc
     netrc.write_text("default login somebody password other\n")
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
-    request, settings = prepared(default_session(), "POST", URL)
+    request, settings = prepare_request(default_session(), "POST", URL)
     assert set(request.headers) == {"User-Agent", "Accept", "Accept-Encoding", "Connection", "Content-Length"}
     assert (request.headers["Accept-Encoding"], request.url, request.method) == ("identity", URL, "POST")
     assert settings["verify"] is True
@@ -44,7 +43,7 @@ def test_prepared__takes_what_the_session_says() -> None:
     session.headers["X-Team"], session.verify, session.cert = "blue", "ca.pem", "mine.pem"
     session.proxies["https"] = "http://proxy.example:3128"
     session.cookies.set("c", "1")
-    request, settings = prepared(session, "POST", URL)
+    request, settings = prepare_request(session, "POST", URL)
     assert (request.headers["X-Team"], request.headers["Cookie"]) == ("blue", "c=1")
     assert (settings["verify"], settings["cert"]) == ("ca.pem", "mine.pem")
     assert settings["proxies"]["https"] == "http://proxy.example:3128"
@@ -65,7 +64,7 @@ def test_prepared__proxy_that_is_used(url: str, proxy: str, used: bool) -> None:
     """A request in the clear stays on this machine."""
     session = requests.Session()
     session.proxies.update({"http": proxy, "https": proxy})
-    _, settings = prepared(session, "POST", url)
+    _, settings = prepare_request(session, "POST", url)
     assert bool(settings["proxies"]) is used
 
 
@@ -73,14 +72,14 @@ def test_prepared__proxy_without_a_port_number() -> None:
     session = requests.Session()
     session.proxies["https"] = "http://canary@proxy.example:0"
     with pytest.raises(ConfigError, match=r"The proxy for service\.example is not a URL with a host") as caught:
-        prepared(session, "POST", URL)
+        prepare_request(session, "POST", URL)
     assert "canary" not in str(caught.value)
 
 
 def test_prepared__hooks_of_the_session_see_where_a_redirect_goes_and_requests_does_not() -> None:
     session, seen = requests.Session(), []
     session.hooks["response"].append(lambda answer, **_: seen.append(answer.headers.get("Location")))
-    request, _ = prepared(session, "POST", URL)
+    request, _ = prepare_request(session, "POST", URL)
     moved = dispatch_hook("response", request.hooks, response(307, Location="https://evil.example/x"))
     assert seen == ["https://evil.example/x"]
     assert not moved.is_redirect
@@ -101,12 +100,12 @@ def test_refuse_redirect__of_these_statuses(status: int, refused: bool) -> None:
     assert error is None or (error.code, "to nowhere" in str(error)) == (status, True)
 
 
-def test_guarded__takes_no_cookies_and_keeps_its_owners() -> None:
+def test_adopt_session__takes_no_cookies_and_keeps_its_owners() -> None:
     def script(peer: Peer) -> None:
         peer.read_request()
         peer.send(b"HTTP/1.1 200 OK\r\nSet-Cookie: more=1; Path=/\r\nContent-Length: 0\r\n\r\n")
 
-    session = guarded(guarded(requests.Session()))
+    session = adopt_session(adopt_session(requests.Session()))
     session.cookies.set("own", "1")
     with RawServer(script) as server, session:
         assert session.get(server.url).headers["Set-Cookie"]
@@ -115,9 +114,10 @@ def test_guarded__takes_no_cookies_and_keeps_its_owners() -> None:
 
 def test_borrowed_session__keeps_the_calls_deadlines_for_another_library(emulator: Emulator) -> None:
     call: Any = Call(Timeouts(connect=3, first_token=50, idle=60, total=90)).start()
-    with borrowed_session(call, 5.0) as session:
+    with borrowed_session(call, 5.0, "The answer") as session:
         assert current_call() is call
-        assert call.timeouts == Timeouts(connect=3, first_token=5.0, idle=None)
         assert session.get(emulator.url).status_code == 404
-    assert call.timeouts == Timeouts(connect=3, first_token=50, idle=60, total=90)
+        assert (call.deadline_error().deadline, call.deadline_error().seconds) == ("answer", 5.0)
+    call.enter_answer()
+    assert (call.deadline_error().deadline, call.deadline_error().seconds) == ("first_token", 50)
     assert emulator.wait_closed()

@@ -1,4 +1,4 @@
-"""Holds sessions of the user's own to working as their owner made them, before, during and after our requests."""
+"""Sessions of the caller: they work as their owner set them up, before, during and after our requests."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ import pytest
 import requests
 
 from gemini_sync import ConfigError, Endpoints, InvalidRequestError, ProtocolError, Retry, TransportError
-from gemini_sync.network.connection import current_call, sending
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.deadlines import Call, current_call, sending
 from gemini_sync.network.sessions import borrowed_session
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import Rig
@@ -34,7 +33,7 @@ def rig(emulator: Emulator, tmp_path: Path) -> Iterator[Rig]:
         yield rig
 
 
-def test_settings__are_those_of_the_session_in_use(rig: Rig) -> None:
+def test_settings__come_from_the_session_in_use(rig: Rig) -> None:
     """A gateway's token may differ from session to session."""
     seen: list[int] = []
     numbers = itertools.count(1)
@@ -153,7 +152,7 @@ def test_hook__with_a_bug_can_be_found() -> None:
 
 
 class Upload:
-    """A request of the user's own, its body made while it is sent; ``ahead`` is how much was made before any came."""
+    """An upload by the owner, made while it is sent; ``ahead`` is how many pieces were made before the first came."""
 
     def __init__(self, session: requests.Session) -> None:
         self.ahead, self._made, self._came = -1, 0, threading.Event()
@@ -182,14 +181,14 @@ class Upload:
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
 
-def test_upload__of_the_owner_is_sent_as_it_is_made(rig: Rig) -> None:
+def test_upload__of_the_owner_is_sent_while_it_is_made(rig: Rig) -> None:
     session = requests.Session()
     rig.adapter(oauth_creds_path=None, session_factory=lambda: session).generate("Hi")
     assert Upload(session).ahead == 1
 
 
 class MadeUp(Canned):
-    """An adapter as people write them for tests, its response put together by hand."""
+    """An adapter as people write it for tests: it builds its response by hand."""
 
     def send(self, request: Any, **options: Any) -> requests.Response:  # type: ignore[override]
         made = requests.Response()
@@ -247,7 +246,7 @@ def test_session_factory__that_makes_no_session(rig: Rig, made: Any) -> None:
 )
 @pytest.mark.parametrize("whose", ["environment", "session"])
 def test_proxy__that_is_no_url(rig: Rig, monkeypatch: pytest.MonkeyPatch, proxy: str, whose: str) -> None:
-    """A setting of the caller's, the same on both routes: said clearly, without what it says, and no flip."""
+    """Both routes use this setting. The error names it without its value, and the call does not fall back."""
     changes: dict[str, Any] = {"endpoints": Endpoints(**{**rig.emulator.urls, "code_assist": "https://assist.example"})}
     if whose == "environment":
         monkeypatch.setenv("HTTPS_PROXY", proxy)
@@ -264,7 +263,7 @@ def test_proxy__that_is_no_url(rig: Rig, monkeypatch: pytest.MonkeyPatch, proxy:
 
 
 @pytest.mark.parametrize("scheme", ["http", "HTTP"])
-def test_proxy__elsewhere_gets_nothing_that_is_meant_for_this_machine(
+def test_proxy__elsewhere_gets_no_request_to_this_machine(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.example:8080")
@@ -272,14 +271,14 @@ def test_proxy__elsewhere_gets_nothing_that_is_meant_for_this_machine(
     assert rig.adapter(endpoints=Endpoints(**urls)).generate("Hi").text == default_text("Hi")
 
 
-def test_proxy__empty_is_none(rig: Rig) -> None:
+def test_proxy__empty_string_means_none(rig: Rig) -> None:
     session = requests.Session()
     session.proxies.update({"http": "", "https": ""})
     assert rig.adapter(session_factory=lambda: session).generate("Hi").text == default_text("Hi")
 
 
 def test_header__that_turns_bad_between_two_tries(rig: Rig) -> None:
-    """Say a token, read anew with its newline. It is no reason to take a connection for a dead one, again and again."""
+    """For example a token that was read with its newline. The connection is not at fault, so no other is tried."""
     session = requests.Session()
     adapter = rig.adapter(
         oauth_creds_path=None,
@@ -292,8 +291,8 @@ def test_header__that_turns_bad_between_two_tries(rig: Rig) -> None:
         adapter.generate("Hi")
 
 
-def test_connection__opened_by_the_owner_and_found_dead_is_opened_anew() -> None:
-    """With one try: it is no failure of the service."""
+def test_connection__opened_by_the_owner_and_found_dead_is_opened_again() -> None:
+    """Even with a single attempt, because the service did not fail."""
     text = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     stream = EVENT_STREAM + b"Connection: close\r\n\r\n" + ANSWER
 
@@ -323,7 +322,7 @@ def test_borrowed_session__gives_back_the_thread_and_the_socket(emulator: Emulat
     with sending(outer) if nested else contextlib.nullcontext():
         with contextlib.suppress(ZeroDivisionError), borrowed_session(call, 20.0, "The answer") as session:
             assert session.get(emulator.url).status_code == 404
-            assert (current_call() is call, call.attached) == (True, True)
+            assert (current_call() is call, call.has_socket) == (True, True)
             if fails:
                 raise ZeroDivisionError
-        assert (current_call() is (outer if nested else None), call.attached) == (True, False)
+        assert (current_call() is (outer if nested else None), call.has_socket) == (True, False)

@@ -1,4 +1,4 @@
-"""What the transport sends, follows, keeps and reads: headers, cookies, redirects, sessions, bodies, foreign errors."""
+"""The transport: headers and cookies, redirects, sessions and connections, error bodies, adapters without sockets."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_request__has_these_headers_and_no_others(emulator, route):
     assert request.query == {"alt": "sse"}
 
 
-def test_netrc__is_not_asked(emulator, route, home, monkeypatch):
+def test_netrc__is_not_read(emulator, route, home, monkeypatch):
     netrc = home / ".netrc"
     netrc.write_text("machine 127.0.0.1 login somebody password other\ndefault login somebody password other\n")
     netrc.chmod(0o600)
@@ -73,13 +73,13 @@ def test_netrc__is_not_asked(emulator, route, home, monkeypatch):
 
 
 @pytest.mark.parametrize("session_factory", [None, requests.Session], ids=["our session", "the user's session"])
-def test_cookies__go_no_further(emulator, tmp_path, session_factory, monkeypatch):
+def test_cookies__are_not_sent_back(emulator, tmp_path, session_factory, monkeypatch):
     for script in (emulator.oauth, emulator.api_key):
         script.answer(body=ANSWER, wrap=script is emulator.oauth, headers={"Set-Cookie": "a=b; Path=/"})
     with Rig(emulator, tmp_path) as rig:
         adapter = rig.adapter(session_factory=session_factory)
         for flag in ("a", "b"):
-            monkeypatch.setenv("NO_PROXY", flag)  # requests are prepared anew in another environment
+            monkeypatch.setenv("NO_PROXY", flag)  # in another environment the request is prepared again
             adapter.generate("Why?")
         emulator.oauth.fail(403, times=None)
         assert adapter.generate("Why?").route == "api_key"
@@ -112,7 +112,7 @@ def test_connections__are_reused_after_a_stream_read_to_its_end(emulator):
     assert emulator.connections_total == 1
 
 
-def test_connections__are_not_reused_after_one_that_was_not(emulator):
+def test_connections__are_not_reused_after_a_stream_that_was_closed_early(emulator):
     reply = ask(emulator)
     next(reply)
     reply.close()
@@ -177,7 +177,7 @@ def test_sessions__one_thread_at_a_time(emulator, tmp_path):
         assert emulator.connections_total == 8
 
 
-def test_session_factory__its_sessions_are_used_guarded_and_closed(emulator, tmp_path):
+def test_session_factory__its_sessions_are_used_keep_deadlines_and_are_closed(emulator, tmp_path):
     made, closed = [], []
 
     class Session(requests.Session):
@@ -195,7 +195,7 @@ def test_session_factory__its_sessions_are_used_guarded_and_closed(emulator, tmp
         assert adapter.generate("Why?").text == TEXT
         assert adapter.generate("Why?").text == TEXT
         assert (len(made), closed) == (1, [])
-        emulator.api_key.fail("drip_headers", interval=0.02)  # only a guarded connection notices
+        emulator.api_key.fail("drip_headers", interval=0.02)  # only a connection of ours notices
         with watchdog(emulator.stop):
             _, error = drain(adapter.stream("Why?"))
         assert error.deadline == "first_token"
@@ -236,7 +236,7 @@ def test_close__is_idempotent_and_what_comes_after_works(emulator, transport):
     assert emulator.wait_closed()
     assert read(transport, url)
     exchange = transport.send(Call().start(), "POST", url, {}, b"{}")
-    transport.close()  # one in use is closed by its call
+    transport.close()  # a session in use is closed by its call
     assert b"".join(exchange.chunks())
     exchange.close()
     exchange.close()
@@ -244,7 +244,7 @@ def test_close__is_idempotent_and_what_comes_after_works(emulator, transport):
     assert emulator.connections_total == 2
 
 
-# --- transports that are no sockets
+# --- adapters without sockets
 
 
 def test_responses__mocks_work():
@@ -300,7 +300,7 @@ def test_foreign_transport__cancelled_call_is_not_sent():
 
 
 @pytest.mark.parametrize(("seconds", "deadline"), [(60.0, None), (110.0, "idle")])
-def test_foreign_transport__deadlines_hold_between_its_reads(seconds, deadline):
+def test_adapter_without_sockets__deadlines_hold_between_reads(seconds, deadline):
     now = [0.0]
 
     def pass_time():

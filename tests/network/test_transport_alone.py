@@ -29,7 +29,7 @@ def transport() -> Iterator[Transport]:
 
 
 def fetch(transport: Transport, url: str, call: Any = None) -> Any:
-    return transport.fetch("POST", url, {}, b"{}", call=call or Call().start(), seconds=20.0)
+    return transport.fetch(call or Call().start(), "POST", url, {}, b"{}", seconds=20.0, what="The answer")
 
 
 # -- templates
@@ -39,14 +39,14 @@ def fetch(transport: Transport, url: str, call: Any = None) -> Any:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[requests.PreparedRequest]]:
     """The templates that were made, each by a weak reference."""
     templates: list[weakref.ref[requests.PreparedRequest]] = []
-    prepared = transport_module.prepared
+    prepared = transport_module.prepare_request
 
     def watched(*arguments: Any) -> Any:
         request, settings = prepared(*arguments)
         templates.append(weakref.ref(request))
         return request, settings
 
-    monkeypatch.setattr(transport_module, "prepared", watched)
+    monkeypatch.setattr(transport_module, "prepare_request", watched)
     return templates
 
 
@@ -62,7 +62,7 @@ def test_templates__one_for_each_url(
 
 def test_templates__take_nothing_of_one_request_to_the_next(transport: Transport, emulator: Emulator) -> None:
     for headers, body in (({"Authorization": "Bearer one"}, b"{}"), ({}, None)):
-        transport.fetch("POST", emulator.url, headers, body, call=Call().start(), seconds=20.0)
+        transport.fetch(Call().start(), "POST", emulator.url, headers, body, seconds=20.0, what="The answer")
     assert [request.headers["Authorization"] for request in emulator.requests] == ["Bearer one", None]
     assert [request.body for request in emulator.requests] == [b"{}", b""]
 
@@ -100,7 +100,7 @@ def test_sessions__one_that_is_out_while_a_fork_happens_does_not_come_back(
     transport: Transport, emulator: Emulator
 ) -> None:
     exchange = transport.send(Call().start(), "POST", emulator.url, {}, b"{}")
-    transport.renew_after_fork()
+    transport.after_fork()
     exchange.answer()
     assert emulator.wait_closed()
 

@@ -1,4 +1,4 @@
-"""Knows transports without sockets: bodies in pieces, canned answers, an adapter on them; knows no test."""
+"""Transports without sockets, for tests: bodies in pieces, prepared answers, and an adapter that uses them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Pieces(io.RawIOBase):
 
 
 class Canned(BaseAdapter):
-    """A transport of the user's own, without sockets; ``sent`` is what requests asked of it, and how."""
+    """A caller's own transport adapter, without sockets; ``sent`` holds the options of each request."""
 
     def __init__(
         self,

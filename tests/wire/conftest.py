@@ -1,4 +1,4 @@
-"""Knows the fixtures of the tests on real sockets: both routes, plain and TLS; knows no package internals."""
+"""Fixtures of the tests on real sockets: both routes, over plain connections and over TLS."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def context(request: pytest.FixtureRequest) -> Optional[ssl.SSLContext]:
 
 @pytest.fixture
 def server(context: Optional[ssl.SSLContext]) -> Iterator[Emulator]:
-    """A running emulator of the test's own, once plain and once TLS."""
+    """A running emulator for one test, which runs once plain and once over TLS."""
     with Emulator(ssl_context=context) as running:
         yield running
 

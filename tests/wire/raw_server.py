@@ -1,4 +1,4 @@
-"""Knows servers of plain bytes on loopback sockets, for what the emulator cannot do; knows no Gemini."""
+"""Servers that send plain bytes on loopback sockets, for what the emulator cannot do."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Peer:
         self._held = b""
 
     def read_request(self) -> bytes:
-        """Head and body of the next request; empty where the client has gone."""
+        """Head and body of the next request; empty if the client has gone."""
         while b"\r\n\r\n" not in self._held:
             if not self._receive():
                 return b""
@@ -52,8 +52,8 @@ class Peer:
         self.socket = context.wrap_socket(self.socket, server_side=True)
 
     def wait_gone(self) -> None:
-        """Until the client has closed or reset the connection."""
-        with contextlib.suppress(ConnectionError, ssl.SSLError):  # a reset is one way of going
+        """Wait until the client has closed or reset the connection."""
+        with contextlib.suppress(ConnectionError, ssl.SSLError):  # a reset counts as well
             while self.socket.recv(65536):
                 continue
 
@@ -62,7 +62,7 @@ class Peer:
         self._stopping.wait(seconds)
 
     def pump(self, other: socket.socket) -> None:
-        """Copy bytes both ways until one side ends; in one thread, for a TLS socket stands no two."""
+        """Copy bytes both ways until one side ends, in one thread, because two must not use a TLS socket at once."""
         target = {self.socket: other, other: self.socket}
         while True:
             pending = isinstance(self.socket, ssl.SSLSocket) and self.socket.pending()
@@ -79,7 +79,7 @@ class Peer:
 
 
 class RawServer:
-    """Runs ``script`` for each connection, in a thread of its own; what scripts raise is raised at the end.
+    """Runs ``script`` for each connection in a thread of its own; an error of a script is raised at the end.
 
     ``peers`` are the connections so far, ``requests`` is for scripts to fill.
     """
@@ -105,13 +105,13 @@ class RawServer:
 
     def __exit__(self, *exc_info: object) -> None:
         self._stopping.set()
-        with contextlib.suppress(OSError):  # not supported everywhere; then the connection below wakes accept()
+        with contextlib.suppress(OSError):  # where it is not supported, the connection below wakes accept()
             self._listener.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError):
             socket.create_connection(("127.0.0.1", self.port), SECONDS).close()
         self._listener.close()
         for peer in self.peers:
-            with contextlib.suppress(OSError):  # the plain method: TLS's own would pull the state from under the reader
+            with contextlib.suppress(OSError):  # SSLSocket.shutdown drops the state of a read
                 socket.socket.shutdown(peer.socket, socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(SECONDS)

@@ -1,4 +1,4 @@
-"""Knows what the tests on real sockets share: calls, recordings, events and signals; knows no expectations."""
+"""Shared by the tests on real sockets: calls, recordings, events and signals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.wire.raw_server import SECONDS
 
 AT_ONCE = Retry(backoff_base=0)
 ONCE = Retry(max_attempts=1)
-#: Longer than any test may take: what waits that long waits for ever.
+#: Longer than any test may take, so a wait of this length counts as endless.
 NEVER = 600.0
 PATIENT: dict[str, Any] = {
     "timeouts": Timeouts(connect=NEVER, first_token=NEVER, idle=NEVER),
@@ -89,7 +89,7 @@ def tell_when_entered(monkeypatch: pytest.MonkeyPatch, owner: object, name: str)
 
 @contextlib.contextmanager
 def watchdog(end: Callable[[], object]) -> Iterator[None]:
-    """Calls ``end`` where the block hangs, and fails then: for what would go on for ever, with bytes still coming."""
+    """Call ``end`` if the block hangs, and fail: for calls that would never end, because bytes keep coming."""
     hung = threading.Event()
     timer = threading.Timer(SECONDS, lambda: (hung.set(), end()))
     timer.start()
@@ -102,7 +102,7 @@ def watchdog(end: Callable[[], object]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def on_signal(number: int, handle: Callable[[], object]) -> Iterator[Callable[[], None]]:
-    """Gives a function that sends this thread a signal, for which ``handle`` is called once."""
+    """A function that sends this thread a signal; ``handle`` is called once for it."""
     handled, receiver = threading.Event(), threading.get_ident()
 
     def handler(*_: object) -> None:
@@ -111,7 +111,7 @@ def on_signal(number: int, handle: Callable[[], object]) -> Iterator[Callable[[]
             handle()
 
     def send() -> None:
-        # More than once: one that comes while a thread is about to block, but does not yet, wakes nobody.
+        # Repeated, because a signal that comes just before a thread blocks does not wake it.
         for _ in range(200):
             signal.pthread_kill(receiver, number)
             if handled.wait(0.05):

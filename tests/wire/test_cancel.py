@@ -27,7 +27,7 @@ class Reader(threading.Thread):
         self.outcome = drain(telling(self.reply, self.got_text))
 
     def finish(self):
-        """The texts and the error; fails where the reader is still blocked."""
+        """The texts and the error; fails if the reader is still blocked."""
         self.join(SECONDS)
         assert not self.is_alive(), "the reader was not woken"
         return self.outcome
@@ -87,7 +87,7 @@ def test_cancel__while_the_request_is_sent(context):
         connected.set()
         peer.pause(SECONDS)
 
-    with RawServer(script, tls=context) as deaf:  # never reads: the socket buffers fill up
+    with RawServer(script, tls=context) as deaf:  # it does not read, so buffers fill up
         reader = Reader(ask(deaf.url, system_instruction="x" * 2**24, **PATIENT))
         assert connected.wait(SECONDS)
         reader.reply.cancel()
@@ -183,13 +183,13 @@ def test_cancel__by_a_signal_handler(emulator):
     assert_cancelled(error)
 
 
-def test_cancel__after_the_end_reaches_nobody_else(emulator):
+def test_cancel__after_the_end_does_not_touch_the_next_call(emulator):
     over = ask(emulator)
     text = "".join(over)
     received = threading.Semaphore(0)
     emulator.api_key.answer(text="one two three four", pace=lambda index: index and received.acquire(timeout=SECONDS))
     texts = []
-    for piece in ask(emulator):  # on the connection that the first one has left
+    for piece in ask(emulator):  # on the connection of the first call
         texts.append(piece)
         over.cancel()
         received.release()

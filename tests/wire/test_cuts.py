@@ -1,4 +1,4 @@
-"""A recorded stream cut at every byte: whole events only, none lost before the cut, nothing posted again after one."""
+"""A recorded stream that is cut at every byte: each whole event before the cut arrives, and no text comes twice."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tests.wire.support import FRAMINGS, ask, drain
 
 FILE = "streams/googleai/streaming-success-basic-reply-short.txt"
 TEXTS = ("The", " capital of Wyoming", " is **Cheyenne**.\n")
-# An event is over with the CR of its blank line. Where the end of the body is the end of the connection a cut looks
-# clean, so there a last event counts that lacks its blank line alone.
-#: To http.client a cut is the same in a body of a known length as in chunks, so there every third one will do.
+# An event ends with the CR of its blank line. If the body ends with the connection, a cut looks clean, and a last event
+# counts even without its blank line.
+#: A body of known length is cut at every third byte only, because http.client treats it like chunks.
 STEPS = {"chunked": 1, "close": 1, "length": 3}
 MISSING_BYTES = {"chunked": 1, "length": 1, "close": 4}
 
@@ -38,7 +38,7 @@ def test_cut__at_every_byte(emulator, corpus, framing):
         came = sum(offset >= end for end in complete_at)
         reply = ask(emulator)
         texts, error = drain(reply)
-        if came == 0:  # nobody has seen anything: asked again, and answered
+        if came == 0:  # the caller has seen nothing, so the request is sent again
             assert (texts, error) == (list(TEXTS), None), offset
             assert [attempt.outcome for attempt in reply.attempts] == ["failed", "answered"], offset
         elif came == len(TEXTS) and framing == "close":

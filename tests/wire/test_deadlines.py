@@ -109,7 +109,7 @@ def test_first_token__passes_and_the_route_is_not_tried_again(server, fault, arg
 
 
 def test_first_token__holds_while_the_request_is_sent(context):
-    with RawServer(lambda peer: peer.pause(SECONDS), tls=context) as deaf:  # never reads: the socket buffers fill up
+    with RawServer(lambda peer: peer.pause(SECONDS), tls=context) as deaf:  # it does not read, so buffers fill up
         _, error = drain(ask(deaf.url, timeouts=limits(first_token=SHORT), system_instruction="x" * 2**24))
     assert (deadline_of(error), len(deaf.peers)) == ("first_token", 1)
 
@@ -164,7 +164,7 @@ def test_idle__passes_between_chunks(server, framing, fault, arguments):
 
 
 class Clock:
-    """Monotonic seconds that pass when told to."""
+    """A monotonic clock that a test moves."""
 
     def __init__(self):
         self.now = 1000.0
@@ -174,7 +174,7 @@ class Clock:
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_idle__begins_anew_with_each_chunk(emulator, tmp_path, framing):
+def test_idle__starts_again_with_each_chunk(emulator, tmp_path, framing):
     clock, received, words = Clock(), threading.Semaphore(0), [f"{number} " for number in range(8)]
 
     def pass_time(index):
@@ -202,7 +202,7 @@ def test_total__ends_a_stream_that_goes_on(server, route):
         texts, error = drain(ask(server, route, timeouts=limits(total=SHORT)))
     assert type(error) is (StreamInterrupted if texts else DeadlineExceeded)
     assert deadline_of(error) == "total"
-    assert len(script.requests) <= 1  # none where connecting alone took a busy machine so long
+    assert len(script.requests) <= 1  # none if a busy machine took that long to connect
     assert server.wait_closed()
 
 
@@ -218,7 +218,7 @@ def test_total__surfaces_before_the_first_chunk(emulator, tmp_path, fault):
     assert not emulator.api_key.requests
 
 
-def test_total__does_not_wait_for_a_try_it_would_not_live_to_see(emulator):
+def test_total__does_not_wait_for_an_attempt_after_its_end(emulator):
     emulator.api_key.fail(503, times=None)
     _, error = drain(ask(emulator, timeouts=limits(total=60.0), retry=Retry(backoff_base=NEVER, backoff_cap=NEVER)))
     assert type(error) is ServerError
@@ -239,7 +239,7 @@ def test_error_body__that_drips_is_given_up(context, monkeypatch):
     assert "busy busy" in str(error)
 
 
-def test_error_body__that_drips_is_bound_by_total(monkeypatch):
+def test_error_body__that_drips_is_limited_by_total(monkeypatch):
     with RawServer(drip(ERROR_HEAD)) as server:
         _, error = drain(ask(server.url, timeouts=limits(total=SHORT)))
     assert (deadline_of(error), len(server.peers)) == ("total", 1)

@@ -36,7 +36,7 @@ def test_event__arrives_with_the_line_end_that_completes_it(server, framing):
     received, in_time = threading.Semaphore(0), []
 
     def wait_for_reader(index):
-        # Write 3 is the rest of a line end and the second event but for its own; write 5 is the rest of that.
+        # Write 3 completes a line end and holds the second event without its own; write 5 completes the second event.
         if index in (3, 5):
             in_time.append(received.acquire(timeout=SECONDS))
 

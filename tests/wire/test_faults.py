@@ -1,4 +1,4 @@
-"""Each fault of the groups network, sse and json in the corpus's fault matrix, by its name: the decided outcome."""
+"""The outcome of each fault in the groups network, sse and json of the corpus's fault matrix, by its name there."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def emulator(encrypted, request):
 
 @pytest.fixture
 def rig(emulator, tmp_path, caplog):
-    """A rig on it; nothing that happened may show a credential."""
+    """A rig on the emulator; at the end it checks that no log, message or repr has shown a credential."""
     caplog.set_level(logging.DEBUG)
     with Rig(emulator, tmp_path) as rig:
         rig.shown = []
@@ -72,11 +72,11 @@ def run(rig, **settings):
 
 
 def limits(error_type):
-    """Short deadlines where one is to pass, and none that a busy machine could exceed elsewhere."""
+    """Short deadlines if one has to pass, else deadlines that a busy machine keeps as well."""
     return Timeouts(connect=20, first_token=0.5, idle=0.4) if error_type is DeadlineExceeded else TIMEOUTS
 
 
-# --- before the first chunk: what fails, how, whether another try on the route is worth while, the type of the error
+# --- before the first chunk: what fails, how, whether the same route is tried again, the type of the error
 
 BEFORE = {
     "header_stall": ("stall", {}, False, DeadlineExceeded),
@@ -120,7 +120,7 @@ def test_before_the_first_chunk__always(rig, emulator, kind, arguments, retried,
 
 @pytest.mark.parametrize("times", [1, None])
 def test_reset_before_headers(rig, emulator, times):
-    """On a new connection: on one that was used before it is stale_keepalive."""
+    """On a new connection; for a reused one see test_stale_keepalive."""
     emulator.api_key.fail("reset", times=times)
     _, reply, texts, error = run(rig, oauth_creds_path=None)
     outcomes = ["failed", "answered"] if times else ["failed"] * 3
@@ -150,7 +150,7 @@ def test_connect(rig, emulator, fault):
 
 
 def test_stale_keepalive(rig, emulator):
-    """One that the client cannot see coming: the connection is reset as the second request arrives."""
+    """The client cannot foresee it: the connection is reset as the second request arrives."""
     adapter = rig.adapter(project="a-project")
     emulator.oauth.fail("close_idle_then_reset")
     assert adapter.generate("First").text == default_text("First")
@@ -200,7 +200,7 @@ def test_after_the_first_chunk(rig, emulator, caplog, kind, arguments, cause, co
     assert "{bad" not in caplog.text
 
 
-# What the framing alone can show, or cannot: a close-delimited body that was cut looks whole.
+# Only the framing can show a cut: a body that ends with the connection looks whole.
 @pytest.mark.parametrize("encrypted", [False, True])
 @pytest.mark.parametrize(
     ("framing", "cause"),
@@ -234,7 +234,7 @@ def test_gzip_stream(rig, emulator, framing, truncate):
 
 
 def test_gzip_stream__its_last_bytes_are_missing(rig, emulator):
-    """All the events are there, and the finish reason; what says that nothing was lost is not."""
+    """All events are there with the finish reason; only the end marker of gzip is missing."""
     packed = gzip.compress(event("one") + event(" two", "STOP"))
     emulator.api_key.answer(body=packed[:-6], pieces=len(packed), headers={"Content-Encoding": "gzip"})
     _, _, texts, error = run(rig, oauth_creds_path=None)

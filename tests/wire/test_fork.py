@@ -93,7 +93,7 @@ def test_fork__while_a_thread_refreshes_the_token(server, tmp_path):
 
 
 def test_fork__while_threads_are_calling(emulator, tmp_path):
-    """Without TLS: of OpenSSL's own locks a thread may hold one at the fork, which nobody can release in the child."""
+    """Without TLS: a thread may hold a lock of OpenSSL at the fork, and no thread of the child can release it."""
     stop = threading.Event()
     with Rig(emulator, tmp_path) as rig:
         adapter = rig.adapter()

@@ -1,4 +1,4 @@
-"""Holds what happens after the first chunk, on real sockets: nothing is sent again; the table says where to go next."""
+"""After the first chunk, on real sockets: no request is sent again, and the table decides where the next call goes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_fault__after_some_chunks(
 
 
 def test_fault__on_the_api_key_after_some_chunks(rig: Rig) -> None:
-    """There is no way on from there: it never goes back to OAuth either."""
+    """No other route is left after the API key: a call never goes back to OAuth."""
     rig.emulator.oauth.fail(403)
     rig.emulator.api_key.fail("error_event", after=2, code=403)
     adapter = rig.adapter()

@@ -1,4 +1,4 @@
-"""A thousand replies that nobody reads to the end leave no connection at the server and no descriptor here."""
+"""Replies that are not read to the end leave no connection at the server and no descriptor here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def descriptors() -> set[str]:
     """What this process has open: sockets and files by their inodes or names."""
     links = set()
     for descriptor in DESCRIPTORS.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the listing's own
+        with contextlib.suppress(FileNotFoundError):  # the descriptor of the listing itself
             links.add(os.readlink(descriptor))
     return links
 
@@ -48,7 +48,7 @@ def broken_out_of(adapter: GeminiDualAdapter) -> None:
 
 
 def raised_within(adapter: GeminiDualAdapter) -> Stop:
-    """The exception, kept alive: it names the frame, but no reply that is still open."""
+    """The exception, which the test stores: it refers to this frame, but to no open reply."""
     try:
         with adapter.stream("Why?") as reply:
             for _ in reply:
@@ -91,7 +91,7 @@ def test_abandoned__leave_nothing_open(server, route, tmp_path):
     with Rig(server, tmp_path) as rig:
         other = {"api_key": "oauth_creds_path", "oauth": "api_key"}[route]
         adapter = rig.adapter(**{other: None, **PATIENT})
-        adapter.count_tokens("Why?")  # whatever is set up once has been set up
+        adapter.count_tokens("Why?")  # opens what is opened only once
         script.fail("stall", after=2, times=None)
         before = descriptors()
         kept = [abandon(adapter) for _ in range(32) for abandon in ABANDONED]

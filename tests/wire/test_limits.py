@@ -1,4 +1,4 @@
-"""Holds waits and deadlines to real sockets: hints of each kind, first_token, idle and total, across both routes."""
+"""Waits and deadlines on real sockets: each kind of hint, first_token, idle and total, on both routes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.adapter_kit import TIMEOUTS, Rig
 from tests.auth.credentials_kit import Clock
 
 RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
-# How the server says it, and the least wait that follows; None: the other route is asked at once.
+# What the server says, and how long the call waits at least; None if the other route is asked at once.
 HINTS: dict[str, tuple[dict[str, Any], Optional[float]]] = {
     "RetryInfo": ({"retry_delay": "2s"}, 2.0),
     "RetryInfo with a fraction": ({"retry_delay": "3.25s"}, 3.25),
@@ -112,8 +112,8 @@ def test_first_token__flips_without_another_try(rig: Rig, fault: str, arguments:
     [("drip_headers", {}), ("drip", {"data": b":\n"}), ("drip", {"data": b"d"})],
     ids=["a header that never ends", "only pings", "an event that never ends"],
 )
-def test_first_token__outlasts_no_drip(rig: Rig, fault: str, arguments: dict[str, Any]) -> None:
-    """The clock jumps as the request arrives: with the next byte the deadline has passed."""
+def test_first_token__holds_while_bytes_drip_in(rig: Rig, fault: str, arguments: dict[str, Any]) -> None:
+    """The clock jumps as the request arrives, so the deadline has passed at the next byte."""
     clock = Clock(0.0)
     adapter = rig.adapter(clock=clock)
     rig.emulator.oauth.fail(fault, interval=0.001, before=lambda: clock.advance(TIMEOUTS.first_token), **arguments)
@@ -126,8 +126,8 @@ def test_first_token__outlasts_no_drip(rig: Rig, fault: str, arguments: dict[str
 
 
 @pytest.mark.parametrize("data", [b":\n", b"d"], ids=["pings", "an event that never ends"])
-def test_idle__outlasts_no_drip(rig: Rig, data: bytes) -> None:
-    """The clock ticks whenever it is read, so with each byte that drips in."""
+def test_idle__holds_while_bytes_drip_in(rig: Rig, data: bytes) -> None:
+    """The clock moves each time it is read, so with each byte that arrives."""
     ticks = itertools.count()
     rig.emulator.oauth.answer(text="one two")
     rig.emulator.oauth.fail("drip", after=2, interval=0.001, data=data)
@@ -144,7 +144,7 @@ def test_idle__outlasts_no_drip(rig: Rig, data: bytes) -> None:
 
 @pytest.mark.parametrize("where", ["token", "load_code_assist", "oauth", "api_key"])
 def test_total__surfaces_wherever_it_passes(rig: Rig, where: str) -> None:
-    """Nobody else is asked after it."""
+    """No other route is asked after it."""
     rig.path = rig.emulator.write_credentials(rig.path, expires_in=-60)
     if where == "api_key":
         rig.path.unlink()

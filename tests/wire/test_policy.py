@@ -1,4 +1,4 @@
-"""Holds the decision table to requests counted on real sockets: faults before the first chunk."""
+"""The decision table for faults before the first chunk, with the requests counted on real sockets."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_fault__on_both_routes(
 
 
 def test_reset__before_the_headers(rig: Rig) -> None:
-    """Of a connection used before it may mean no more than that it had idled too long: such a try is sent again."""
+    """On a reused connection it may only mean that it was idle for too long, so the request is sent again."""
     rig.emulator.api_key.fail("reset", times=None)
     with pytest.raises(errors.TransportError):
         rig.adapter(oauth_creds_path=None).generate("Hi")
@@ -204,7 +204,7 @@ def test_401__of_the_project_question_is_refreshed_as_well(rig: Rig) -> None:
     ],
 )
 def test_token_endpoint__fails(rig: Rig, fault: Any, arguments: dict[str, Any], tries: int) -> None:
-    """A refused refresh flips at once, one that fails in transit is tried again by itself, never by the router."""
+    """A refused refresh falls back at once. One that fails on the way is repeated by itself, and not by the router."""
     rig.path = rig.emulator.write_credentials(rig.path, expires_in=-60)
     rig.emulator.token.fail(fault, times=None, **arguments)
     adapter = rig.adapter()
@@ -228,7 +228,7 @@ def test_token_endpoint__fails(rig: Rig, fault: Any, arguments: dict[str, Any], 
     ],
 )
 def test_account__that_may_not_use_code_assist(rig: Rig, setting: str, value: Any, error: str) -> None:
-    """Such an account is asked about once, unless it is only a project that lacks."""
+    """The service is asked once about such an account, but again if only a project is missing."""
     rig.emulator.tier = None
     setattr(rig.emulator, setting, value)
     adapter = rig.adapter()
@@ -259,7 +259,7 @@ def test_terms_of_service__link_stands_on_the_error_and_in_the_event(rig: Rig) -
 
 def test_connection_refused(rig: Rig) -> None:
     with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # nobody listens, and nobody else gets the port
+        closed.bind(("127.0.0.1", 0))  # no server listens, and no other process gets the port
         urls = {**rig.emulator.urls, "code_assist": f"http://127.0.0.1:{closed.getsockname()[1]}"}
         adapter = rig.adapter(endpoints=Endpoints(**urls))
         reply = adapter.generate("Hi")

@@ -1,4 +1,4 @@
-"""Proxies as the users of requests set them: for plain and TLS servers, over plain and TLS, changed between calls."""
+"""Proxies as users of requests set them: plain and TLS proxies, plain and TLS servers, settings that change."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_proxy__serves_both_routes(server, route, proxy):
     assert "".join(ask(server, route)) == TEXT
     encrypted = server.url.startswith("https:")
     assert first_words(proxy) == [b"CONNECT" if encrypted else b"POST"]
-    # What goes to the proxy itself of a call to a TLS server holds no credential.
+    # If the server speaks TLS, the proxy itself receives no credential.
     secret = server.key if route == "api_key" else "emulator-access-token"
     assert (secret.encode() in proxy.requests[0]) is not encrypted
 
@@ -54,7 +54,7 @@ def test_proxy__delivers_each_event_before_the_next(server, proxy):
     assert in_time == [True, True]
 
 
-def test_proxy__cancel_reaches_through(server, proxy):
+def test_proxy__cancel_works_through_it(server, proxy):
     server.api_key.answer(body=event("one") * 2)
     server.api_key.fail("stall", after=1)
     reply = ask(server, **PATIENT)
@@ -64,7 +64,7 @@ def test_proxy__cancel_reaches_through(server, proxy):
     assert error.cancelled
 
 
-def test_proxy__deadlines_reach_through(server, proxy):
+def test_proxy__deadlines_hold_through_it(server, proxy):
     server.api_key.fail("drip_headers", interval=0.02)
     with watchdog(server.stop):
         _, error = drain(ask(server, timeouts=Timeouts(connect=NEVER, first_token=0.3)))
@@ -93,7 +93,7 @@ def test_proxy__changed_between_calls(server, monkeypatch):
     assert (direct, proxied, len(proxy.requests)) == (1, 2, 1)
 
 
-def test_proxy__of_a_session_of_the_users_own(server, tmp_path):
+def test_proxy__of_a_session_of_the_caller(server, tmp_path):
     def session():
         made = requests.Session()
         made.proxies = {"http": proxy.url, "https": proxy.url}
@@ -103,7 +103,7 @@ def test_proxy__of_a_session_of_the_users_own(server, tmp_path):
         deadlines = Timeouts(connect=NEVER, first_token=0.5)
         adapter = rig.adapter(oauth_creds_path=None, session_factory=session, timeouts=deadlines)
         assert adapter.generate("Why?").text == TEXT
-        # A header that drips defeats every timeout but that of a guarded connection.
+        # Only a connection of ours notices a header that drips.
         server.api_key.fail("drip_headers", interval=0.02)
         with watchdog(server.stop):
             _, error = drain(adapter.stream("Why?"))

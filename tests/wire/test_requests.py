@@ -1,4 +1,4 @@
-"""Holds every request on the wire to what the services want, and to no credential where it could leak."""
+"""Every request on the wire: it is what the services expect, and no credential stands where it could leak."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def rig(emulator: Emulator, tmp_path: Path) -> Iterator[Rig]:
 
 
 def check_headers(rig: Rig, request: Recorded, credential: dict[str, str], content_type: str = JSON) -> None:
-    """The request's headers are these, the standard ones around the credential, and no others."""
+    """The request has the credential and the standard headers, and no others."""
     expected = {
         "Host": urllib.parse.urlsplit(rig.emulator.url).netloc,
         "User-Agent": USER_AGENT,
@@ -147,7 +147,7 @@ def test_oauth__has_its_own_spelling_of_a_model(rig: Rig) -> None:
 
 
 def test_oauth__count_tokens(rig: Rig) -> None:
-    """No project, and of the request only the contents; nothing asks for the project either."""
+    """It sends the contents alone, and asks for no project."""
     rig.adapter(api_key=None).count_tokens(
         "Hi", model="some-model", system_instruction="Be brief.", tools=OPTIONS["tools"]
     )
@@ -181,7 +181,7 @@ def test_oauth__onboarding(rig: Rig, tier: str) -> None:
     adapter.generate("Hi")
     (request,) = rig.emulator.onboard.requests
     assert (request.method, request.path, request.query) == ("POST", "/v1internal:onboardUser", {})
-    if tier == "free-tier":  # fails with Precondition Failed where a project is sent
+    if tier == "free-tier":  # the server answers Precondition Failed if a project is sent
         assert request.json == {"tierId": tier, "metadata": METADATA}
     else:
         assert request.json == {
@@ -226,7 +226,7 @@ def test_token__refresh(rig: Rig) -> None:
 def test_credentials__never_in_a_url_nor_on_the_other_route(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
-    """Whatever .netrc says, and through refresh, discovery, 401, fallback and the key's own route."""
+    """With a .netrc, and through refresh, discovery, 401, fallback and the route of the API key."""
     (home / ".netrc").write_text("machine 127.0.0.1 login netrc-login password netrc-password\n")
     rig.path = rig.emulator.write_credentials(rig.path, expires_in=-1)
     rig.emulator.tier = None

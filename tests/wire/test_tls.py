@@ -1,4 +1,4 @@
-"""TLS: who is trusted, what a certificate failure leads to, and what is shared between connections."""
+"""TLS: which certificates are trusted, what a failure leads to, and what connections share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import requests
 import trustme
 
 from gemini_sync import StreamInterrupted, TransportError
-from gemini_sync.network import connection as connection_floor
+from gemini_sync.network import adapters
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import Emulator
@@ -52,11 +52,11 @@ def test_certificate__failure_surfaces_at_once(tmp_path, monkeypatch, flaw):
 
 
 def test_certificate__failure_is_not_taken_from_another_error(emulator):
-    """What the caller is handling while it calls has nothing to do with the call."""
+    """The caller may call while it handles an error, which has nothing to do with the call."""
     emulator.api_key.fail("reset", times=None)
-    for foreign in (ssl.SSLCertVerificationError(1, "of another server"), TimeoutError("of another call")):
+    for other in (ssl.SSLCertVerificationError(1, "of another server"), TimeoutError("of another call")):
         try:
-            raise foreign
+            raise other
         except OSError:
             _, error = drain(ask(emulator, retry=ONCE))
         assert (type(error), error.reason) == (TransportError, None)
@@ -78,8 +78,8 @@ def test_bundle__changed_between_calls(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("content", [None, "not a certificate"])
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
-def test_bundle__that_cannot_be_used(tls, tmp_path, monkeypatch, content, variable):
-    """It is the caller's to see, once: no other try and no other route would go better."""
+def test_bundle__that_cannot_be_loaded(tls, tmp_path, monkeypatch, content, variable):
+    """The caller sees the error at once, because another attempt or route would fail in the same way."""
     bundle = tmp_path / "bundle.pem"
     if content is not None:
         bundle.write_text(content)
@@ -95,7 +95,7 @@ def test_bundle__that_cannot_be_used(tls, tmp_path, monkeypatch, content, variab
         assert (rig.flips, rig.slept, adapter.fallback_active, server.requests) == ([], [], False, [])
 
 
-def test_bundle__of_a_session_of_the_users_own(tmp_path):
+def test_bundle__of_a_session_of_the_caller(tmp_path):
     authority = trustme.CA()
     bundle = bundle_of(authority, tmp_path)
 
@@ -109,14 +109,14 @@ def test_bundle__of_a_session_of_the_users_own(tmp_path):
 
 
 def test_context__is_one_for_all_sessions_and_verifies(tls):
-    connection_floor._tls_context.cache_clear()
+    adapters._tls_context.cache_clear()
     with Emulator(ssl_context=tls) as server:
         server.api_key.answer(body=event("one") + event("two", "STOP"))
         replies = [ask(server) for _ in range(5)]
         assert [next(reply) for reply in replies] == ["one"] * 5
         assert [list(reply) for reply in replies] == [["two"]] * 5
         assert server.connections_total == 5
-    made = connection_floor._tls_context.cache_info()
+    made = adapters._tls_context.cache_info()
     assert (made.misses, made.currsize) == (1, 1)
 
 
