@@ -81,6 +81,8 @@ class Credentials:
             DeadlineExceeded, StreamInterrupted: the ``total`` deadline of ``call`` passed, or it was cancelled.
         """
         token = self._source.current(call)
+        if self._clock() < token.refresh_from and token.access_token not in self._refused:
+            return token
         if self._is_usable(token) and self._is_due(token):
             token = self._refresh_early(call, token)
         if not self._is_usable(token):
