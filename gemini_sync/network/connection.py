@@ -22,26 +22,21 @@ RECEIVE_BYTES = 120 * 1024  # 64 KiB costs more system calls; from 128 KiB on, m
 _NEXT_CHUNK = re.compile(rb"\r\n([0-9a-fA-F]{1,8})\r\n")
 
 
-def _socket_timeout(call: Call) -> Optional[float]:
-    """What is left of the current deadline. Raises if that is 0, because to a socket 0 means not to wait at all."""
-    left = call.remaining()
-    if left == 0:
-        raise socket.timeout("deadline passed")
-    return left
-
-
 class _DeadlineReader(io.RawIOBase):
     """The receiving side of a socket: each receive ends by the deadline, however few bytes the ones before brought."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, call: Call) -> None:
         self._raw, self._sock, self._call = raw, sock, call
+        self._timeout: Optional[float] = -1.0  # none that a socket can have
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> Optional[int]:
-        self._call.begin_read()
-        self._sock.settimeout(_socket_timeout(self._call))
+        timeout = self._call.socket_timeout()
+        if timeout != self._timeout:
+            self._timeout = timeout
+            self._sock.settimeout(timeout)
         return self._raw.readinto(buffer)
 
     def close(self) -> None:
@@ -123,10 +118,10 @@ class _DeadlineMixin:
             if self.source_address:
                 sock.bind(self.source_address)
             call.attach(sock)  # before it connects, so that cancel() ends that as well
-            left = _socket_timeout(call)
+            left = call.socket_timeout()
             sock.settimeout(left and left / shares)
             sock.connect(address)
-            sock.settimeout(_socket_timeout(call))  # for the answer of a proxy and the TLS handshake
+            sock.settimeout(call.socket_timeout())  # for the answer of a proxy and the TLS handshake
         except BaseException:
             call.detach()
             sock.close()
@@ -166,7 +161,7 @@ class _DeadlineMixin:
         if call is not None:
             call.attach(getattr(self.sock, "socket", self.sock))  # for TLS inside TLS, the socket below both
             call.enter_answer()
-            self.timeout = _socket_timeout(call)
+            self.timeout = call.socket_timeout()
             self.sock.settimeout(self.timeout)
 
 

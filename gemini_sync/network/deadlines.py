@@ -81,6 +81,25 @@ class Call:
             self.got_chunk = False
             self.enter("idle", self.timeouts.idle)
 
+    def socket_timeout(self) -> Optional[float]:
+        """The timeout for the next operation on a socket: the seconds until the current deadline, or None.
+
+        After a chunk it is the same number each time, so that the socket need not be told again.
+
+        Raises:
+            socket.timeout: the deadline passed. To a socket, 0 would mean not to wait at all.
+        """
+        if self.got_chunk:
+            self.begin_read()
+            if self._phase == "idle":
+                return self._phase_seconds
+        if self.deadline_at == math.inf:
+            return None
+        left = self.deadline_at - self.clock()
+        if left <= 0:
+            raise socket.timeout("deadline passed")
+        return left
+
     @contextmanager
     def bounded(self, seconds: float, what: str) -> Iterator[None]:
         """Limit a small request: its whole answer, ``what``, must arrive within ``seconds``.

@@ -81,10 +81,10 @@ class Exchange:
             self.close()
 
     def _receive(self) -> Iterator[bytes]:
-        call, read = self.call, _body_reader(self._response.raw)
-        decompress = _decompressor(self.headers.get("Content-Encoding"), call.secrets)
+        call, decompress = self.call, _decompressor(self.headers.get("Content-Encoding"), self.call.secrets)
+        has_socket, read = call.has_socket, _body_reader(self._response.raw)
         while True:
-            if not call.has_socket:  # an adapter of the caller's; connections of ours do this at each receive
+            if not has_socket:  # an adapter of the caller's; connections of ours do this at each receive
                 call.begin_read()
                 call.check()
             data = read()

@@ -103,7 +103,9 @@ class Transport:
                     if body is not None:
                         request.body = body
                         request.headers["Content-Length"] = str(len(body))
-                    response = _send(call, session, request, settings)
+                    timeouts = (call.timeouts.connect, call.socket_timeout())
+                    with sending(call):
+                        response = _send(session, request, timeout=timeouts, **settings)
                 except LIBRARY_ERRORS as exc:
                     raise map_error(exc, call, url) from exc
                 return Exchange(call, response, functools.partial(self._return_session, session, idle))
@@ -136,15 +138,9 @@ class Transport:
             return exchange.answer(seconds, what)
 
 
-def _send(
-    call: Call, session: requests.Session, request: requests.PreparedRequest, settings: dict[str, Any]
-) -> requests.Response:
-    left = call.remaining()
-    if left == 0:
-        raise call.deadline_error()
+def _send(session: requests.Session, request: requests.PreparedRequest, **settings: Any) -> requests.Response:
     try:
-        with sending(call):
-            return session.send(request, allow_redirects=False, timeout=(call.timeouts.connect, left), **settings)
+        return session.send(request, allow_redirects=False, **settings)
     except requests.HTTPError as exc:
         if exc.response is None or exc.response.request is not request:
             raise
