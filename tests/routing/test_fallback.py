@@ -219,7 +219,7 @@ def test_probe__that_is_over__says_nothing_about_the_next_one() -> None:
     assert state.go_back(second, "a probe succeeded") is not None
 
 
-@pytest.mark.parametrize("end", [FallbackState.reset, lambda state: state.go_back(state._snapshot.probing, "x")])
+@pytest.mark.parametrize("end", [FallbackState.reset, lambda state: state.go_back(state.snapshot.probe, "x")])
 def test_probe__of_an_older_decision(end: Callable[[FallbackState], Any]) -> None:
     state, _, probe = probing()
     end(state)

@@ -222,7 +222,7 @@ def test_rules__total_and_well_formed() -> None:
         assert isinstance(rule.decision, Decision)
         assert rule.what
         assert rule.why.endswith(".")
-    assert RULES[-1].matches(BaseException())
+    assert RULES[-1].fits(BaseException(), 0)
     assert str(WAIT_LIMIT_SECONDS).rstrip("0").rstrip(".") in next(r.what for r in RULES if r.name == "long-hint")
 
 

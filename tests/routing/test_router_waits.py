@@ -335,7 +335,7 @@ def test_fork__leaves_the_calls_of_the_parent_alone() -> None:
     table = Table(BY_OAUTH)
     reply = table.stream()
     assert next(reply) == "by"
-    table.router._open_calls.after_fork()
+    table.router.after_fork()
     table.router.close()
     assert list(reply) == [" OAuth"]
 
