@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 
 class Failure(NamedTuple):
-    """A failure: on which route, when (seconds since the epoch), and what it was."""
+    """One failure: its route, its time in seconds since the epoch, and the error in one line."""
 
     route: str
     at: float
@@ -40,7 +40,7 @@ class RouteStatus:
         since: when that was decided, seconds since the epoch.
         reason: why, or None if nothing has happened.
         failures: the most recent failures, oldest first.
-        models: models that go another way than the rest, named as callers name them, with their route.
+        models: the models that have a route of their own, by the name that callers use.
     """
 
     preferred: str
@@ -73,10 +73,10 @@ class Snapshot(NamedTuple):
         since: when it was made, seconds since the epoch.
         reason: why, or None.
         failures: the most recent failures since the last reset.
-        models: the models that have fallen back alone, with their route.
+        models: the models that have a route of their own.
         account_error: an answer after which no further OAuth request is made, because the account is at stake.
         account_cleared: the generation that the last forced reset began.
-        probe: the choice of the probe that is running, told from earlier ones by identity.
+        probe: the choice of the probe that is running. It is compared by identity, as earlier ones may be equal.
         next_probe_at: when a call may probe, in monotonic seconds.
     """
 
@@ -92,7 +92,7 @@ class Snapshot(NamedTuple):
 
 
 class FallbackState:
-    """The fallback state of one adapter. Threads that report the same failure make one flip of it.
+    """The fallback state of one adapter. If many threads report the same failure, it flips once.
 
     Args:
         home: the route that calls begin with.
@@ -167,7 +167,7 @@ class FallbackState:
         return now._replace(probe=probe, next_probe_at=self._clock() + _PROBE_LEASE_SECONDS), probe
 
     def is_outdated(self, choice: Choice) -> bool:
-        """True if the first route was chosen again after ``choice`` was, so that a failure of ``choice`` is no news."""
+        """True if the first route was chosen again after ``choice`` was, so that its failure no longer counts."""
         current = self.snapshot.choice
         return current.route == self._home and current.generation > choice.generation
 

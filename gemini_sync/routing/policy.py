@@ -39,7 +39,7 @@ ACCOUNT_SAFETY_REASONS = frozenset({"TOS_VIOLATION", "UNSUPPORTED_CLIENT", VALID
 _LONG_QUOTA_REASONS = frozenset({"QUOTA_EXHAUSTED", "INSUFFICIENT_G1_CREDITS_BALANCE"})
 _NO_QUOTA_AT_ALL = re.compile(r"\blimit: 0(?!\.?\d)")
 
-# Does a rule fit this error, if the caller waits at most so many seconds for a hint?
+# Takes an error, and the longest wait that the caller accepts, in seconds.
 _Test = Callable[[BaseException, float], bool]
 
 
@@ -128,16 +128,16 @@ RULES: tuple[Rule, ...] = (
     Rule("credentials", _is(CredentialsError, ConfigError), Decision.FALL_BACK,
          "credentials file missing, unreadable, corrupt or incomplete; refresh refused or failed for good; "
          "no project; no OAuth client",
-         "no other try on this route can mend that (a refresh has been retried before)."),
+         "another try on this route cannot help; a refresh has been retried before."),
     Rule("perimeter", _reason(SECURITY_POLICY_VIOLATED), Decision.SURFACE,
          "403 SECURITY_POLICY_VIOLATED",
          "another credential would bypass a security perimeter."),
     Rule("account", _reason(*ACCOUNT_SAFETY_REASONS), Decision.FALL_BACK,
          "account ineligible, validation required, unsupported client, terms of service",
-         "this account cannot use the route; the link Google gives stands on the error."),
+         "this account cannot use the route; the error has Google's link, if there is one."),
     Rule("auth", _is(AuthError), Decision.FALL_BACK,
          "401",
-         "one refresh and one replay have not helped."),
+         "a refresh and another try have not helped."),
     Rule("permission", _is(PermissionDeniedError), Decision.FALL_BACK,
          "403",
          "it stays forbidden on this route."),
@@ -155,7 +155,7 @@ RULES: tuple[Rule, ...] = (
          "it passes within seconds."),
     Rule("server", _is(ServerError), Decision.RETRY,
          "408, 499, 5xx",
-         "it is mostly over at the next try."),
+         "the next try mostly succeeds."),
     Rule("request", _is(InvalidRequestError), Decision.SURFACE,
          "400 and other errors of the caller's making",
          "the other route would refuse it as well."),
@@ -170,16 +170,16 @@ RULES: tuple[Rule, ...] = (
          "the caller's time is spent."),
     Rule("first-token", _deadline("first_token", "answer"), Decision.FALL_BACK,
          "first_token deadline, or the fixed limit of a small request",
-         "another such wait on this route would cost too much."),
+         "another wait as long would cost too much."),
     Rule("connection", _is(TransportError), Decision.RETRY,
          "connection, TLS handshake, connect and idle deadlines",
          "networks fail briefly."),
     Rule("redirect", _redirect, Decision.SURFACE,
          "3xx",
-         "credentials are not sent to where a redirect points."),
+         "credentials are never sent to the target of a redirect."),
     Rule("malformed", _is(ProtocolError, StreamInterrupted), Decision.RETRY,
          "malformed, empty or truncated stream",
-         "a proxy or a server had a hiccup."),
+         "a proxy or a server failed briefly."),
     Rule("verdict", _is(FinishReasonError, EmptyResponseError), Decision.SURFACE,
          "finish and block reasons, empty answers",
          "the model has answered."),

@@ -1,4 +1,4 @@
-"""The way of one call: choose a route, try it, fall back; the first chunk ends all that."""
+"""The router: it chooses a route for each call, tries it, and may fall back until the first chunk has come."""
 
 from __future__ import annotations
 
@@ -73,9 +73,6 @@ class Router:
         self._calls: set[Call] = set()
         register_after_fork(self)
 
-    def after_fork(self) -> None:
-        self._calls = set()  # these calls belong to threads of the parent process
-
     def stream(self, request: Request, timeouts: Timeouts) -> Reply:
         """A reply whose first ``next()`` sends ``request``."""
         routed = self._begin(request, timeouts)
@@ -90,6 +87,27 @@ class Router:
     def count_tokens(self, request: Request, timeouts: Timeouts) -> int:
         """The number of tokens in ``request``, from the route that serves it."""
         return self._begin(request, timeouts).count_tokens()
+
+    @property
+    def fallback_active(self) -> bool:
+        return self._state.fallback_active
+
+    def status(self) -> RouteStatus:
+        return self._state.status()
+
+    def reset(self, *, force: bool = False) -> None:
+        self._state.reset(force=force)
+
+    def close(self) -> None:
+        """Cancel the calls that are running and refuse new ones. Idempotent."""
+        self._closed = True
+        for call in self._calls.copy():
+            call.cancel()
+
+    def after_fork(self) -> None:
+        self._calls = set()  # these calls belong to threads of the parent process
+
+    # -- for its calls
 
     def _begin(self, request: Request, timeouts: Timeouts) -> _RoutedCall:
         if self._closed:
@@ -123,25 +141,9 @@ class Router:
         except Exception:
             _log.exception("on_fallback failed; the call goes on")
 
-    @property
-    def fallback_active(self) -> bool:
-        return self._state.fallback_active
-
-    def status(self) -> RouteStatus:
-        return self._state.status()
-
-    def reset(self, *, force: bool = False) -> None:
-        self._state.reset(force=force)
-
-    def close(self) -> None:
-        """Cancel the calls that are running and refuse new ones. Idempotent."""
-        self._closed = True
-        for call in self._calls.copy():
-            call.cancel()
-
 
 class _RoutedCall:
-    """One call, from the choice of a route to the end of the answer."""
+    """One call, from the choice of its route to the end of the answer."""
 
     def __init__(self, router: Router, request: Request, timeouts: Timeouts) -> None:
         self._router, self._state, self._request = router, router._state, request
@@ -187,7 +189,7 @@ class _RoutedCall:
             if decision is not Decision.SURFACE:
                 return self._serve_other(operation, error, decision)
             if choice.probe and not error.cancelled and not isinstance(error, InvalidRequestError):
-                self._state.fall_back(choice, _line(error))  # or each call that follows would probe
+                self._state.fall_back(choice, _line(error))  # otherwise each call that follows would probe
             raise
         else:
             if choice.probe:
@@ -213,7 +215,7 @@ class _RoutedCall:
         if self._choice.probe:
             _log.info("the probe of OAuth failed, the API key goes on serving: %s", _line(error))
         elif not flips and self._state.is_outdated(self._choice):
-            # No flip, yet the API key serves this call although callers were told otherwise. It must not be silent.
+            # Nothing flips, so people believe that OAuth serves. It does not serve this call, which must not be silent.
             _log.warning("the API key serves one call, OAuth stays preferred: %s", _line(error))
         return result
 
@@ -237,7 +239,7 @@ class _RoutedCall:
         return result
 
     def _interrupted(self, error: GeminiSyncError) -> None:
-        """The stream broke after its first chunk: nothing is sent again, and the policy is for the next call."""
+        """The stream broke after its first chunk. Nothing is sent again; the policy decides about the next call."""
         record, route = self.record, self.record.attempts[-1].route
         record.mark_interrupted("cancelled" if error.cancelled else "interrupted", copy.copy(error))
         self._remember(route, error)
@@ -248,7 +250,7 @@ class _RoutedCall:
             self._fall_back(error, decision)
 
     def _decide(self, route: str, error: GeminiSyncError) -> Decision:
-        """What ``error`` leads to, on a route that may have no other to fall back to."""
+        """What ``error`` leads to on ``route``; it surfaces if there is no other route to fall back to."""
         if route != OAUTH or not self._router._falls_back or error.cancelled:
             return Decision.SURFACE
         return self._router._decide(error)
@@ -272,6 +274,7 @@ class _RoutedCall:
             self._router._notify(FallbackEvent(API_KEY, OAUTH, reason, None, time.time()))
 
     def _remember(self, route: str, error: GeminiSyncError) -> None:
+        """Keep a failure for ``status()``, and what it means for the account."""
         if not error.cancelled:
             self._state.record(route, _line(error))
         if route == OAUTH and error.reason in ACCOUNT_SAFETY_REASONS:
@@ -280,7 +283,7 @@ class _RoutedCall:
 
 @contextmanager
 def _cancelled_first(call: Call) -> Iterator[None]:
-    """Let a call that was cancelled end as cancelled, even if it failed in another way meanwhile."""
+    """A call that was cancelled ends as cancelled, even if it failed in another way meanwhile."""
     try:
         yield
     except GeminiSyncError as exc:
@@ -290,4 +293,5 @@ def _cancelled_first(call: Call) -> Iterator[None]:
 
 
 def _line(error: BaseException) -> str:
+    """``error`` in one line, for people."""
     return f"{type(error).__name__}: {redacted_excerpt(str(error))}"

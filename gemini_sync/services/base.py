@@ -111,7 +111,7 @@ class JsonApi:
         seconds: float,
         source: str,
     ) -> dict[str, Any]:
-        """The JSON object in a small answer, within ``seconds``; ``source`` names what is asked in messages.
+        """The JSON object in a small answer, within ``seconds``; messages name ``source`` as what was asked.
 
         Raises:
             ApiError: the answer is an error.
@@ -159,7 +159,7 @@ def _chunks(
             yield chunk
             del chunk
             call.progressed = True
-            if call.cancelled or has_total:  # the whole rest may be here already, so no read would notice
+            if call.cancelled or has_total:  # all other chunks may have arrived, so that no read would notice
                 call.check_total()
     finally:
         exchange.close()
@@ -201,6 +201,7 @@ def _content_type(headers: Mapping[str, str]) -> str:
 
 
 def _error_of(answer: Answer, expected: str, call: Call) -> Union[ApiError, ProtocolError]:
+    """The error of an answer that is not ``expected``."""
     error = answer_error(answer.status, answer.headers, answer.text, call.secrets)
     if error is not None:
         return error

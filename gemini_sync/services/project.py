@@ -120,7 +120,7 @@ class _Search:
 
     def _question(self, **fields: str) -> dict[str, Any]:
         question: dict[str, Any] = {**fields, "metadata": dict(_METADATA)}
-        # The free tier brings its own project, and answers Precondition Failed if a request names one.
+        # The free tier has a project of its own, and answers Precondition Failed if a request names another.
         if self._configured is not None and fields.get("tierId") != _FREE_TIER:
             question["cloudaicompanionProject"] = question["metadata"]["duetProject"] = self._configured
         return question
