@@ -1,4 +1,4 @@
-"""Decisions of the fallback state that another thread, or a signal handler, overtakes while they are being made."""
+"""Decisions of the fallback state, while another thread or a signal handler decides as well."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gemini_sync.routing.fallback import Choice, FallbackState
 from gemini_sync.services.base import API_KEY
 
 
-def test_probe__taken_by_another_between_the_look_and_the_lock() -> None:
+def test_probe__begun_by_another_thread_just_before_the_lock() -> None:
     others: list[Choice] = []
 
     def clock() -> float:
         if state.fallback_active and not others:
             others.append(Choice("", 0))
-            others[0] = state.choose("m")  # what another thread does meanwhile
+            others[0] = state.choose("m")  # as another thread might
         return 100.0
 
     state = FallbackState(sticky_for=0, clock=clock)
@@ -29,8 +29,8 @@ def test_probe__taken_by_another_between_the_look_and_the_lock() -> None:
 
 
 @pytest.mark.parametrize("flip", ["fall_back", "go_back"])
-def test_flip__outdated_by_a_reset_inside_it_is_none(flip: str) -> None:
-    """A signal handler may reset in the midst of a flip. The caller must not report a flip that did not happen."""
+def test_flip__with_a_reset_in_the_middle_does_not_happen(flip: str) -> None:
+    """A signal handler calls reset() in the middle of a flip, so the flip does not happen and is not reported."""
     resets: list[Callable[[], object]] = []
 
     def wall() -> float:
@@ -48,7 +48,7 @@ def test_flip__outdated_by_a_reset_inside_it_is_none(flip: str) -> None:
     assert (resets, state.fallback_active, state.status().reason) == ([], False, "reset()")
 
 
-def test_reset__in_a_signal_handler_at_any_line_of_a_flip_stands() -> None:
+def test_reset__in_a_signal_handler_stands_at_any_line_of_a_flip() -> None:
     for number in range(1, 100):
         state = FallbackState()
         choice, left, chosen = state.choose("m"), [number], []

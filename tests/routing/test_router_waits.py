@@ -1,4 +1,4 @@
-"""Holds the router's waits, deadlines, probes and ends, on a clock set by hand and without threads."""
+"""The router's waits, deadlines and probes, and how calls end; the clock is set by hand."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ from tests.auth.credentials_kit import Clock, Slept
 # -- waits and deadlines
 
 
-def test_wait__backs_off_with_jitter_up_to_a_cap(caplog: pytest.LogCaptureFixture) -> None:
+def test_wait__grows_with_jitter_up_to_a_cap(caplog: pytest.LogCaptureFixture) -> None:
     table = Table(unavailable, retry=Retry(7, backoff_base=0.5, backoff_cap=3.0))
     with caplog.at_level(logging.INFO):
         table.route()
     assert len(table.slept) == 6
     for wait, most in zip(table.slept, (0.5, 1.0, 2.0, 3.0, 3.0, 3.0)):
         assert most / 2 <= wait <= most
-    told = [record.getMessage() for record in caplog.records if "the next in" in record.getMessage()]
-    assert told[0] == f"try 1 failed, the next in {table.slept[0]:.2f} s: 503 UNAVAILABLE."
+    lines = [record.getMessage() for record in caplog.records if "the next in" in record.getMessage()]
+    assert lines[0] == f"try 1 failed, the next in {table.slept[0]:.2f} s: 503 UNAVAILABLE."
 
 
 def test_wait__is_at_least_what_the_server_asks_for() -> None:
@@ -61,15 +61,15 @@ def test_wait__is_at_least_what_the_server_asks_for() -> None:
         assert least <= table.slept[0] <= max(hint, 0.5)
 
 
-def test_wait__goes_on_after_a_thousand_tries() -> None:
+def test_wait__after_a_thousand_tries() -> None:
     table = Table(unavailable, retry=Retry(1100))
     assert table.route() == "api_key"
     assert len(table.slept) == 1099
 
 
 @pytest.mark.parametrize("key_seconds", [1.0, 4.0])
-def test_total__holds_across_retries_and_fallback(key_seconds: float) -> None:
-    """Where the next wait would outlast it, the other route is asked at once."""
+def test_total__covers_retries_and_fallback(key_seconds: float) -> None:
+    """If the next wait would take longer than what is left, the other route is asked at once."""
     clock = Clock(0.0)
 
     def slow() -> GeminiSyncError:
@@ -119,24 +119,24 @@ def test_total__starts_with_the_first_next() -> None:
     assert "".join(reply) == "by OAuth"
 
 
-def test_retrying__calls_sleep_each_in_their_own_way() -> None:
-    """Two calls of each of two adapters wait at the same time."""
-    together, told = threading.Barrier(4, timeout=20), threading.local()
+def test_retrying__each_call_sleeps_in_its_own_way() -> None:
+    """Two calls of each of two routers wait at the same time."""
+    together, of_thread = threading.Barrier(4, timeout=20), threading.local()
 
     def stream(table: Table, hint: float) -> Callable[[], Any]:
         def work() -> tuple[list[str], list[Any]]:
-            told.slept, told.hint = [], hint
-            return list(table.stream()), told.slept
+            of_thread.slept, of_thread.hint = [], hint
+            return list(table.stream()), of_thread.slept
 
         return in_thread(work)
 
     def busy() -> GeminiSyncError:
-        return QuotaError("429", code=429, retry_after=told.hint)
+        return QuotaError("429", code=429, retry_after=of_thread.hint)
 
     def sleep_of(name: str) -> Callable[[float], None]:
         def sleep(seconds: float) -> None:
             together.wait()
-            told.slept.append((name, seconds))
+            of_thread.slept.append((name, seconds))
             together.wait()
 
         return sleep
@@ -146,8 +146,8 @@ def test_retrying__calls_sleep_each_in_their_own_way() -> None:
     assert {key: result() for key, result in calls.items()} == {key: (BY_KEY, [key, key]) for key in calls}
 
 
-def test_retrying__with_a_call_inside_the_decision_about_another() -> None:
-    """A policy, like a log handler, runs in the thread of the call, and may use the adapter."""
+def test_retrying__with_a_call_inside_a_policy() -> None:
+    """A policy runs in the thread of the call and may use the router, and so may a log handler."""
     inner: list[Any] = []
 
     def policy(error: BaseException) -> Decision:
@@ -165,7 +165,7 @@ def test_retrying__with_a_call_inside_the_decision_about_another() -> None:
 
 
 def probing(*oauth: Any, **settings: Any) -> tuple[Table, Clock]:
-    """A table that has fallen back, with a cool-down of a minute."""
+    """A table that has fallen back, with a cool-down of a minute, and its clock."""
     clock = Clock(0.0)
     table = Table(forbidden, *oauth, clock=clock, sticky_for=60.0, **settings)
     assert table.route() == "api_key"
@@ -186,7 +186,7 @@ def test_probe__waits_for_the_cool_down_and_flips_back_visibly() -> None:
     assert table.router.status().reason == "a probe succeeded"
 
 
-def test_probe__that_fails_renews_the_cool_down_silently(caplog: pytest.LogCaptureFixture) -> None:
+def test_probe__that_fails_starts_the_cool_down_again_silently(caplog: pytest.LogCaptureFixture) -> None:
     table, clock = probing(forbidden, BY_OAUTH)
     clock.advance(60.0)
     with caplog.at_level(logging.INFO):
@@ -201,7 +201,7 @@ def test_probe__that_fails_renews_the_cool_down_silently(caplog: pytest.LogCaptu
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, bad_request], ids=["interrupted", "surfaced"])
-def test_probe__without_an_outcome_frees_the_slot(interrupt: Any) -> None:
+def test_probe__without_an_outcome_lets_another_begin(interrupt: Any) -> None:
     table, clock = probing(interrupt, BY_OAUTH)
     clock.advance(60.0)
     with pytest.raises((KeyboardInterrupt, InvalidRequestError)):
@@ -219,8 +219,8 @@ def test_probe__without_an_outcome_frees_the_slot(interrupt: Any) -> None:
     ],
     ids=str,
 )
-def test_probe__that_surfaces_renews_the_cool_down(error: GeminiSyncError) -> None:
-    """Or each call that follows would probe, and fail, beside a key that serves."""
+def test_probe__that_surfaces_starts_the_cool_down_again(error: GeminiSyncError) -> None:
+    """Otherwise each call that follows would probe and fail, although the API key could serve it."""
     table, clock = probing(lambda: copy.copy(error), BY_OAUTH)
     clock.advance(60.0)
     with pytest.raises(type(error)):
@@ -230,8 +230,8 @@ def test_probe__that_surfaces_renews_the_cool_down(error: GeminiSyncError) -> No
     assert table.route() == "oauth"
 
 
-def test_probe__is_never_the_counting_of_tokens() -> None:
-    """An account may count and yet not generate: that would go back and forth for ever."""
+def test_probe__never_counts_tokens() -> None:
+    """An account may be able to count and yet not to generate, so the routes would go back and forth."""
     table, clock = probing(BY_OAUTH)
     clock.advance(60.0)
     table.router.count_tokens(ask("some-model"), Timeouts())
@@ -248,7 +248,7 @@ def test_probe__that_breaks_after_its_first_chunk_flips_again() -> None:
     assert table.router.fallback_active
 
 
-def test_probe__for_an_unknown_model_renews_the_cool_down() -> None:
+def test_probe__for_an_unknown_model_starts_the_cool_down_again() -> None:
     table, clock = probing(not_found, BY_OAUTH)
     clock.advance(60.0)
     assert [table.route(), table.route()] == ["api_key", "api_key"]
@@ -258,7 +258,7 @@ def test_probe__for_an_unknown_model_renews_the_cool_down() -> None:
     assert table.route() == "oauth"
 
 
-def test_probe__of_a_barred_account_sends_nothing() -> None:
+def test_probe__of_a_blocked_account_sends_nothing() -> None:
     clock = Clock(0.0)
     table = Table(validation, BY_OAUTH, clock=clock, sticky_for=1.0)
     for _ in range(3):
@@ -316,7 +316,7 @@ def test_cancel__on_the_second_route_keeps_the_first_error() -> None:
     assert [attempt.outcome for attempt in caught.value.attempts] == ["failed", "cancelled"]
 
 
-def test_close__refuses_what_comes_and_ends_what_waits() -> None:
+def test_close__refuses_new_calls_and_cancels_old_ones() -> None:
     table = Table(BY_OAUTH)
     early = table.stream()
     table.router.close()

@@ -1,4 +1,4 @@
-"""Threads of several logins that ask for their projects at once: each gets its own."""
+"""Threads that ask for their projects at the same time, with several logins and tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.auth.credentials_kit import Watched, await_all
 
 
 class _Accounts:
-    """Stands in for ``Transport.fetch``. Each good token has a project; ``before`` says what to call first."""
+    """In place of ``Transport``. Each good token has a project; ``before`` is what each token calls first."""
 
     def __init__(self, **before: Any) -> None:
         self._before = before
@@ -32,8 +32,8 @@ class _Accounts:
         return Answer(200, {}, json.dumps({"currentTier": {}, "cloudaicompanionProject": f"project of {token}"}))
 
 
-def test_projects__after_the_failure_of_another_token_each_login_gets_its_own() -> None:
-    """In each of two logins, one thread waits for the attempt of another, whose token was revoked."""
+def test_projects__each_login_gets_its_own_after_the_failure_of_another_token() -> None:
+    """In each of two logins, one thread waits for another whose token was revoked."""
     waiting = threading.Semaphore(0)
     gates = {name: Gate() for name in ("revoked_a", "revoked_b", "good_a")}
     projects = Projects(_Accounts(**gates, good_b=waiting.release), Endpoints())  # type: ignore[arg-type]
@@ -56,3 +56,31 @@ def test_projects__after_the_failure_of_another_token_each_login_gets_its_own() 
     for result in refused:
         with pytest.raises(AuthError):
             result()
+
+
+def test_projects__two_threads_with_one_good_token_get_its_project_after_the_failure_of_another_token() -> None:
+    """The slower thread learns of the failure only when the faster one has begun to ask with the good token."""
+    waiting, learned = threading.Semaphore(0), threading.Event()
+    gates = {"revoked_a": Gate(), "good_a": Gate()}
+    projects = Projects(_Accounts(**gates), Endpoints())  # type: ignore[arg-type]
+
+    class Slower(Watched):
+        def wait_for(self, future: Any) -> None:
+            super().wait_for(future)
+            if not learned.is_set():
+                gates["good_a"].await_arrivals()
+                learned.set()
+
+    def ask(call: Call, token: str) -> Any:
+        return in_thread(lambda: projects.project(call, Token(token, None, identity="a")))
+
+    refused = ask(Call(), "revoked_a")
+    gates["revoked_a"].await_arrivals()
+    served = [ask(Watched(waiting), "good_a"), ask(Slower(waiting), "good_a")]
+    await_all(waiting, 2)
+    gates["revoked_a"].open()
+    assert learned.wait(20)
+    gates["good_a"].open()
+    assert [result() for result in served] == ["project of good_a"] * 2
+    with pytest.raises(AuthError):
+        refused()
