@@ -1,56 +1,17 @@
-"""The fallback state: its rules one by one, and a single flip if many threads report."""
+"""The fallback state: its rules one by one."""
 
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any
 
 import pytest
 
 from gemini_sync.errors import GeminiSyncError
 from gemini_sync.routing.fallback import Choice, Failure, FallbackState, RouteStatus
 from gemini_sync.services.base import API_KEY, OAUTH
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def new_state(sticky_for: Optional[float] = None, **options: Any) -> tuple[FallbackState, Clock]:
-    clock = Clock()
-    return FallbackState(sticky_for=sticky_for, clock=clock, wall=lambda: 1000 + clock.now, **options), clock
-
-
-def probing(sticky_for: float = 10) -> tuple[FallbackState, Clock, Choice]:
-    """A state that fell back and cooled down, its clock, and the choice of the call that probes."""
-    state, clock = new_state(sticky_for)
-    assert state.fall_back(state.choose("m"), "401")
-    clock.now += sticky_for
-    return state, clock, state.choose("m")
-
-
-def in_threads(count: int, work: Callable[[int], Any]) -> list[Any]:
-    """What ``work`` returns in each of ``count`` threads that begin at the same time."""
-    barrier, results = threading.Barrier(count), [None] * count
-
-    def run(number: int) -> None:
-        barrier.wait(30)
-        results[number] = work(number)
-
-    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-        assert not thread.is_alive()
-    return results
-
+from tests.routing.fallback_kit import new_state, probing
 
 # -- flips
 
@@ -263,6 +224,17 @@ def test_probe__after_a_newer_decision_changes_nothing(end: Callable[[FallbackSt
     assert state.choose("m") == now
 
 
+def test_probe__that_never_ends_is_forgotten_after_ten_minutes() -> None:
+    state, clock, _ = probing()
+    clock.now += 599
+    assert not state.choose("m").probe
+    clock.now += 1
+    second = state.choose("m")
+    assert second.probe
+    assert not state.choose("m").probe
+    assert state.go_back(second, "answered") == Choice(OAUTH, 2)
+
+
 def test_release__of_a_choice_that_is_no_probe() -> None:
     state, _, probe = probing()
     state.release(Choice(OAUTH, probe.generation, probe=False))
@@ -308,67 +280,3 @@ def test_status__has_the_model_names_of_callers() -> None:
         state.fall_back(state.choose(name), "404", name)
     assert state.status().models == {"gemini-9": API_KEY, "tunedModels/mine": API_KEY}
     assert state.choose("models/gemini-9").route == API_KEY
-
-
-# -- threads
-
-
-def test_threads__one_flip_of_fifty_failures() -> None:
-    state, _ = new_state()
-    choices = in_threads(50, lambda _: state.choose("m"))
-    assert set(choices) == {Choice(OAUTH, 0)}
-    flips = in_threads(50, lambda number: state.fall_back(choices[number], "401"))
-    assert sorted(flips) == [False] * 49 + [True]
-    assert state.choose("m") == Choice(API_KEY, 1)
-
-
-def test_threads__one_flip_of_a_model() -> None:
-    state, _ = new_state()
-    choice = state.choose("m")
-    assert sum(in_threads(30, lambda number: state.fall_back(choice, "why", f"m{number % 3}"))) == 3
-
-
-def test_threads__one_probe() -> None:
-    for _ in range(20):
-        state, _, probe = probing()
-        state.release(probe)
-        choices = in_threads(8, lambda _, state=state: state.choose("m"))  # type: ignore[misc]
-        assert sum(choice.probe for choice in choices) == 1
-
-
-def test_status__needs_no_lock() -> None:
-    state, _ = new_state()
-    with state._lock:
-        assert in_threads(1, lambda _: (state.record(OAUTH, "401"), len(state.status().failures))[1]) == [1]
-
-
-def test_update__in_the_thread_that_holds_the_lock() -> None:
-    def changed() -> Choice:
-        with state._lock:
-            assert state.fall_back(state.choose("m"), "401")
-            state.reset()
-            return state.choose("m")
-
-    state, _ = new_state()
-    assert in_threads(1, lambda _: changed()) == [Choice(OAUTH, 2)]
-
-
-def test_choose__needs_no_lock() -> None:
-    at_home, (fallen, _) = new_state()[0], new_state()
-    at_home.fall_back(at_home.choose("m"), "404", "m")
-    fallen.fall_back(fallen.choose("m"), "401")
-    with at_home._lock, fallen._lock:  # a thread that waited for a lock would not come back
-        assert in_threads(
-            1, lambda _: [at_home.choose("m").route, at_home.choose("n").route, fallen.choose("m").route]
-        ) == [[API_KEY, OAUTH, API_KEY]]
-
-
-def test_probe__that_never_ends_is_forgotten_after_ten_minutes() -> None:
-    state, clock, _ = probing()
-    clock.now += 599
-    assert not state.choose("m").probe
-    clock.now += 1
-    second = state.choose("m")
-    assert second.probe
-    assert not state.choose("m").probe
-    assert state.go_back(second, "answered") == Choice(OAUTH, 2)

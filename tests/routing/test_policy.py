@@ -286,13 +286,7 @@ _FAULTS: dict[str, list[BaseException]] = {
     "creds_missing_or_bad": [CredentialsError("no file")],
     "sigint_mid_read": [KeyboardInterrupt()],
 }
-_OUTCOMES = {
-    "RETRY": RETRY,
-    "RETRY->FLIP": RETRY,
-    "FLIP": FALL_BACK,
-    "MODEL": FALL_BACK_MODEL,
-    "SURFACE": SURFACE,
-}
+_OUTCOMES = {"RETRY": RETRY, "RETRY->FLIP": RETRY, "FLIP": FALL_BACK, "MODEL": FALL_BACK_MODEL, "SURFACE": SURFACE}
 
 
 def test_faults__of_the_corpus(corpus: Path) -> None:

@@ -130,22 +130,6 @@ def test_failure__after_a_reset_is_logged_if_the_key_serves(fails: Any, caplog: 
     ]
 
 
-@pytest.mark.parametrize("when", ["before the first chunk", "after it"])
-def test_cancelled__never_flips_if_the_call_fails_as_well(when: str) -> None:
-    def fails() -> GeminiSyncError:
-        reply.cancel()
-        return forbidden()
-
-    table = Table(fails if when == "before the first chunk" else ["by", fails], BY_OAUTH)
-    reply = table.stream()
-    with pytest.raises(StreamInterrupted) as caught:
-        list(reply)
-    assert caught.value.cancelled
-    assert caught.value.attempts[-1].outcome == "cancelled"
-    assert (table.events, table.router.fallback_active, table.router.status().failures) == ([], False, ())
-    assert table.route() == "oauth"
-
-
 def test_error__that_is_the_same_object_on_both_routes() -> None:
     """Test doubles often raise one object again and again."""
     error = PermissionDeniedError("403", code=403)

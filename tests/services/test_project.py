@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any, Optional
 
 import pytest
@@ -25,8 +24,7 @@ from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.services.project import Projects, load_code_assist
 from gemini_sync.testing.emulator import Emulator
-from tests.adapter_kit import Gate, in_thread
-from tests.auth.credentials_kit import Clock, Slept, Watched, await_all, together
+from tests.auth.credentials_kit import Clock, Slept
 
 _METADATA = {"ideType": "IDE_UNSPECIFIED", "platform": "PLATFORM_UNSPECIFIED", "pluginType": "GEMINI"}
 _UNSUPPORTED = {"reasonCode": "UNSUPPORTED_CLIENT", "reasonMessage": "Use another client.", "tierId": "free-tier"}
@@ -283,65 +281,6 @@ def test_failure__of_a_redirect_or_the_network(emulator: Emulator) -> None:
     emulator.load_code_assist.fail("reset")
     with pytest.raises(TransportError):
         _find(emulator)
-
-
-def test_projects__keep_one_until_other_credentials_take_over(emulator: Emulator) -> None:
-    projects = _projects(emulator)
-    for identity in ("one", "one", "two", "two", "one"):
-        assert projects.project(Call(), Token(emulator.issue_token(), None, identity)) == "emulator-project"
-    assert len(emulator.load_code_assist.requests) == 3
-
-
-def test_projects__look_again_before_they_ask(emulator: Emulator) -> None:
-    projects = _projects(emulator)
-    token = Token(emulator.issue_token(), None)
-    project = projects.project(Call(), token)
-    assert projects._find(Call(), token).project == project  # a thread calls this if it looked before and begins after
-    assert len(emulator.load_code_assist.requests) == 1
-
-
-def test_projects__do_not_share_the_failure_of_another_token(emulator: Emulator) -> None:
-    """A thread with a good token asks with that one, although both tokens belong to one login."""
-    projects, gate, waiting = _projects(emulator), Gate(), threading.Semaphore(0)
-    emulator.load_code_assist.fail(401, before=gate)
-    refused = in_thread(lambda: projects.project(Call(), Token("revoked", None)))
-    gate.await_arrivals()
-    good = Token(emulator.issue_token(), None)
-    served = in_thread(lambda: projects.project(Watched(waiting), good))
-    await_all(waiting, 1)
-    gate.open()
-    assert served() == "emulator-project"
-    with pytest.raises(AuthError):
-        refused()
-    assert len(emulator.load_code_assist.requests) == 2
-
-
-def test_projects__ask_once_for_threads_with_a_token_each(emulator: Emulator) -> None:
-    _newcomer(emulator)
-    projects, waiting = _projects(emulator), threading.Semaphore(0)
-    emulator.load_code_assist.before = lambda: await_all(waiting, 7)
-    outcomes = together(8, lambda: projects.project(Watched(waiting), Token(emulator.issue_token(), None)))
-    assert outcomes == ["emulator-project"] * 8
-    assert (len(emulator.load_code_assist.requests), len(emulator.onboard.requests)) == (1, 1)
-
-
-def test_projects__ask_once_for_fifty_threads(emulator: Emulator) -> None:
-    projects, waiting = _projects(emulator), threading.Semaphore(0)
-    token = Token(emulator.issue_token(), None)
-    emulator.load_code_assist.before = lambda: await_all(waiting, 49)
-    outcomes = together(50, lambda: projects.project(Watched(waiting), token))
-    assert outcomes == ["emulator-project"] * 50
-    assert len(emulator.requests) == 1
-
-
-def test_projects__share_a_failure_and_do_not_keep_it(emulator: Emulator) -> None:
-    projects, waiting = _projects(emulator), threading.Semaphore(0)
-    token = Token(emulator.issue_token(), None)
-    emulator.load_code_assist.fail(503, before=lambda: await_all(waiting, 49))
-    outcomes = together(50, lambda: projects.project(Watched(waiting), token))
-    assert {type(outcome) for outcome in outcomes} == {ServerError}
-    assert len(emulator.requests) == 1
-    assert projects.project(Call(), token) == "emulator-project"
 
 
 def test_load_code_assist(emulator: Emulator) -> None:

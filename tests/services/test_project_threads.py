@@ -10,12 +10,14 @@ import pytest
 
 from gemini_sync.auth.sources import Token
 from gemini_sync.config import Endpoints
-from gemini_sync.errors import AuthError
+from gemini_sync.errors import AuthError, ServerError
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.exchange import Answer
+from gemini_sync.network.transport import Transport
 from gemini_sync.services.project import Projects
+from gemini_sync.testing.emulator import Emulator
 from tests.adapter_kit import Gate, in_thread
-from tests.auth.credentials_kit import Watched, await_all
+from tests.auth.credentials_kit import Watched, await_all, together
 
 
 class _Accounts:
@@ -84,3 +86,62 @@ def test_projects__two_threads_with_one_good_token_get_its_project_after_the_fai
     assert [result() for result in served] == ["project of good_a"] * 2
     with pytest.raises(AuthError):
         refused()
+
+
+def test_projects__keep_one_until_other_credentials_take_over(emulator: Emulator) -> None:
+    projects = Projects(Transport(), Endpoints(**emulator.urls))
+    for identity in ("one", "one", "two", "two", "one"):
+        assert projects.project(Call(), Token(emulator.issue_token(), None, identity)) == "emulator-project"
+    assert len(emulator.load_code_assist.requests) == 3
+
+
+def test_projects__look_again_before_they_ask(emulator: Emulator) -> None:
+    projects = Projects(Transport(), Endpoints(**emulator.urls))
+    token = Token(emulator.issue_token(), None)
+    project = projects.project(Call(), token)
+    assert projects._find(Call(), token).project == project  # a thread calls this if it looked before and begins after
+    assert len(emulator.load_code_assist.requests) == 1
+
+
+def test_projects__do_not_share_the_failure_of_another_token(emulator: Emulator) -> None:
+    """A thread with a good token asks with that one, although both tokens belong to one login."""
+    projects, gate, waiting = Projects(Transport(), Endpoints(**emulator.urls)), Gate(), threading.Semaphore(0)
+    emulator.load_code_assist.fail(401, before=gate)
+    refused = in_thread(lambda: projects.project(Call(), Token("revoked", None)))
+    gate.await_arrivals()
+    good = Token(emulator.issue_token(), None)
+    served = in_thread(lambda: projects.project(Watched(waiting), good))
+    await_all(waiting, 1)
+    gate.open()
+    assert served() == "emulator-project"
+    with pytest.raises(AuthError):
+        refused()
+    assert len(emulator.load_code_assist.requests) == 2
+
+
+def test_projects__ask_once_for_threads_with_a_token_each(emulator: Emulator) -> None:
+    emulator.tier = None
+    projects, waiting = Projects(Transport(), Endpoints(**emulator.urls)), threading.Semaphore(0)
+    emulator.load_code_assist.before = lambda: await_all(waiting, 7)
+    outcomes = together(8, lambda: projects.project(Watched(waiting), Token(emulator.issue_token(), None)))
+    assert outcomes == ["emulator-project"] * 8
+    assert (len(emulator.load_code_assist.requests), len(emulator.onboard.requests)) == (1, 1)
+
+
+def test_projects__ask_once_for_fifty_threads(emulator: Emulator) -> None:
+    projects, waiting = Projects(Transport(), Endpoints(**emulator.urls)), threading.Semaphore(0)
+    token = Token(emulator.issue_token(), None)
+    emulator.load_code_assist.before = lambda: await_all(waiting, 49)
+    outcomes = together(50, lambda: projects.project(Watched(waiting), token))
+    assert outcomes == ["emulator-project"] * 50
+    assert len(emulator.requests) == 1
+
+
+def test_projects__share_a_failure_and_do_not_keep_it(emulator: Emulator) -> None:
+    projects, waiting = Projects(Transport(), Endpoints(**emulator.urls)), threading.Semaphore(0)
+    token = Token(emulator.issue_token(), None)
+    emulator.load_code_assist.fail(503, before=lambda: await_all(waiting, 49))
+    outcomes = together(50, lambda: projects.project(Watched(waiting), token))
+    assert {type(outcome) for outcome in outcomes} == {ServerError}
+    assert len(emulator.requests) == 1
+    assert projects.project(Call(), token) == "emulator-project"

@@ -1,4 +1,4 @@
-"""Decisions of the fallback state, while another thread or a signal handler decides as well."""
+"""The fallback state, if many threads report, and if a signal handler decides in the middle of a decision."""
 
 from __future__ import annotations
 
@@ -10,7 +10,63 @@ import pytest
 
 from gemini_sync.routing import fallback as fallback_module
 from gemini_sync.routing.fallback import Choice, FallbackState
-from gemini_sync.services.base import API_KEY
+from gemini_sync.services.base import API_KEY, OAUTH
+from tests.routing.fallback_kit import in_threads, new_state, probing
+
+# -- many threads
+
+
+def test_threads__one_flip_of_fifty_failures() -> None:
+    state, _ = new_state()
+    choices = in_threads(50, lambda _: state.choose("m"))
+    assert set(choices) == {Choice(OAUTH, 0)}
+    flips = in_threads(50, lambda number: state.fall_back(choices[number], "401"))
+    assert sorted(flips) == [False] * 49 + [True]
+    assert state.choose("m") == Choice(API_KEY, 1)
+
+
+def test_threads__one_flip_of_a_model() -> None:
+    state, _ = new_state()
+    choice = state.choose("m")
+    assert sum(in_threads(30, lambda number: state.fall_back(choice, "why", f"m{number % 3}"))) == 3
+
+
+def test_threads__one_probe() -> None:
+    for _ in range(20):
+        state, _, probe = probing()
+        state.release(probe)
+        choices = in_threads(8, lambda _, state=state: state.choose("m"))  # type: ignore[misc]
+        assert sum(choice.probe for choice in choices) == 1
+
+
+def test_status__needs_no_lock() -> None:
+    state, _ = new_state()
+    with state._lock:
+        assert in_threads(1, lambda _: (state.record(OAUTH, "401"), len(state.status().failures))[1]) == [1]
+
+
+def test_update__in_the_thread_that_holds_the_lock() -> None:
+    def changed() -> Choice:
+        with state._lock:
+            assert state.fall_back(state.choose("m"), "401")
+            state.reset()
+            return state.choose("m")
+
+    state, _ = new_state()
+    assert in_threads(1, lambda _: changed()) == [Choice(OAUTH, 2)]
+
+
+def test_choose__needs_no_lock() -> None:
+    at_home, (fallen, _) = new_state()[0], new_state()
+    at_home.fall_back(at_home.choose("m"), "404", "m")
+    fallen.fall_back(fallen.choose("m"), "401")
+    with at_home._lock, fallen._lock:  # a thread that waited for a lock would not come back
+        assert in_threads(
+            1, lambda _: [at_home.choose("m").route, at_home.choose("n").route, fallen.choose("m").route]
+        ) == [[API_KEY, OAUTH, API_KEY]]
+
+
+# -- a decision in the middle of another
 
 
 def test_probe__begun_by_another_thread_just_before_the_lock() -> None:
