@@ -1,4 +1,4 @@
-"""Knows what the tests of the adapter share: a rig around an emulator, scripted backends; knows no test."""
+"""What the tests of the adapter share: a rig around an emulator, gates for threads, scripted services, errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SECONDS = 20.0
 
 
 class Rig(contextlib.ExitStack):
-    """An emulator, a credentials file, and adapters that are closed at the end; remembers flips and waits."""
+    """An emulator, a credentials file, and adapters that are closed at the end. It remembers flips and waits."""
 
     def __init__(self, emulator: Emulator, folder: Path) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Rig(contextlib.ExitStack):
 
 
 class Gate:
-    """Holds server threads (as a hook) until it is opened; tells when so many have arrived."""
+    """A hook at which server threads wait until it is opened; a test can await their arrival."""
 
     def __init__(self) -> None:
         self._arrived = threading.Semaphore(0)
@@ -87,7 +87,7 @@ class Gate:
 
 
 def in_thread(work: Callable[[], Any]) -> Callable[[], Any]:
-    """Start ``work`` in a thread; the result waits for its end and gives what it returned, or raises what it raised."""
+    """Start ``work`` in a thread. The function returned waits for its end, and returns or raises what ``work`` did."""
     outcome: list[Any] = []
 
     def run() -> None:
@@ -109,14 +109,14 @@ def in_thread(work: Callable[[], Any]) -> Callable[[], Any]:
     return result
 
 
-# What a scripted backend does about one request: raise the error that a callable makes, or stream texts; among these,
-# a callable that gives no error is a hook.
+# What a scripted service does with one request: raise the error that a callable makes, or stream the texts in a list.
+# A callable in a list makes an error as well, or is a hook if it returns None.
 Step = Union[Callable[[], BaseException], list[Any]]
 BY_OAUTH, BY_KEY = ["by", " OAuth"], ["by", " key"]
 
 
 class ScriptedService:
-    """A route that plays its steps, the last of them for ever; a list ends with STOP unless an error ends it."""
+    """A service that takes one step for each request, and the last step again and again. Streams end with STOP."""
 
     def __init__(self, route: str, *steps: Step) -> None:
         self.route = route
@@ -133,7 +133,7 @@ class ScriptedService:
     def open(self, request: Request, call: Call) -> OpenStream:
         chunks = self._play(self._next(request))
         first = next(chunks)
-        call.check()  # as the sockets do
+        call.check()  # as a socket does
         return first, chunks
 
     def count_tokens(self, request: Request, call: Call) -> int:
@@ -161,20 +161,20 @@ def ask(model: str = "some-model") -> Request:
 
 
 class Table:
-    """A router between two scripted routes; without ``oauth`` steps, or with ``api_key=None``, on one of them."""
+    """A router with two scripted services; with one if there are no ``oauth`` steps, or if ``api_key`` is None."""
 
     def __init__(self, *oauth: Step, api_key: Optional[Step] = BY_KEY, **settings: Any) -> None:
         self.oauth, self.api_key = ScriptedService("oauth", *oauth), ScriptedService("api_key", api_key or BY_KEY)
         self.events: list[FallbackEvent] = []
         self.slept: list[float] = []
-        backends = {backend.route: backend for backend, on in ((self.oauth, oauth), (self.api_key, api_key)) if on}
-        self.router = Router(backends, **{"on_fallback": self.events.append, "sleep": self.slept.append, **settings})
+        services = {service.route: service for service, on in ((self.oauth, oauth), (self.api_key, api_key)) if on}
+        self.router = Router(services, **{"on_fallback": self.events.append, "sleep": self.slept.append, **settings})
 
     def stream(self, model: str = "some-model", timeouts: Optional[Timeouts] = None) -> Reply:
         return self.router.stream(ask(model), timeouts or Timeouts())
 
     def route(self, model: str = "some-model") -> Optional[str]:
-        """Which route serves the next call."""
+        """Make a call, and return the route that served it."""
         reply = self.stream(model)
         assert list(reply)
         return reply.route
@@ -185,12 +185,12 @@ class Table:
 
 
 def gist(error: Optional[BaseException]) -> Optional[tuple[Any, ...]]:
-    """What an attempt keeps of an error: all but the traceback, which would keep the caller's frames alive."""
+    """What two errors have in common if one is a copy of the other without its traceback."""
     return None if error is None else (type(error), str(error), getattr(error, "code", None))
 
 
 def kept(attempts: Iterable[Attempt]) -> list[Optional[tuple[Any, ...]]]:
-    """The gist of what each attempt keeps."""
+    """The gist of the error of each attempt; none of them may have a traceback."""
     errors = [attempt.error for attempt in attempts]
     assert [error for error in errors if error is not None and error.__traceback__ is not None] == []
     return [gist(error) for error in errors]

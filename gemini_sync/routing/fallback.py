@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import threading
 import time
 from collections import deque
@@ -15,14 +16,14 @@ from gemini_sync.fork import register_after_fork
 from gemini_sync.services.base import API_KEY, OAUTH
 
 _FAILURES_KEPT = 20
-# A KeyboardInterrupt at an unlucky moment can leave a probe without an end; after this time another call may probe.
+# A KeyboardInterrupt can come before a probe is released. After this time another call may probe all the same.
 _PROBE_LEASE_SECONDS = 600.0
 
 _T = TypeVar("_T")
 
 
 class Failure(NamedTuple):
-    """A failure that was seen: on which route, when (seconds since the epoch), and what it was."""
+    """One failure: its route, its time in seconds since the epoch, and the error in one line."""
 
     route: str
     at: float
@@ -35,11 +36,11 @@ class RouteStatus:
 
     Attributes:
         preferred: the route of the next call, ``"oauth"`` or ``"api_key"``.
-        fallback_active: True when that is not the route the adapter began with.
+        fallback_active: True if that is not the route the adapter began with.
         since: when that was decided, seconds since the epoch.
         reason: why, or None if nothing has happened.
         failures: the most recent failures, oldest first.
-        models: models that go another way than the rest, named as callers name them, with their route.
+        models: the models that have a route of their own, by the name that callers use.
     """
 
     preferred: str
@@ -51,26 +52,47 @@ class RouteStatus:
 
 
 class Choice(NamedTuple):
-    """A decision of ``choose()``, to be handed back with the outcome; ``generation`` tells whether it is still news."""
+    """The route of one call, which the call hands back with its outcome.
+
+    Attributes:
+        route: ``"oauth"`` or ``"api_key"``.
+        generation: how many decisions about all models came before it.
+        probe: True if this call finds out whether the first route works again.
+    """
 
     route: str
     generation: int
     probe: bool = False
 
 
-class _Snapshot(NamedTuple):
+class Snapshot(NamedTuple):
+    """The state at one moment. Only ``failures`` changes: appending to it and copying it are atomic.
+
+    Attributes:
+        choice: the choice of calls whose model is not in ``models``.
+        since: when it was made, seconds since the epoch.
+        reason: why, or None.
+        failures: the most recent failures since the last reset.
+        models: the models that have a route of their own.
+        account_error: an answer after which no further OAuth request is made, because the account is at stake.
+        account_cleared: the generation that the last forced reset began.
+        probe: the choice of the probe that is running. It is compared by identity, as earlier ones may be equal.
+        next_probe_at: when a call may probe, in monotonic seconds.
+    """
+
     choice: Choice
     since: float
     reason: Optional[str]
+    failures: deque[Failure]
     models: Mapping[str, str]
-    flipped_at: float  # monotonic, for the cool-down
-    probing: Optional[Choice]  # the probe under way, told from earlier ones by identity
-    probed_at: float  # monotonic, when that began
-    failures: deque[Failure]  # shared with the snapshots since the last reset(); append and copy are atomic
+    account_error: Optional[GeminiSyncError] = None
+    account_cleared: int = 0
+    probe: Optional[Choice] = None
+    next_probe_at: float = math.inf
 
 
 class FallbackState:
-    """The only fallback state: flips at most once per generation, whichever threads report.
+    """The fallback state of one adapter. If many threads report the same failure, it flips once.
 
     Args:
         home: the route that calls begin with.
@@ -78,6 +100,9 @@ class FallbackState:
         sticky_for: seconds after which one call probes ``home`` again; None for never.
         clock: monotonic seconds.
         wall: seconds since the epoch.
+
+    Attributes:
+        snapshot: the state now; reading it needs no lock.
     """
 
     def __init__(
@@ -90,60 +115,63 @@ class FallbackState:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._home, self._other = home, other
-        self._sticky_for = sticky_for
+        self._cool_down = math.inf if sticky_for is None else sticky_for
         self._clock, self._wall = clock, wall
-        self._snapshot = self._begin(0, None)
-        # Guards every assignment of _snapshot. Reading a snapshot, and its failures, needs no lock.
-        # Reentrant, because a signal handler may reset in the very thread that holds it.
+        self.snapshot = self._first_snapshot(0, None)
+        # Guards each assignment of snapshot. Reentrant, because a signal handler may call reset() in the very thread
+        # that holds it.
         self._lock = threading.RLock()
         register_after_fork(self)
 
-    def _begin(self, generation: int, reason: Optional[str]) -> _Snapshot:
-        failures: deque[Failure] = deque(maxlen=_FAILURES_KEPT)
-        return _Snapshot(Choice(self._home, generation), self._wall(), reason, {}, 0.0, None, 0.0, failures)
+    def _first_snapshot(self, generation: int, reason: Optional[str]) -> Snapshot:
+        return Snapshot(Choice(self._home, generation), self._wall(), reason, deque(maxlen=_FAILURES_KEPT), {})
 
     def after_fork(self) -> None:
         self._lock = threading.RLock()
-        self._snapshot = self._snapshot._replace(probing=None)  # the probing thread is not in this process
+        if self.snapshot.probe is not None:
+            self.release(self.snapshot.probe)  # the thread that probes is in the parent process
 
-    @property
-    def fallback_active(self) -> bool:
-        return self._snapshot.choice.route != self._home
+    def _update(self, decide: Callable[[Snapshot], tuple[Snapshot, _T]]) -> _T:
+        """Replace the snapshot. ``decide`` returns the new one, and what this method returns.
 
-    def _update(self, decide: Callable[[_Snapshot], tuple[_Snapshot, _T]]) -> _T:
-        """Replace the snapshot: ``decide`` makes the new one of the old one, and what this method returns."""
+        The lock keeps other threads out, but not a signal handler that runs in this thread. If a handler replaces the
+        snapshot meanwhile, its decision stands, and ``decide`` is called again with its snapshot.
+        """
         with self._lock:
             while True:
-                before = self._snapshot
+                before = self.snapshot
                 after, outcome = decide(before)
-                # One statement, because a signal handler may decide in this very thread; then its decision stands.
-                self._snapshot = after if self._snapshot is before else self._snapshot
-                if self._snapshot is after:
+                # One statement: a handler that ran between a test and an assignment would lose its decision.
+                self.snapshot = after if self.snapshot is before else self.snapshot
+                if self.snapshot is after:
                     return outcome
 
+    # -- choosing a route
+
     def choose(self, model: str, *, may_probe: bool = True) -> Choice:
-        """The route for a call; at most one caller at a time gets a probe after the cool-down."""
-        snapshot = self._snapshot
-        choice = snapshot.choice
-        if choice.route == self._home:
-            if snapshot.models and model in snapshot.models:
-                return Choice(snapshot.models[model], choice.generation)
-        elif may_probe and self._is_probe_due(snapshot, model):
+        """The route for a call; after the cool-down, one call at a time becomes the probe."""
+        now = self.snapshot
+        if now.choice.route == self._home:
+            return Choice(now.models[model], now.choice.generation) if model in now.models else now.choice
+        if may_probe and self._is_probe_due(now, model):
             return self._update(lambda now: self._begin_probe(now, model))
-        return choice
+        return now.choice
 
-    def _is_probe_due(self, now: _Snapshot, model: str) -> bool:
-        if self._sticky_for is None or model in now.models:
-            return False
-        if now.probing is not None and self._clock() - now.probed_at < _PROBE_LEASE_SECONDS:
-            return False
-        return self._clock() - now.flipped_at >= self._sticky_for
+    def _is_probe_due(self, now: Snapshot, model: str) -> bool:
+        return self._clock() >= now.next_probe_at and model not in now.models
 
-    def _begin_probe(self, now: _Snapshot, model: str) -> tuple[_Snapshot, Choice]:
+    def _begin_probe(self, now: Snapshot, model: str) -> tuple[Snapshot, Choice]:
         if now.choice.route == self._home or not self._is_probe_due(now, model):
-            return now, now.choice
+            return now, now.choice  # another thread was faster
         probe = Choice(self._home, now.choice.generation, probe=True)
-        return now._replace(probing=probe, probed_at=self._clock()), probe
+        return now._replace(probe=probe, next_probe_at=self._clock() + _PROBE_LEASE_SECONDS), probe
+
+    def is_outdated(self, choice: Choice) -> bool:
+        """True if the first route was chosen again after ``choice`` was, so that its failure no longer counts."""
+        current = self.snapshot.choice
+        return current.route == self._home and current.generation > choice.generation
+
+    # -- the outcome of a call
 
     def fall_back(self, choice: Choice, reason: str, model: Optional[str] = None) -> bool:
         """``choice`` failed for good: use the other route, for ``model`` alone if one is given.
@@ -152,91 +180,82 @@ class FallbackState:
         starts the cool-down again.
         """
 
-        def decide(now: _Snapshot) -> tuple[_Snapshot, bool]:
+        def decide(now: Snapshot) -> tuple[Snapshot, bool]:
             if choice.probe:
-                return self._cooled_down(now, choice), False
+                return self._without_probe(now, choice, self._cool_down), False
             if choice.generation != now.choice.generation or choice.route != self._home or model in now.models:
                 return now, False
             if model is not None:
                 return now._replace(models={**now.models, model: self._other}), True
             away = Choice(self._other, choice.generation + 1)
-            return now._replace(choice=away, since=self._wall(), reason=reason, flipped_at=self._clock()), True
+            probe_at = self._clock() + self._cool_down
+            return now._replace(choice=away, since=self._wall(), reason=reason, next_probe_at=probe_at), True
 
         return self._update(decide)
 
-    def _cooled_down(self, now: _Snapshot, probe: Choice) -> _Snapshot:
-        """``probe`` failed: the next one waits for the whole cool-down."""
-        return now._replace(flipped_at=self._clock(), probing=None) if now.probing is probe else now
-
     def go_back(self, choice: Choice, reason: str) -> Optional[Choice]:
-        """The probe ``choice`` got an answer: back to the first route. Returns the choice in force if this flipped."""
+        """The probe ``choice`` got an answer: use the first route again. Returns the new choice if this flipped."""
 
-        def decide(now: _Snapshot) -> tuple[_Snapshot, Optional[Choice]]:
-            if now.probing is not choice:
+        def decide(now: Snapshot) -> tuple[Snapshot, Optional[Choice]]:
+            if now.probe is not choice:
                 return now, None
             home = Choice(self._home, choice.generation + 1)
-            return now._replace(choice=home, since=self._wall(), reason=reason, probing=None), home
+            return now._replace(choice=home, since=self._wall(), reason=reason, probe=None), home
 
         return self._update(decide)
 
     def release(self, choice: Choice) -> None:
-        """The probe ``choice`` ended without an outcome (cancelled): another call may probe."""
-        self._update(lambda now: (now._replace(probing=None) if now.probing is choice else now, None))
+        """The probe ``choice`` ended without an outcome, cancelled for example: another call may probe at once."""
+        self._update(lambda now: (self._without_probe(now, choice, 0.0), None))
 
-    def is_outdated(self, choice: Choice) -> bool:
-        """True if the first route was chosen again after ``choice`` was: the failure of ``choice`` is old news then."""
-        current = self._snapshot.choice
-        return current.route == self._home and current.generation > choice.generation
+    def _without_probe(self, now: Snapshot, probe: Choice, pause: float) -> Snapshot:
+        """``probe`` has ended, and the next one may begin ``pause`` seconds from now."""
+        return now._replace(probe=None, next_probe_at=self._clock() + pause) if now.probe is probe else now
 
     def record(self, route: str, error: str) -> None:
         """Remember a failure for ``status()``."""
-        self._snapshot.failures.append(Failure(route, self._wall(), error))
+        self.snapshot.failures.append(Failure(route, self._wall(), error))
 
-    def reset(self) -> int:
-        """Go back to the first route for all models; failures of calls that began before no longer count.
+    def block_account(self, choice: Choice, error: GeminiSyncError) -> None:
+        """The account is at stake: keep a copy of ``error`` as ``snapshot.account_error`` until a forced reset.
 
-        Returns the generation that begins with it.
+        The answer to a call that began before the last forced reset changes nothing.
         """
 
-        def decide(now: _Snapshot) -> tuple[_Snapshot, int]:
-            generation = now.choice.generation + 1
-            return self._begin(generation, "reset()"), generation
+        def decide(now: Snapshot) -> tuple[Snapshot, None]:
+            if now.account_error is not None or choice.generation < now.account_cleared:
+                return now, None
+            return now._replace(account_error=copy.copy(error)), None
 
-        return self._update(decide)
+        self._update(decide)
+
+    # -- what callers ask
+
+    @property
+    def fallback_active(self) -> bool:
+        return self.snapshot.choice.route != self._home
 
     def status(self) -> RouteStatus:
-        snapshot = self._snapshot
+        now = self.snapshot
         return RouteStatus(
-            preferred=snapshot.choice.route,
-            fallback_active=snapshot.choice.route != self._home,
-            since=snapshot.since,
-            reason=snapshot.reason,
-            failures=tuple(snapshot.failures.copy()),  # others may append while a tuple is made
-            models={name.removeprefix("models/"): route for name, route in snapshot.models.items()},
+            preferred=now.choice.route,
+            fallback_active=now.choice.route != self._home,
+            since=now.since,
+            reason=now.reason,
+            failures=tuple(now.failures.copy()),  # another thread may append while the tuple is made
+            models={name.removeprefix("models/"): route for name, route in now.models.items()},
         )
 
+    def reset(self, *, force: bool = False) -> None:
+        """Use the first route again, for all models. Failures of calls that began before no longer count.
 
-class AccountBlock:
-    """An answer that puts the account at stake; after it no OAuth request is made until ``lift()``.
+        ``account_error`` stays unless ``force`` is given.
+        """
 
-    No lock: each attribute is replaced in one assignment.
-    """
+        def decide(now: Snapshot) -> tuple[Snapshot, None]:
+            first = self._first_snapshot(now.choice.generation + 1, "reset()")
+            if force:
+                return first._replace(account_cleared=first.choice.generation), None
+            return first._replace(account_error=now.account_error, account_cleared=now.account_cleared), None
 
-    def __init__(self) -> None:
-        self._blocked: tuple[int, Optional[GeminiSyncError]] = (0, None)  # with the generation of the call it answered
-        self._lifted_at = 0  # answers to calls of older generations do not count
-
-    def error(self) -> Optional[GeminiSyncError]:
-        """A copy of the answer in force, to be raised; None if there is none."""
-        generation, error = self._blocked
-        return copy.copy(error) if error is not None and generation >= self._lifted_at else None
-
-    def note(self, choice: Choice, error: GeminiSyncError) -> None:
-        """Block OAuth because of ``error``, unless it is blocked."""
-        if self.error() is None:
-            self._blocked = (choice.generation, copy.copy(error))
-
-    def lift(self, reset: Callable[[], int]) -> None:
-        """Lift the block together with ``reset``, which returns the generation that begins with it."""
-        self._blocked = (0, None)  # first, so that calls which begin with the reset do not find it
-        self._lifted_at = reset()
+        self._update(decide)

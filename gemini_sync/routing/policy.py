@@ -1,4 +1,4 @@
-"""Knows which failure leads to which decision, as a table to read; knows neither routes' state nor the network."""
+"""The table of decisions: what is done about a failure, and why."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from typing import NamedTuple
 
 from gemini_sync.config import Retry
 from gemini_sync.errors import (
+    CERTIFICATE_VERIFY_FAILED,
+    PROXY_INVALID,
+    SECURITY_POLICY_VIOLATED,
+    SESSION_INVALID,
+    VALIDATION_REQUIRED,
     ApiError,
     AuthError,
     ConfigError,
@@ -29,10 +34,13 @@ from gemini_sync.messages.api_errors import quota_ids
 
 WAIT_LIMIT_SECONDS = Retry.wait_limit
 
-# After these the account itself is at stake: the route is not tried again, whatever is repaired.
-ACCOUNT_SAFETY_REASONS = frozenset({"TOS_VIOLATION", "UNSUPPORTED_CLIENT", "VALIDATION_REQUIRED"})
+# After these the account itself is at stake. OAuth is not tried again, even if something is repaired.
+ACCOUNT_SAFETY_REASONS = frozenset({"TOS_VIOLATION", "UNSUPPORTED_CLIENT", VALIDATION_REQUIRED})
 _LONG_QUOTA_REASONS = frozenset({"QUOTA_EXHAUSTED", "INSUFFICIENT_G1_CREDITS_BALANCE"})
 _NO_QUOTA_AT_ALL = re.compile(r"\blimit: 0(?!\.?\d)")
+
+# Takes an error, and the longest wait that the caller accepts, in seconds.
+_Test = Callable[[BaseException, float], bool]
 
 
 class Decision(enum.Enum):
@@ -48,24 +56,25 @@ class Decision(enum.Enum):
 
 
 class Rule(NamedTuple):
-    """One row of the table: the first rule whose ``matches`` says yes decides.
+    """One row of the table. The first rule that fits an error decides.
 
     Attributes:
         name: a short stable name.
-        what: what happened, in words.
+        fits: the test.
         decision: what is done.
-        why: the reason for that.
+        what: what happened, in words.
+        why: the reason for the decision.
     """
 
     name: str
-    what: str
-    matches: Callable[[BaseException], bool]
+    fits: _Test
     decision: Decision
+    what: str
     why: str
 
 
 class Explanation(NamedTuple):
-    """Which rule an error met; ``str()`` of it is a sentence."""
+    """The rule that decides about an error; ``str()`` of it is a sentence."""
 
     decision: Decision
     rule: str
@@ -76,19 +85,23 @@ class Explanation(NamedTuple):
         return f"{self.decision}: rule {self.rule!r} ({self.what}): {self.why}"
 
 
-def _is(*classes: type[BaseException]) -> Callable[[BaseException], bool]:
-    return lambda error: isinstance(error, classes)
+def _is(*classes: type[BaseException]) -> _Test:
+    return lambda error, wait_limit: isinstance(error, classes)
 
 
-def _reason(*reasons: str) -> Callable[[BaseException], bool]:
-    return lambda error: getattr(error, "reason", None) in reasons
+def _reason(*reasons: str) -> _Test:
+    return lambda error, wait_limit: getattr(error, "reason", None) in reasons
 
 
-def _deadline(*names: str) -> Callable[[BaseException], bool]:
-    return lambda error: isinstance(error, DeadlineExceeded) and error.deadline in names
+def _deadline(*names: str) -> _Test:
+    return lambda error, wait_limit: isinstance(error, DeadlineExceeded) and error.deadline in names
 
 
-def _quota_used_up(error: BaseException) -> bool:
+def _cancelled(error: BaseException, wait_limit: float) -> bool:
+    return isinstance(error, StreamInterrupted) and error.cancelled
+
+
+def _quota_used_up(error: BaseException, wait_limit: float) -> bool:
     return isinstance(error, QuotaError) and (
         error.code == 402
         or error.reason in _LONG_QUOTA_REASONS
@@ -97,129 +110,83 @@ def _quota_used_up(error: BaseException) -> bool:
     )
 
 
-_LONG_HINT = Rule(
-    "long-hint",
-    f"the server asks for a longer wait than Retry.wait_limit ({WAIT_LIMIT_SECONDS:g} s by default)",
-    lambda error: False,  # decide() compares, for the limit is the caller's setting
-    Decision.FALL_BACK,
-    "the other route can answer sooner.",
-)
+def _long_hint(error: BaseException, wait_limit: float) -> bool:
+    return isinstance(error, (QuotaError, ServerError)) and (error.retry_after or 0) > wait_limit
+
+
+def _redirect(error: BaseException, wait_limit: float) -> bool:
+    return isinstance(error, ProtocolError) and error.code is not None and 300 <= error.code < 400
+
 
 RULES: tuple[Rule, ...] = (
-    Rule(
-        "cancelled",
-        "cancel() ended the call",
-        lambda error: isinstance(error, StreamInterrupted) and error.cancelled,
-        Decision.SURFACE,
-        "the caller wants it over.",
-    ),
-    Rule(
-        "setting",
-        "a proxy that is no URL, a session_factory that makes no session",
-        _reason("PROXY_INVALID", "SESSION_INVALID"),
-        Decision.SURFACE,
-        "the other route needs it as well.",
-    ),
-    Rule(
-        "credentials",
-        "credentials file missing, unreadable, corrupt or incomplete; refresh refused or failed for good; "
-        "no project; no OAuth client",
-        _is(CredentialsError, ConfigError),
-        Decision.FALL_BACK,
-        "no other try on this route can mend that (a refresh has been retried before).",
-    ),
-    Rule(
-        "perimeter",
-        "403 SECURITY_POLICY_VIOLATED",
-        _reason("SECURITY_POLICY_VIOLATED"),
-        Decision.SURFACE,
-        "another credential would bypass a security perimeter.",
-    ),
-    Rule(
-        "account",
-        "account ineligible, validation required, unsupported client, terms of service",
-        _reason(*sorted(ACCOUNT_SAFETY_REASONS)),
-        Decision.FALL_BACK,
-        "this account cannot use the route; the link Google gives stands on the error.",
-    ),
-    Rule("auth", "401", _is(AuthError), Decision.FALL_BACK, "one refresh and one replay have not helped."),
-    Rule("permission", "403", _is(PermissionDeniedError), Decision.FALL_BACK, "it stays forbidden on this route."),
-    Rule("model", "404", _is(NotFoundError), Decision.FALL_BACK_MODEL, "only this model is not served here."),
-    Rule(
-        "quota-used-up",
-        "429 with QUOTA_EXHAUSTED, a per-day quota or 'limit: 0'; 402 or credits used up",
-        _quota_used_up,
-        Decision.FALL_BACK,
-        "waiting does not help today.",
-    ),
-    _LONG_HINT,
-    Rule(
-        "rate",
-        "429 with a short hint or none; MODEL_CAPACITY_EXHAUSTED",
-        _is(QuotaError),
-        Decision.RETRY,
-        "it passes within seconds.",
-    ),
-    Rule("server", "408, 499, 5xx", _is(ServerError), Decision.RETRY, "it is mostly over at the next try."),
-    Rule(
-        "request",
-        "400 and other errors of the caller's making",
-        _is(InvalidRequestError),
-        Decision.SURFACE,
-        "the other route would refuse it as well.",
-    ),
-    Rule("other-answer", "any other status", _is(ApiError), Decision.SURFACE, "nobody knows what it means."),
-    Rule(
-        "certificate",
-        "certificate verification",
-        _reason("CERTIFICATE_VERIFY_FAILED"),
-        Decision.SURFACE,
-        "it is a security signal.",
-    ),
-    Rule("total", "total deadline", _deadline("total"), Decision.SURFACE, "the caller's time is spent."),
-    Rule(
-        "first-token",
-        "first_token deadline, or the fixed limit of a small request",
-        _deadline("first_token", "answer"),
-        Decision.FALL_BACK,
-        "another such wait on this route would cost too much.",
-    ),
-    Rule(
-        "connection",
-        "connection, TLS handshake, connect and idle deadlines",
-        _is(TransportError),
-        Decision.RETRY,
-        "networks fail briefly.",
-    ),
-    Rule(
-        "redirect",
-        "3xx",
-        lambda error: isinstance(error, ProtocolError) and error.code is not None and 300 <= error.code < 400,
-        Decision.SURFACE,
-        "credentials are not sent to where a redirect points.",
-    ),
-    Rule(
-        "malformed",
-        "malformed, empty or truncated stream",
-        _is(ProtocolError, StreamInterrupted),
-        Decision.RETRY,
-        "a proxy's or server's hiccup.",
-    ),
-    Rule(
-        "verdict",
-        "finish and block reasons, empty answers",
-        _is(FinishReasonError, EmptyResponseError),
-        Decision.SURFACE,
-        "the model has answered.",
-    ),
-    Rule(
-        "interrupt",
-        "KeyboardInterrupt, GeneratorExit and whatever is not an error of this package",
-        _is(BaseException),
-        Decision.SURFACE,
-        "it is not the route's failure.",
-    ),
-)
+    Rule("cancelled", _cancelled, Decision.SURFACE,
+         "cancel() ended the call",
+         "the caller wants it over."),
+    Rule("setting", _reason(PROXY_INVALID, SESSION_INVALID), Decision.SURFACE,
+         "a proxy that is no URL, a session_factory that makes no session",
+         "the other route needs it as well."),
+    Rule("credentials", _is(CredentialsError, ConfigError), Decision.FALL_BACK,
+         "credentials file missing, unreadable, corrupt or incomplete; refresh refused or failed for good; "
+         "no project; no OAuth client",
+         "another try on this route cannot help; a refresh has been retried before."),
+    Rule("perimeter", _reason(SECURITY_POLICY_VIOLATED), Decision.SURFACE,
+         "403 SECURITY_POLICY_VIOLATED",
+         "another credential would bypass a security perimeter."),
+    Rule("account", _reason(*ACCOUNT_SAFETY_REASONS), Decision.FALL_BACK,
+         "account ineligible, validation required, unsupported client, terms of service",
+         "this account cannot use the route; the error has Google's link, if there is one."),
+    Rule("auth", _is(AuthError), Decision.FALL_BACK,
+         "401",
+         "a refresh and another try have not helped."),
+    Rule("permission", _is(PermissionDeniedError), Decision.FALL_BACK,
+         "403",
+         "it stays forbidden on this route."),
+    Rule("model", _is(NotFoundError), Decision.FALL_BACK_MODEL,
+         "404",
+         "only this model is not served here."),
+    Rule("quota-used-up", _quota_used_up, Decision.FALL_BACK,
+         "429 with QUOTA_EXHAUSTED, a per-day quota or 'limit: 0'; 402 or credits used up",
+         "waiting does not help today."),
+    Rule("long-hint", _long_hint, Decision.FALL_BACK,
+         f"the server asks for a longer wait than Retry.wait_limit ({WAIT_LIMIT_SECONDS:g} s by default)",
+         "the other route can answer sooner."),
+    Rule("rate", _is(QuotaError), Decision.RETRY,
+         "429 with a short hint or none; MODEL_CAPACITY_EXHAUSTED",
+         "it passes within seconds."),
+    Rule("server", _is(ServerError), Decision.RETRY,
+         "408, 499, 5xx",
+         "the next try mostly succeeds."),
+    Rule("request", _is(InvalidRequestError), Decision.SURFACE,
+         "400 and other errors of the caller's making",
+         "the other route would refuse it as well."),
+    Rule("other-answer", _is(ApiError), Decision.SURFACE,
+         "any other status",
+         "its meaning is not known."),
+    Rule("certificate", _reason(CERTIFICATE_VERIFY_FAILED), Decision.SURFACE,
+         "certificate verification",
+         "it is a security signal."),
+    Rule("total", _deadline("total"), Decision.SURFACE,
+         "total deadline",
+         "the caller's time is spent."),
+    Rule("first-token", _deadline("first_token", "answer"), Decision.FALL_BACK,
+         "first_token deadline, or the fixed limit of a small request",
+         "another wait as long would cost too much."),
+    Rule("connection", _is(TransportError), Decision.RETRY,
+         "connection, TLS handshake, connect and idle deadlines",
+         "networks fail briefly."),
+    Rule("redirect", _redirect, Decision.SURFACE,
+         "3xx",
+         "credentials are never sent to the target of a redirect."),
+    Rule("malformed", _is(ProtocolError, StreamInterrupted), Decision.RETRY,
+         "malformed, empty or truncated stream",
+         "a proxy or a server failed briefly."),
+    Rule("verdict", _is(FinishReasonError, EmptyResponseError), Decision.SURFACE,
+         "finish and block reasons, empty answers",
+         "the model has answered."),
+    Rule("interrupt", _is(BaseException), Decision.SURFACE,
+         "KeyboardInterrupt, GeneratorExit and every error that is not of this package",
+         "the route did not cause it."),
+)  # fmt: skip
 
 
 def explain(error: BaseException, *, wait_limit: float = WAIT_LIMIT_SECONDS) -> Explanation:
@@ -231,13 +198,10 @@ def explain(error: BaseException, *, wait_limit: float = WAIT_LIMIT_SECONDS) -> 
     """
     if isinstance(error, StreamInterrupted) and not error.cancelled and isinstance(error.__cause__, Exception):
         error = error.__cause__
-    rule = next(rule for rule in RULES if rule.matches(error))
-    hint = getattr(error, "retry_after", None)
-    if rule.decision is Decision.RETRY and hint is not None and hint > wait_limit:
-        rule = _LONG_HINT
+    rule = next(rule for rule in RULES if rule.fits(error, wait_limit))
     return Explanation(rule.decision, rule.name, rule.what, rule.why)
 
 
 def decide(error: BaseException, *, wait_limit: float = WAIT_LIMIT_SECONDS) -> Decision:
-    """The default policy; see ``explain`` for the arguments. On the API-key route every flip surfaces instead."""
+    """The default policy. For the arguments see ``explain``. On the API-key route every flip surfaces instead."""
     return explain(error, wait_limit=wait_limit).decision

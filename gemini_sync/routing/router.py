@@ -1,4 +1,4 @@
-"""The way of one call: choose a route, open, retry, commit at the first chunk, fall back."""
+"""The router: it chooses a route for each call, tries it, and may fall back until the first chunk has come."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any, Optional, TypeVar
 
 from gemini_sync.config import Retry, Timeouts
-from gemini_sync.errors import Attempt, AuthError, ConfigError, GeminiSyncError, InvalidRequestError
+from gemini_sync.errors import Attempt, AuthError, ConfigError, GeminiSyncError, InvalidRequestError, cancelled_error
+from gemini_sync.fork import register_after_fork
 from gemini_sync.messages.call_record import CallRecord
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import Request
@@ -20,8 +21,7 @@ from gemini_sync.network.deadlines import Call
 from gemini_sync.redaction import redacted_excerpt
 from gemini_sync.retrying import RetryPolicy
 from gemini_sync.routing.events import FallbackEvent, notify_stderr
-from gemini_sync.routing.fallback import AccountBlock, Choice, FallbackState, RouteStatus
-from gemini_sync.routing.open_calls import OpenCalls
+from gemini_sync.routing.fallback import Choice, FallbackState, RouteStatus
 from gemini_sync.routing.policy import ACCOUNT_SAFETY_REASONS, Decision, decide
 from gemini_sync.services.base import API_KEY, OAUTH, OpenStream, Service
 
@@ -39,9 +39,9 @@ class Router:
         retry: how often and how long one route is tried.
         policy: what a failure leads to.
         fallback: False keeps every call on OAuth.
-        sticky_for: seconds after which a fallback is probed; None for never.
+        sticky_for: seconds after a fallback at which one call probes OAuth again; None for never.
         on_fallback: called once per flip, by the thread that flips.
-        require_finish: False takes a clean end without a finish reason for complete.
+        require_finish: False accepts an answer that ends cleanly without a finish reason.
         clock, sleep: for tests; monotonic seconds, and a wait that replaces the cancellable one.
     """
 
@@ -59,197 +59,34 @@ class Router:
         sleep: Optional[Callable[[float], Any]] = None,
     ) -> None:
         self._services = dict(services)
-        retry = retry or Retry()
-        # Our own policy goes by the caller's limit; a policy of theirs sees the hint on the error.
-        self._policy: Policy = partial(decide, wait_limit=retry.wait_limit) if policy is decide else policy
-        self._retrying = RetryPolicy(retry, lambda error: self._decide(error) is Decision.RETRY)
-        self._on_fallback = on_fallback
-        self._require_finish = require_finish
+        self._falls_back = fallback and len(services) > 1
         self._clock, self._sleep = clock, sleep
-        self._falls_back = fallback and len(self._services) > 1
-        home = OAUTH if OAUTH in self._services else API_KEY
-        self._state = FallbackState(home, sticky_for=sticky_for, clock=clock)
-        self._block = AccountBlock()
-        self._open_calls = OpenCalls()
-
-    # -- the operations
+        self._require_finish, self._on_fallback = require_finish, on_fallback
+        retry = retry or Retry()
+        # The default policy needs the caller's limit. A policy of the caller's own can read the hint from the error.
+        self._policy = partial(decide, wait_limit=retry.wait_limit) if policy is decide else policy
+        self._retrying = RetryPolicy(retry, lambda error: self._decide(error) is Decision.RETRY)
+        self._state = FallbackState(OAUTH if OAUTH in services else API_KEY, sticky_for=sticky_for, clock=clock)
+        self._closed = False
+        # No lock: set.add, set.discard and set.copy are atomic. A lock could deadlock, because a signal handler or the
+        # garbage collector may run in the thread that holds it.
+        self._calls: set[Call] = set()
+        register_after_fork(self)
 
     def stream(self, request: Request, timeouts: Timeouts) -> Reply:
         """A reply whose first ``next()`` sends ``request``."""
-        call, record = self._new_call(timeouts), CallRecord(model=request.model)
+        routed = self._begin(request, timeouts)
         return Reply(
-            self._chunks(request, call, record),
-            record=record,
-            cancel=call.cancel,
+            routed.chunks(),
+            record=routed.record,
+            cancel=routed.call.cancel,
             require_finish=self._require_finish,
-            secrets=call.secrets,
+            secrets=routed.call.secrets,
         )
 
     def count_tokens(self, request: Request, timeouts: Timeouts) -> int:
-        """The number of tokens in ``request``, from whichever route serves it."""
-        call = self._new_call(timeouts)
-        with self._open_calls.include(call):
-            # No probe: an account may be able to count and yet not to generate, so the routes would go back and forth.
-            count = partial(_count, request, call)
-            return self._serve(count, call, CallRecord(model=request.model), may_probe=False)[0]
-
-    def _new_call(self, timeouts: Timeouts) -> Call:
-        self._open_calls.check()
-        return Call(timeouts, clock=self._clock, sleep=self._sleep)
-
-    def _chunks(self, request: Request, call: Call, record: CallRecord) -> Iterator[Chunk]:
-        with self._open_calls.include(call):
-            (first, rest), choice = self._serve(partial(_open, request, call, record), call, record)
-            with closing(rest):  # type: ignore[type-var]
-                try:
-                    with call.cancelled_first():
-                        yield first
-                        del first
-                        yield from rest
-                except GeminiSyncError as exc:
-                    self._after_commit(choice, record, exc)
-                    raise
-
-    # -- one call
-
-    def _serve(
-        self, operation: Callable[[Service], _T], call: Call, record: CallRecord, *, may_probe: bool = True
-    ) -> tuple[_T, Choice]:
-        """What ``operation`` gives on the first route that answers, and the choice that led there.
-
-        Raises the error of the last route tried, from that of the one before.
-        """
-        call.start()
-        choice: Optional[Choice] = None
-        try:
-            choice = self._state.choose(record.model, may_probe=may_probe)
-            try:
-                result = self._try_route(choice.route, choice, operation, call, record)
-            except GeminiSyncError as error:
-                decision = self._fallback_decision(choice.route, error)
-                if decision is not None:
-                    return self._serve_other(choice, decision, error, operation, call, record), choice
-                if choice.probe and not error.cancelled and not isinstance(error, InvalidRequestError):
-                    self._state.fall_back(choice, _line(error))  # without it each call that follows would probe
-                raise
-            promoted = self._state.go_back(choice, "a probe succeeded") if choice.probe else None
-            if promoted is not None:
-                self._notify(FallbackEvent(API_KEY, OAUTH, "a probe succeeded", None, time.time()))
-            return result, promoted or choice
-        finally:
-            if choice is not None and choice.probe:
-                self._state.release(choice)
-
-    def _fallback_decision(self, route: str, error: GeminiSyncError) -> Optional[Decision]:
-        """How to fall back after ``error``; None if the caller gets to see it."""
-        if not self._falls_back or route != OAUTH or error.cancelled:
-            return None
-        decision = self._decide(error)
-        if decision is Decision.RETRY:  # the tries are used up
-            decision = Decision.FALL_BACK
-        return None if decision is Decision.SURFACE else decision
-
-    def _serve_other(
-        self,
-        choice: Choice,
-        decision: Decision,
-        error: GeminiSyncError,
-        operation: Callable[[Service], _T],
-        call: Call,
-        record: CallRecord,
-    ) -> _T:
-        model = record.model if decision is Decision.FALL_BACK_MODEL else None
-        flips = model is None and self._fall_back(choice, error)
-        try:
-            result = self._try_route(API_KEY, choice, operation, call, record)
-        except GeminiSyncError as second:
-            if second is error:
-                raise
-            raise second from error
-        if model is not None:  # only an answer shows that the model is served there
-            flips = self._fall_back(choice, error, model)
-        if choice.probe:
-            _log.info("the probe of OAuth failed, the API key goes on serving: %s", _line(error))
-        elif not flips and self._state.is_outdated(choice):
-            # No flip, yet this call goes another way than the caller was told: that must not be silent either.
-            _log.warning("the API key serves one call, OAuth stays preferred: %s", _line(error))
-        return result
-
-    def _try_route(
-        self, route: str, choice: Choice, operation: Callable[[Service], _T], call: Call, record: CallRecord
-    ) -> _T:
-        """What ``operation`` gives on ``route``, tried as often as the retry policy allows."""
-        try:
-            return self._retrying.run(partial(self._try_once, route, choice, operation, call, record), call)
-        except GeminiSyncError as exc:  # of the last try, or of the wait for another
-            record.label(exc, route)
-            raise
-
-    def _try_once(
-        self, route: str, choice: Choice, operation: Callable[[Service], _T], call: Call, record: CallRecord
-    ) -> _T:
-        started, begun = time.time(), self._clock()
-        try:
-            blocked = self._block.error() if route == OAUTH else None
-            if blocked is not None:
-                raise blocked
-            with call.cancelled_first():
-                result = operation(self._services[route])
-        except GeminiSyncError as exc:
-            blocked = None  # or the error and this frame would keep each other alive
-            outcome, kept = "cancelled" if exc.cancelled else "failed", copy.copy(exc)
-            attempt = Attempt(route, started, self._clock() - begun, outcome, kept, exc.retry_after, exc.trace_id)
-            record.attempts.append(attempt)
-            self._note(route, choice, exc)
-            raise
-        record.answered(Attempt(route, started, self._clock() - begun, "answered", trace_id=record.trace_id))
-        return result
-
-    def _note(self, route: str, choice: Choice, exc: GeminiSyncError) -> None:
-        """Remember a failure, and what it means for the account."""
-        if not exc.cancelled:
-            self._state.record(route, _line(exc))
-        if route == OAUTH and exc.reason in ACCOUNT_SAFETY_REASONS:
-            self._block.note(choice, exc)
-
-    def _after_commit(self, choice: Choice, record: CallRecord, exc: GeminiSyncError) -> None:
-        """The stream broke after its first chunk: nothing is sent again; the table says where the next call goes."""
-        route = record.attempts[-1].route
-        record.mark_interrupted("cancelled" if exc.cancelled else "interrupted", copy.copy(exc))
-        self._note(route, choice, exc)
-        record.label(exc)
-        # No flip for a 401: the next call meets it before its first chunk, and refreshes the token then.
-        if route != OAUTH or not self._falls_back or exc.cancelled or isinstance(exc, AuthError):
-            return
-        decision = self._decide(exc)
-        if decision in (Decision.FALL_BACK, Decision.FALL_BACK_MODEL):
-            self._fall_back(choice, exc, record.model if decision is Decision.FALL_BACK_MODEL else None)
-
-    # -- deciding and telling
-
-    def _decide(self, error: GeminiSyncError) -> Decision:
-        decision = self._policy(error)
-        if not isinstance(decision, Decision):
-            raise ConfigError(f"policy must return a Decision, not {decision!r}.") from error
-        return decision
-
-    def _fall_back(self, choice: Choice, error: GeminiSyncError, model: Optional[str] = None) -> bool:
-        """Fall back, with one model or all, and say so; False if that was decided before."""
-        line = _line(error)
-        flips = self._state.fall_back(choice, line, model)
-        if flips:
-            name = model and model.removeprefix("models/")
-            self._notify(FallbackEvent(OAUTH, API_KEY, line, error, time.time(), model=name, link=error.link))
-        return flips
-
-    def _notify(self, event: FallbackEvent) -> None:
-        _log.debug("%s", event)  # the callback is what people see; a second line of the same would confuse them
-        try:
-            self._on_fallback(event)
-        except Exception:
-            _log.exception("on_fallback failed; the call goes on")
-
-    # -- state
+        """The number of tokens in ``request``, from the route that serves it."""
+        return self._begin(request, timeouts).count_tokens()
 
     @property
     def fallback_active(self) -> bool:
@@ -259,25 +96,202 @@ class Router:
         return self._state.status()
 
     def reset(self, *, force: bool = False) -> None:
-        if force:
-            self._block.lift(self._state.reset)
-        else:
-            self._state.reset()
+        self._state.reset(force=force)
 
     def close(self) -> None:
         """Cancel the calls that are running and refuse new ones. Idempotent."""
-        self._open_calls.close()
+        self._closed = True
+        for call in self._calls.copy():
+            call.cancel()
+
+    def after_fork(self) -> None:
+        self._calls = set()  # these calls belong to threads of the parent process
+
+    # -- for its calls
+
+    def _begin(self, request: Request, timeouts: Timeouts) -> _RoutedCall:
+        if self._closed:
+            raise ConfigError("The adapter is closed. Make a new one.")
+        return _RoutedCall(self, request, timeouts)
+
+    @contextmanager
+    def _running(self, call: Call) -> Iterator[None]:
+        """Let ``close()`` cancel ``call`` while it runs."""
+        self._calls.add(call)
+        try:
+            # This check comes after the call was added: close() sets the flag first and looks at the calls second.
+            if self._closed:
+                call.cancel()
+            yield
+        finally:
+            self._calls.discard(call)
+
+    def _decide(self, error: GeminiSyncError) -> Decision:
+        """What ``error`` leads to, by the policy."""
+        decision = self._policy(error)
+        if not isinstance(decision, Decision):
+            raise ConfigError(f"policy must return a Decision, not {decision!r}.") from error
+        return decision
+
+    def _notify(self, event: FallbackEvent) -> None:
+        """Call ``on_fallback``, and log it if that fails."""
+        _log.debug("%s", event)  # the callback is what people see; a second line of the same would confuse them
+        try:
+            self._on_fallback(event)
+        except Exception:
+            _log.exception("on_fallback failed; the call goes on")
 
 
-def _open(request: Request, call: Call, record: CallRecord, service: Service) -> OpenStream:
-    stream = service.open(request, call)
-    record.trace_id = stream[0].trace_id
-    return stream
+class _RoutedCall:
+    """One call, from the choice of its route to the end of the answer."""
+
+    def __init__(self, router: Router, request: Request, timeouts: Timeouts) -> None:
+        self._router, self._state, self._request = router, router._state, request
+        self.call = Call(timeouts, clock=router._clock, sleep=router._sleep)
+        self.record = CallRecord(model=request.model)
+        self._choice: Choice  # _serve() sets it
+
+    def chunks(self) -> Iterator[Chunk]:
+        with self._router._running(self.call):
+            first, rest = self._serve(self._open)
+            with closing(rest):
+                try:
+                    with _cancelled_first(self.call):
+                        yield first
+                        del first
+                        yield from rest
+                except GeminiSyncError as exc:
+                    self._interrupted(exc)
+                    raise
+
+    def _open(self, service: Service) -> OpenStream:
+        stream = service.open(self._request, self.call)
+        self.record.trace_id = stream[0].trace_id
+        return stream
+
+    def count_tokens(self) -> int:
+        with self._router._running(self.call):
+            # No probe: an account may be able to count and yet not to generate, so the routes would go back and forth.
+            return self._serve(lambda service: service.count_tokens(self._request, self.call), may_probe=False)
+
+    def _serve(self, operation: Callable[[Service], _T], *, may_probe: bool = True) -> _T:
+        """What ``operation`` returns on the first route that answers.
+
+        Raises the error of the last route tried, from that of the one before.
+        """
+        self.call.start()
+        self._choice = choice = self._state.choose(self.record.model, may_probe=may_probe)
+        try:
+            result = self._router._retrying.run(partial(self._try, operation, choice.route), self.call)
+        except GeminiSyncError as error:
+            self.record.label(error, choice.route)
+            decision = self._decide(choice.route, error)
+            if decision is not Decision.SURFACE:
+                return self._serve_other(operation, error, decision)
+            if choice.probe and not error.cancelled and not isinstance(error, InvalidRequestError):
+                self._state.fall_back(choice, _line(error))  # otherwise each call that follows would probe
+            raise
+        else:
+            if choice.probe:
+                self._go_back()
+            return result
+        finally:
+            if choice.probe:
+                self._state.release(choice)
+
+    def _serve_other(self, operation: Callable[[Service], _T], error: GeminiSyncError, decision: Decision) -> _T:
+        """What ``operation`` returns on the API key, after OAuth failed with ``error``."""
+        one_model = decision is Decision.FALL_BACK_MODEL
+        flips = not one_model and self._fall_back(error, decision)
+        try:
+            result = self._router._retrying.run(partial(self._try, operation, API_KEY), self.call)
+        except GeminiSyncError as second:
+            self.record.label(second, API_KEY)
+            if second is error:
+                raise
+            raise second from error
+        if one_model:  # only an answer shows that the model is served there
+            flips = self._fall_back(error, decision)
+        if self._choice.probe:
+            _log.info("the probe of OAuth failed, the API key goes on serving: %s", _line(error))
+        elif not flips and self._state.is_outdated(self._choice):
+            # Nothing flips, so people believe that OAuth serves. It does not serve this call, which must not be silent.
+            _log.warning("the API key serves one call, OAuth stays preferred: %s", _line(error))
+        return result
+
+    def _try(self, operation: Callable[[Service], _T], route: str) -> _T:
+        """What ``operation`` returns on ``route``; the try is recorded."""
+        record, clock = self.record, self._router._clock
+        started, begun = time.time(), clock()
+        try:
+            account_error = self._state.snapshot.account_error
+            if account_error is not None and route == OAUTH:
+                raise copy.copy(account_error)
+            with _cancelled_first(self.call):
+                result = operation(self._router._services[route])
+        except GeminiSyncError as exc:
+            outcome, kept = "cancelled" if exc.cancelled else "failed", copy.copy(exc)
+            attempt = Attempt(route, started, clock() - begun, outcome, kept, exc.retry_after, exc.trace_id)
+            record.attempts.append(attempt)
+            self._remember(route, exc)
+            raise
+        record.answered(Attempt(route, started, clock() - begun, "answered", trace_id=record.trace_id))
+        return result
+
+    def _interrupted(self, error: GeminiSyncError) -> None:
+        """The stream broke after its first chunk. Nothing is sent again; the policy decides about the next call."""
+        record, route = self.record, self.record.attempts[-1].route
+        record.mark_interrupted("cancelled" if error.cancelled else "interrupted", copy.copy(error))
+        self._remember(route, error)
+        record.label(error)
+        # No flip for a 401: the next call meets it before its first chunk, and refreshes the token then.
+        decision = Decision.SURFACE if isinstance(error, AuthError) else self._decide(route, error)
+        if decision in (Decision.FALL_BACK, Decision.FALL_BACK_MODEL):
+            self._fall_back(error, decision)
+
+    def _decide(self, route: str, error: GeminiSyncError) -> Decision:
+        """What ``error`` leads to on ``route``; it surfaces if there is no other route to fall back to."""
+        if route != OAUTH or not self._router._falls_back or error.cancelled:
+            return Decision.SURFACE
+        return self._router._decide(error)
+
+    def _fall_back(self, error: GeminiSyncError, decision: Decision) -> bool:
+        """Fall back, with this model or with all, and say so; False if that was decided before."""
+        line, model = _line(error), self.record.model if decision is Decision.FALL_BACK_MODEL else None
+        flips = self._state.fall_back(self._choice, line, model)
+        if flips:
+            name = model and model.removeprefix("models/")
+            event = FallbackEvent(OAUTH, API_KEY, line, error, time.time(), model=name, link=error.link)
+            self._router._notify(event)
+        return flips
+
+    def _go_back(self) -> None:
+        """The probe got an answer: use OAuth again, and say so."""
+        reason = "a probe succeeded"
+        home = self._state.go_back(self._choice, reason)
+        if home is not None:
+            self._choice = home
+            self._router._notify(FallbackEvent(API_KEY, OAUTH, reason, None, time.time()))
+
+    def _remember(self, route: str, error: GeminiSyncError) -> None:
+        """Keep a failure for ``status()``, and what it means for the account."""
+        if not error.cancelled:
+            self._state.record(route, _line(error))
+        if route == OAUTH and error.reason in ACCOUNT_SAFETY_REASONS:
+            self._state.block_account(self._choice, error)
 
 
-def _count(request: Request, call: Call, service: Service) -> int:
-    return service.count_tokens(request, call)
+@contextmanager
+def _cancelled_first(call: Call) -> Iterator[None]:
+    """A call that was cancelled ends as cancelled, even if it failed in another way meanwhile."""
+    try:
+        yield
+    except GeminiSyncError as exc:
+        if call.cancelled and not exc.cancelled:
+            raise cancelled_error() from exc
+        raise
 
 
 def _line(error: BaseException) -> str:
+    """``error`` in one line, for people."""
     return f"{type(error).__name__}: {redacted_excerpt(str(error))}"

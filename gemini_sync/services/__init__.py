@@ -1,1 +1,1 @@
-"""Google's services: where a request goes, how it is wrapped, how its chunks unwrap."""
+"""Google's services: what each one is sent, and how its answers are read."""

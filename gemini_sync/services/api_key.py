@@ -5,10 +5,9 @@ from __future__ import annotations
 from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES, Endpoints, check_secret
 from gemini_sync.messages.request import GEMINI_API, Request, body_for
 from gemini_sync.messages.response import Chunk
-from gemini_sync.messages.rest_json import encode_json
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
-from gemini_sync.services.base import API_KEY, JSON_HEADERS, OpenStream, count_tokens, open_stream
+from gemini_sync.services.base import API_KEY, JSON_HEADERS, JsonApi, OpenStream
 
 
 class ApiKeyService:
@@ -20,20 +19,15 @@ class ApiKeyService:
         self, api_key: str, transport: Transport, endpoints: Endpoints, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES
     ) -> None:
         self._key = check_secret(api_key, "api_key")
-        self._transport = transport
-        self._base = f"{endpoints.gemini}/v1beta/"
-        self._max_event_bytes = max_event_bytes
         self._headers = {"x-goog-api-key": self._key, **JSON_HEADERS}
+        self._api = JsonApi(transport, f"{endpoints.gemini}/v1beta/", max_event_bytes)
 
     def open(self, request: Request, call: Call) -> OpenStream:
         call.secrets.add(self._key)
-        url = f"{self._base}{request.path}:streamGenerateContent?alt=sse"
-        body = encode_json(body_for(request, GEMINI_API))
-        exchange = self._transport.send(call, "POST", url, self._headers, body)
-        return open_stream(exchange, self._max_event_bytes, Chunk)
+        path = f"{request.path}:streamGenerateContent?alt=sse"
+        return self._api.stream(call, path, self._headers, body_for(request, GEMINI_API), Chunk)
 
     def count_tokens(self, request: Request, call: Call) -> int:
         call.secrets.add(self._key)
-        url = f"{self._base}{request.path}:countTokens"
         body = {"generateContentRequest": {"model": request.model, **body_for(request, GEMINI_API)}}
-        return count_tokens(self._transport, call, url, self._headers, body)
+        return self._api.count_tokens(call, f"{request.path}:countTokens", self._headers, body)

@@ -1,12 +1,13 @@
-"""What all services share: their contract with the router, a response as chunks, small JSON answers, Bearer tokens."""
+"""What all services share: what the router asks of them, requests and answers in JSON, Bearer tokens."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, NoReturn, Optional, Protocol, TypeVar, Union
+from collections.abc import Callable, Collection, Generator, Mapping
+from typing import Any, Optional, Protocol, TypeVar, Union
 
 from gemini_sync.auth.access_token import AccessToken
+from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES
 from gemini_sync.errors import ApiError, AuthError, ProtocolError
 from gemini_sync.messages import sse
 from gemini_sync.messages.api_errors import answer_error, api_error, decode_body, find_error
@@ -28,7 +29,7 @@ _decode = json.JSONDecoder().raw_decode  # json.loads costs half as much again
 _T = TypeVar("_T")
 
 #: The first chunk of a stream, and an iterator over the rest.
-OpenStream = tuple[Chunk, Iterator[Chunk]]
+OpenStream = tuple[Chunk, Generator[Chunk, None, None]]
 
 
 class Service(Protocol):
@@ -72,62 +73,115 @@ def bearer(token: AccessToken, call: Call) -> dict[str, str]:
     return {"Authorization": f"Bearer {token.access_token}", **JSON_HEADERS}
 
 
-def open_stream(exchange: Exchange, max_event_bytes: int, unwrap: Callable[[dict[str, Any]], Chunk]) -> OpenStream:
-    """The stream in a response, with its first chunk pulled; ``unwrap`` makes a chunk of a decoded event.
+class JsonApi:
+    """One of Google's JSON APIs: requests go to paths under a base URL, and answers become values or typed errors."""
 
-    Raises:
-        ApiError: the server answered with an error, as its status or inside the stream.
-        ProtocolError: the response is no stream of JSON objects.
-        TransportError, StreamInterrupted: as ``Exchange.chunks``.
-    """
-    chunks = _chunks(exchange, max_event_bytes, unwrap)
-    for chunk in chunks:
-        return chunk, chunks
-    raise ProtocolError("The stream ended before the first chunk. Expected at least one event.")
+    def __init__(self, transport: Transport, base: str, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:
+        self._transport, self._base, self._max_event_bytes = transport, base, max_event_bytes
+
+    def stream(
+        self,
+        call: Call,
+        path: str,
+        headers: Mapping[str, str],
+        body: Mapping[str, Any],
+        unwrap: Callable[[dict[str, Any]], Chunk],
+    ) -> OpenStream:
+        """POST ``body`` and wait for the first chunk; ``unwrap`` makes a chunk of a decoded event.
+
+        Raises:
+            ApiError: the server answered with an error, as its status or inside the stream.
+            ProtocolError: the response is no stream of JSON objects.
+            TransportError, StreamInterrupted: as for ``Transport.send`` and ``Exchange.chunks``.
+        """
+        exchange = self._transport.send(call, "POST", self._base + path, headers, encode_json(body))
+        chunks = _chunks(exchange, self._max_event_bytes, unwrap)
+        for chunk in chunks:
+            return chunk, chunks
+        raise ProtocolError("The stream ended before the first chunk. Expected at least one event.")
+
+    def fetch(
+        self,
+        call: Call,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: Optional[Mapping[str, Any]] = None,
+        *,
+        seconds: float,
+        source: str,
+    ) -> dict[str, Any]:
+        """The JSON object in a small answer, within ``seconds``; messages name ``source`` as what was asked.
+
+        Raises:
+            ApiError: the answer is an error.
+            ProtocolError: it is no JSON object.
+            TransportError, StreamInterrupted: as for ``Transport.fetch``.
+        """
+        sent, what = None if body is None else encode_json(body), f"The answer of {source}"
+        answer = self._transport.fetch(call, method, self._base + path, headers, sent, seconds=seconds, what=what)
+        decoded = decode_body(answer.text) if answer.status == 200 else None
+        if isinstance(decoded, dict) and decoded.get("error") is None:
+            return decoded
+        raise _error_of(answer, f"a JSON object from {source}", call)
+
+    def count_tokens(self, call: Call, path: str, headers: Mapping[str, str], body: Mapping[str, Any]) -> int:
+        """The ``totalTokens`` of a countTokens method, within 30 s, or less if ``first_token`` is shorter."""
+        seconds = min(_COUNT_SECONDS, call.timeouts.first_token or _COUNT_SECONDS)
+        decoded = self.fetch(call, "POST", path, headers, body, seconds=seconds, source="countTokens")
+        total = decoded.get("totalTokens")
+        if isinstance(total, int) and not isinstance(total, bool):
+            return total
+        raise ProtocolError(
+            f"Expected a JSON object with a number in totalTokens from countTokens, came {type(total).__name__} in it."
+        )
 
 
-def _chunks(exchange: Exchange, max_event_bytes: int, unwrap: Callable[[dict[str, Any]], Chunk]) -> Iterator[Chunk]:
+def _chunks(
+    exchange: Exchange, max_event_bytes: int, unwrap: Callable[[dict[str, Any]], Chunk]
+) -> Generator[Chunk, None, None]:
     """The chunks of a response, which is closed at the end.
 
     A suspended generator keeps its local variables alive, so large values are deleted before each ``yield``.
     """
-    with exchange:
+    try:
         _check_stream(exchange)
-        call, decode, position = exchange.call, _decode, 0
+        call, position = exchange.call, 0
         has_total = call.timeouts.total is not None
         for event in sse.events(exchange.chunks(), max_event_bytes):
-            data = event.data
-            is_bare = type(event) is sse.BareJsonEvent
-            del event
             position += 1
-            try:
-                decoded, end = decode(data)
-            except (ValueError, RecursionError):
-                end = -1
-            if end != len(data):  # white space around the value, or no JSON
-                if not data.strip():
-                    continue  # an event without data is a sign of life, like a comment
-                decoded = _loads(data, position)
-            del data
-            if type(decoded) is not dict or is_bare or decoded.get("error") is not None:
-                _refuse_event(decoded, position, call.secrets)
+            decoded = _decode_event(event, position, call.secrets)
+            del event
+            if decoded is None:
+                continue
             chunk = unwrap(decoded)
             del decoded
             yield chunk
             del chunk
             call.got_chunk = True
-            if call.cancelled or has_total:  # the whole rest may be here already, so no read would notice
+            if call.cancelled or has_total:  # all other chunks may have arrived, so that no read would notice
                 call.check_total()
+    finally:
+        exchange.close()
 
 
-def _loads(data: str, position: int) -> Any:
+def _decode_event(event: sse.Event, position: int, secrets: Collection[str]) -> Optional[dict[str, Any]]:
+    """The object in an event; None for an event without data, which is a sign of life like a comment."""
+    data = event.data
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as exc:
-        raise ProtocolError(f"Event {position} is not JSON: expected a chunk, came {len(data)} characters.") from exc
-
-
-def _refuse_event(decoded: Any, position: int, secrets: Collection[str]) -> NoReturn:
+        decoded, end = _decode(data)
+    except (ValueError, RecursionError):
+        end = -1
+    if end != len(data):  # white space around the value, or no JSON
+        if not data.strip():
+            return None
+        try:
+            decoded = json.loads(data)
+        except (ValueError, RecursionError) as exc:
+            message = f"Event {position} is not JSON: expected a chunk, came {len(data)} characters."
+            raise ProtocolError(message) from exc
+    if type(decoded) is dict and decoded.get("error") is None and type(event) is not sse.BareJsonEvent:
+        return decoded
     if find_error(decoded) is not None:
         raise api_error(None, decoded, secrets=secrets)
     kind = "an object outside the events" if isinstance(decoded, dict) else type(decoded).__name__
@@ -147,6 +201,7 @@ def _content_type(headers: Mapping[str, str]) -> str:
 
 
 def _error_of(answer: Answer, expected: str, call: Call) -> Union[ApiError, ProtocolError]:
+    """The error of an answer that is not ``expected``."""
     error = answer_error(answer.status, answer.headers, answer.text, call.secrets)
     if error is not None:
         return error
@@ -156,43 +211,3 @@ def _error_of(answer: Answer, expected: str, call: Call) -> Union[ApiError, Prot
         f"{redacted_excerpt(answer.text, call.secrets)!r}. A proxy or login page may have answered instead.",
         code=answer.status,
     )
-
-
-def fetch_json(
-    transport: Transport,
-    call: Call,
-    method: str,
-    url: str,
-    headers: Mapping[str, str],
-    body: Optional[Mapping[str, Any]] = None,
-    *,
-    seconds: float,
-    source: str,
-) -> dict[str, Any]:
-    """The JSON object that a small request is answered with, within ``seconds``; ``source`` names the method asked.
-
-    Raises:
-        ApiError: the answer is an error.
-        ProtocolError: it is no JSON object.
-        TransportError, StreamInterrupted: as for ``Transport.fetch``.
-    """
-    sent = None if body is None else encode_json(body)
-    answer = transport.fetch(call, method, url, headers, sent, seconds=seconds, what=f"The answer of {source}")
-    decoded = decode_body(answer.text) if answer.status == 200 else None
-    if isinstance(decoded, dict) and decoded.get("error") is None:
-        return decoded
-    raise _error_of(answer, f"a JSON object from {source}", call)
-
-
-def count_tokens(
-    transport: Transport, call: Call, url: str, headers: Mapping[str, str], body: Mapping[str, Any]
-) -> int:
-    """The ``totalTokens`` of a countTokens method, within 30 s, or less if ``first_token`` is shorter."""
-    seconds = min(_COUNT_SECONDS, call.timeouts.first_token or _COUNT_SECONDS)
-    decoded = fetch_json(transport, call, "POST", url, headers, body, seconds=seconds, source="countTokens")
-    total = decoded.get("totalTokens")
-    if not isinstance(total, int) or isinstance(total, bool):
-        raise ProtocolError(
-            f"Expected a JSON object with a number in totalTokens from countTokens, came {type(total).__name__} in it."
-        )
-    return total

@@ -10,10 +10,9 @@ from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES, Endpoints
 from gemini_sync.messages.request import CODE_ASSIST, Request, body_for
 from gemini_sync.messages.response import Chunk
-from gemini_sync.messages.rest_json import encode_json
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
-from gemini_sync.services.base import OAUTH, OpenStream, TokenProvider, bearer, count_tokens, open_stream, with_token
+from gemini_sync.services.base import OAUTH, JsonApi, OpenStream, TokenProvider, bearer, with_token
 
 # Code Assist's spelling of model names, if it differs (GC config/models.ts).
 CODE_ASSIST_MODELS = {"gemini-3.5-flash": "gemini-3-flash"}
@@ -36,33 +35,31 @@ class CodeAssistService:
         endpoints: Endpoints,
         max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
     ) -> None:
-        self._credentials, self._project, self._transport = credentials, project, transport
-        self._base = f"{endpoints.code_assist}/v1internal:"
-        self._max_event_bytes = max_event_bytes
+        self._credentials, self._project = credentials, project
+        self._api = JsonApi(transport, f"{endpoints.code_assist}/v1internal:", max_event_bytes)
         self._session_id = os.urandom(16).hex()
 
     def open(self, request: Request, call: Call) -> OpenStream:
-        return with_token(self._credentials, call, lambda token: self._open(request, call, token))
+        def send(token: AccessToken) -> OpenStream:
+            body = {
+                "model": _spelling(request),
+                "project": self._project(call, token),
+                "user_prompt_id": os.urandom(16).hex(),
+                "request": {**body_for(request, CODE_ASSIST), "session_id": self._session_id},
+            }
+            return self._api.stream(call, "streamGenerateContent?alt=sse", bearer(token, call), body, _unwrap)
 
-    def _open(self, request: Request, call: Call, token: AccessToken) -> OpenStream:
-        body = {
-            "model": _spelling(request),
-            "project": self._project(call, token),
-            "user_prompt_id": os.urandom(16).hex(),
-            "request": {**body_for(request, CODE_ASSIST), "session_id": self._session_id},
-        }
-        url = self._base + "streamGenerateContent?alt=sse"
-        exchange = self._transport.send(call, "POST", url, bearer(token, call), encode_json(body))
-        return open_stream(exchange, self._max_event_bytes, _unwrap)
+        return with_token(self._credentials, call, send)
 
     def count_tokens(self, request: Request, call: Call) -> int:
         # The method takes no project, and of the request only the contents (GC converter.ts toCountTokenRequest).
         contents = body_for(request, CODE_ASSIST)["contents"]
         body = {"request": {"model": f"models/{_spelling(request)}", "contents": contents}}
-        url = self._base + "countTokens"
-        return with_token(
-            self._credentials, call, lambda token: count_tokens(self._transport, call, url, bearer(token, call), body)
-        )
+
+        def send(token: AccessToken) -> int:
+            return self._api.count_tokens(call, "countTokens", bearer(token, call), body)
+
+        return with_token(self._credentials, call, send)
 
 
 def _spelling(request: Request) -> str:

@@ -1,15 +1,18 @@
-"""Knows how a Code Assist project is found, onboarding included, and keeps it; knows nothing of tokens' making."""
+"""The Code Assist project of an account: asked for once, with onboarding if the account is new."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional, Union
 from urllib.parse import quote
 
 from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.auth.single_flight import SingleFlight
 from gemini_sync.config import Endpoints, check_secret
 from gemini_sync.errors import (
+    SECURITY_POLICY_VIOLATED,
+    VALIDATION_REQUIRED,
     ApiError,
     AuthError,
     ConfigError,
@@ -19,10 +22,11 @@ from gemini_sync.errors import (
     QuotaError,
     ServerError,
 )
+from gemini_sync.messages.rest_json import list_of
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.redaction import redacted_excerpt
-from gemini_sync.services.base import bearer, fetch_json
+from gemini_sync.services.base import JsonApi, bearer
 
 _ANSWER_SECONDS = 30.0
 _POLL_SECONDS = 5.0
@@ -30,26 +34,31 @@ _ONBOARDING_SECONDS = 120.0
 _METADATA = {"ideType": "IDE_UNSPECIFIED", "platform": "PLATFORM_UNSPECIFIED", "pluginType": "GEMINI"}
 _FREE_TIER = "free-tier"
 _LEGACY_TIER = "legacy-tier"
-_PERIMETER = "SECURITY_POLICY_VIOLATED"
 _SET_PROJECT = "Set GOOGLE_CLOUD_PROJECT, or give project=, to the id of a Google Cloud project that has Code Assist."
 
 
+class _Outcome(NamedTuple):
+    """What one search came to: a project, or that the server refused ``token``."""
+
+    token: AccessToken
+    project: Union[str, AuthError]
+
+
 class Projects:
-    """The Code Assist project of whoever's token it is, found once and kept until other credentials take over."""
+    """Finds the project of a token once, and keeps it until other credentials take over."""
 
     def __init__(self, transport: Transport, endpoints: Endpoints, configured: Optional[str] = None) -> None:
-        self._transport, self._configured = transport, configured
-        self._base = f"{endpoints.code_assist}/v1internal"
-        self._flight: SingleFlight[str] = SingleFlight()
+        self._api = JsonApi(transport, f"{endpoints.code_assist}/v1internal")
+        self._configured = configured
+        self._flight: SingleFlight[_Outcome] = SingleFlight()
         self._found: dict[str, str] = {}  # the project by the identity of the credentials in use
-        self._asked_with: Optional[str] = None  # the token of the last question
 
     def project(self, call: Call, token: AccessToken) -> str:
-        """The project id for ``token``; one thread asks for all, and a failure is asked again.
+        """The project id for ``token``. One thread asks for all, and after a failure the next call asks again.
 
         Raises:
             ConfigError: a project has to be set, or a project number was (reason ``"PROJECT_REQUIRED"``).
-            PermissionDeniedError: the account may not use Code Assist; ``link`` is where Google lets that be mended.
+            PermissionDeniedError: the account may not use Code Assist; ``link`` is a page that explains the way out.
             CredentialsError: Code Assist refused the questions, or onboarding did not end within 120 s.
             AuthError, QuotaError, ServerError, ProtocolError, TransportError: as for any request.
             DeadlineExceeded, StreamInterrupted: the ``total`` deadline of ``call`` passed, or it was cancelled.
@@ -57,61 +66,61 @@ class Projects:
         known = self._found.get(token.identity)
         if known is not None:
             return known
+        outcome = self._flight.run(call, lambda: self._find(call, token), key=token.identity)
+        if isinstance(outcome.project, AuthError) and outcome.token.access_token != token.access_token:
+            # The server refused the token of another thread, which says nothing about this one.
+            outcome = self._flight.run(call, lambda: self._find(call, token), key=token.access_token)
+        if isinstance(outcome.project, AuthError):
+            raise copy.copy(outcome.project)
+        return outcome.project
+
+    def _find(self, call: Call, token: AccessToken) -> _Outcome:
+        known = self._found.get(token.identity)  # another thread may have found it since project() looked
+        if known is not None:
+            return _Outcome(token, known)
         try:
-            return self._flight.run(call, lambda: self._find(call, token), key=token.identity)
-        except AuthError:
-            if self._asked_with == token.access_token:
-                raise
-        # It was another thread's token that was refused, an older one perhaps.
-        return self._flight.run(call, lambda: self._find(call, token), key=token.access_token)
-
-    def _find(self, call: Call, token: AccessToken) -> str:
-        found = self._found
-        if token.identity not in found:
-            self._asked_with = token.access_token
-            discovery = _Discovery(self._transport, self._base, call, token, self._configured)
-            found = self._found = {token.identity: discovery.run()}
-        return found[token.identity]
+            project = _Search(self._api, call, token, self._configured).run()
+        except AuthError as exc:
+            return _Outcome(token, copy.copy(exc))
+        self._found = {token.identity: project}
+        return _Outcome(token, project)
 
 
-class _Discovery:
-    """One discovery with one token (GC code_assist/setup.ts)."""
+class _Search:
+    """The questions of one search with one token (GC code_assist/setup.ts)."""
 
-    def __init__(
-        self, transport: Transport, base: str, call: Call, token: AccessToken, configured: Optional[str]
-    ) -> None:
-        self._transport, self._base, self._call, self._token = transport, base, call, token
+    def __init__(self, api: JsonApi, call: Call, token: AccessToken, configured: Optional[str]) -> None:
+        self._api, self._call, self._headers = api, call, bearer(token, call)
         self._configured = _check_project(configured)
 
     def run(self) -> str:
         try:
             loaded = self._ask("POST", ":loadCodeAssist", self._question())
         except PermissionDeniedError as exc:
-            # Inside a VPC-SC perimeter this method is closed, and everything else open: a standard-tier user.
-            if not any(detail.get("reason") == _PERIMETER for detail in exc.details):
+            # Inside a VPC-SC perimeter this method is closed and all others are open: a user of the standard tier.
+            if not any(detail.get("reason") == SECURITY_POLICY_VIOLATED for detail in exc.details):
                 raise
-            if self._configured is None:
-                raise PermissionDeniedError(
-                    f"The project cannot be asked for inside a security perimeter. {_SET_PROJECT}",
-                    code=exc.code,
-                    status=exc.status,
-                    reason=_PERIMETER,
-                    details=exc.details,
-                ) from exc
-            return self._configured
+            if self._configured is not None:
+                return self._configured
+            raise PermissionDeniedError(
+                f"The project cannot be asked for inside a security perimeter. {_SET_PROJECT}",
+                code=exc.code,
+                status=exc.status,
+                reason=SECURITY_POLICY_VIOLATED,
+                details=exc.details,
+            ) from exc
         project = _project_in(loaded.get("cloudaicompanionProject"))
         if not isinstance(loaded.get("currentTier"), dict):
             project = self._onboard(_tier_for(loaded))
         project = project or self._configured
-        if project is None:
-            raise _ineligible(loaded) or ConfigError(
-                f"Code Assist names no project for this account. {_SET_PROJECT}", reason="PROJECT_REQUIRED"
-            )
-        return project
+        if project is not None:
+            return project
+        message = f"Code Assist names no project for this account. {_SET_PROJECT}"
+        raise _ineligible(loaded) or ConfigError(message, reason="PROJECT_REQUIRED")
 
     def _question(self, **fields: str) -> dict[str, Any]:
         question: dict[str, Any] = {**fields, "metadata": dict(_METADATA)}
-        # The free tier brings its own project, and fails with Precondition Failed where one is sent.
+        # The free tier has a project of its own, and answers Precondition Failed if a request names another.
         if self._configured is not None and fields.get("tierId") != _FREE_TIER:
             question["cloudaicompanionProject"] = question["metadata"]["duetProject"] = self._configured
         return question
@@ -136,33 +145,15 @@ class _Discovery:
 
     def _ask(self, method: str, path: str, question: Optional[Mapping[str, Any]] = None) -> dict[str, Any]:
         try:
-            return fetch_json(
-                self._transport,
-                self._call,
-                method,
-                self._base + path,
-                bearer(self._token, self._call),
-                question,
-                seconds=_ANSWER_SECONDS,
-                source=path[1:],
+            return self._api.fetch(
+                self._call, method, path, self._headers, question, seconds=_ANSWER_SECONDS, source=path[1:]
             )
         except (AuthError, PermissionDeniedError, QuotaError, ServerError):
             raise
         except ApiError as exc:
-            raise _without_project(exc) from exc
-
-
-def _without_project(error: ApiError) -> CredentialsError:
-    """The caller did not make this request, so no change to a request of theirs would help."""
-    return CredentialsError(
-        f"Code Assist did not name a project: {error}",
-        code=error.code,
-        status=error.status,
-        reason=error.reason,
-        details=error.details,
-        link=error.link,
-        trace_id=error.trace_id,
-    )
+            # An InvalidRequestError would tell callers to change their request, but this one is ours.
+            kept = {name: getattr(exc, name) for name in ("code", "status", "reason", "details", "link", "trace_id")}
+            raise CredentialsError(f"Code Assist did not name a project: {exc}", **kept) from exc
 
 
 def _check_project(project: Optional[str]) -> Optional[str]:
@@ -178,36 +169,33 @@ def _check_project(project: Optional[str]) -> Optional[str]:
 
 
 def _project_in(value: Any) -> Optional[str]:
-    """loadCodeAssist names it by a string, onboardUser by an object."""
+    """The project in an answer: loadCodeAssist names it by a string, onboardUser by an object."""
     found = value.get("id") if isinstance(value, dict) else value
     return found if isinstance(found, str) and found else None
 
 
 def _tiers(loaded: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    tiers = loaded.get(name)
-    return [tier for tier in tiers if isinstance(tier, dict)] if isinstance(tiers, list) else []
+    return [tier for tier in list_of(loaded.get(name)) if isinstance(tier, dict)]
 
 
 def _tier_for(loaded: Mapping[str, Any]) -> str:
-    """The tier to onboard to: the default one, else the legacy one; raises for an account that gets none."""
-    refused = _tiers(loaded, "ineligibleTiers")
-    allowed = _tiers(loaded, "allowedTiers")
+    """The tier to onboard to: the default one, else the legacy one. Raises for an account that gets none."""
+    allowed, refused = _tiers(loaded, "allowedTiers"), _tiers(loaded, "ineligibleTiers")
     default = next((str(tier["id"]) for tier in allowed if tier.get("isDefault") and tier.get("id")), None)
-    to_validate = any(tier.get("reasonCode") == "VALIDATION_REQUIRED" and tier.get("validationUrl") for tier in refused)
-    not_that_one = default is not None and default in [tier.get("tierId") for tier in refused]
+    must_validate = any(tier.get("reasonCode") == VALIDATION_REQUIRED and tier.get("validationUrl") for tier in refused)
+    default_refused = default is not None and default in [tier.get("tierId") for tier in refused]
     error = _ineligible(loaded)
-    if error is not None and (to_validate or not_that_one or not allowed):
+    if error is not None and (must_validate or default_refused or not allowed):
         raise error
     return default or _LEGACY_TIER
 
 
 def _ineligible(loaded: Mapping[str, Any]) -> Optional[PermissionDeniedError]:
-    """The error of an account that Google names reasons against; None where it names none."""
+    """The error of an account that may not use Code Assist; None if Google names no reason against it."""
     refused = _tiers(loaded, "ineligibleTiers")
     if not refused:
         return None
-    # The one with a link first: it is the one that can be mended.
-    refused.sort(key=lambda tier: not tier.get("validationUrl"))
+    refused.sort(key=lambda tier: not tier.get("validationUrl"))  # first the reason that the user can remove
     words = [str(tier.get("reasonMessage") or tier.get("reasonCode") or "no reason given") for tier in refused]
     link, reason = refused[0].get("validationUrl"), refused[0].get("reasonCode")
     return PermissionDeniedError(
@@ -219,7 +207,7 @@ def _ineligible(loaded: Mapping[str, Any]) -> Optional[PermissionDeniedError]:
 
 
 def load_code_assist(access_token: str, project: Optional[str] = None, *, endpoints: Endpoints = Endpoints()) -> str:
-    """The Code Assist project id of the account behind ``access_token``, onboarding it when needed.
+    """The Code Assist project id of the account behind ``access_token``, which is onboarded if that is needed.
 
     Args:
         project: the id of a Google Cloud project of your own, for accounts that need one.

@@ -1,68 +1,30 @@
-"""Holds the fallback state to its rules one by one, and to one flip under real threads."""
+"""The fallback state: its rules one by one."""
 
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any
 
 import pytest
 
+from gemini_sync.errors import GeminiSyncError
 from gemini_sync.routing.fallback import Choice, Failure, FallbackState, RouteStatus
 from gemini_sync.services.base import API_KEY, OAUTH
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def sticky(sticky_for: Optional[float] = None, **options: Any) -> tuple[FallbackState, Clock]:
-    clock = Clock()
-    return FallbackState(sticky_for=sticky_for, clock=clock, wall=lambda: 1000 + clock.now, **options), clock
-
-
-def probing(sticky_for: float = 10) -> tuple[FallbackState, Clock, Choice]:
-    """A state that has flipped and cooled down, and the probe that a caller got."""
-    state, clock = sticky(sticky_for)
-    assert state.fall_back(state.choose("m"), "401")
-    clock.now += sticky_for
-    return state, clock, state.choose("m")
-
-
-def in_threads(count: int, work: Callable[[int], Any]) -> list[Any]:
-    """What ``work`` gives in each of ``count`` threads that begin together."""
-    barrier, results = threading.Barrier(count), [None] * count
-
-    def run(number: int) -> None:
-        barrier.wait(30)
-        results[number] = work(number)
-
-    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-        assert not thread.is_alive()
-    return results
-
+from tests.routing.fallback_kit import new_state, probing
 
 # -- flips
 
 
-def test_begins_at_home() -> None:
-    state, _ = sticky()
+def test_choose__begins_with_the_first_route() -> None:
+    state, _ = new_state()
     assert state.choose("m") == Choice(OAUTH, 0)
     assert state.status() == RouteStatus(OAUTH, False, 1100, None, (), {})
     assert not state.fallback_active
 
 
 def test_fall_back__flips_once_and_stays() -> None:
-    state, clock = sticky()
+    state, clock = new_state()
     first, second = state.choose("m"), state.choose("m")
     clock.now += 5
     assert [state.fall_back(first, "401"), state.fall_back(second, "401 again"), state.fall_back(first, "x")] == [
@@ -74,11 +36,11 @@ def test_fall_back__flips_once_and_stays() -> None:
     assert state.choose("m") == Choice(API_KEY, 1)
     assert state.status() == RouteStatus(API_KEY, True, 1105, "401", (), {})
     assert state.fallback_active
-    assert not state.fall_back(state.choose("m"), "the other route has nowhere to go")
+    assert not state.fall_back(state.choose("m"), "there is no third route")
 
 
-def test_fall_back__of_an_older_decision__undoes_nothing() -> None:
-    state, _ = sticky()
+def test_fall_back__of_an_older_choice_changes_nothing() -> None:
+    state, _ = new_state()
     slow = state.choose("m")
     state.fall_back(state.choose("m"), "401")
     state.reset()
@@ -88,8 +50,8 @@ def test_fall_back__of_an_older_decision__undoes_nothing() -> None:
     assert state.is_outdated(slow)
 
 
-def test_reset__forgets_everything_but_says_so() -> None:
-    state, clock = sticky()
+def test_reset__forgets_all_and_is_the_reason() -> None:
+    state, clock = new_state()
     state.record(OAUTH, "401")
     state.fall_back(state.choose("m"), "404", "m")
     state.fall_back(state.choose("x"), "401")
@@ -99,8 +61,8 @@ def test_reset__forgets_everything_but_says_so() -> None:
     assert state.choose("m").route == OAUTH
 
 
-def test_is_outdated__only_by_a_newer_choice_of_home() -> None:
-    state, _ = sticky()
+def test_is_outdated__only_after_the_first_route_was_chosen_again() -> None:
+    state, _ = new_state()
     before = state.choose("m")
     assert not state.is_outdated(before)
     state.fall_back(before, "401")
@@ -110,8 +72,8 @@ def test_is_outdated__only_by_a_newer_choice_of_home() -> None:
     assert not state.is_outdated(state.choose("m"))
 
 
-def test_one_route__calls_begin_where_there_is_one() -> None:
-    state, _ = sticky(home=API_KEY)
+def test_choose__with_the_api_key_alone() -> None:
+    state, _ = new_state(home=API_KEY)
     assert state.choose("m").route == API_KEY
     assert not state.fallback_active
 
@@ -119,8 +81,8 @@ def test_one_route__calls_begin_where_there_is_one() -> None:
 # -- single models
 
 
-def test_fall_back__with_a_model__that_model_alone() -> None:
-    state, _ = sticky()
+def test_fall_back__for_one_model() -> None:
+    state, _ = new_state()
     choice = state.choose("m")
     assert [
         state.fall_back(choice, "why", "m"),
@@ -133,28 +95,59 @@ def test_fall_back__with_a_model__that_model_alone() -> None:
     ]
     assert [state.choose(model).route for model in ("m", "n", "other")] == [API_KEY, API_KEY, OAUTH]
     assert (state.fallback_active, state.status().models) == (False, {"m": API_KEY, "n": API_KEY})
-    assert not state.fall_back(state.choose("m"), "404", "x")  # that choice was not home
+    assert not state.fall_back(state.choose("m"), "404", "x")  # that choice had another route
 
 
-def test_fall_back__with_a_model__is_remembered_over_a_fallback_and_back() -> None:
+def test_fall_back__for_one_model_outlives_a_fallback_of_all() -> None:
     state, clock, probe = probing()
     state.release(probe)
     state.reset()
     state.fall_back(state.choose("m"), "404", "m")
     state.fall_back(state.choose("x"), "401")
     clock.now += 10
-    assert not state.choose("m").probe  # known not to be served there: no call is spent on it
+    assert not state.choose("m").probe  # OAuth does not serve it, so this call cannot probe
     probe = state.choose("x")
     assert probe.probe
     assert state.go_back(probe, "a probe succeeded")
     assert [state.choose(model).route for model in ("m", "x")] == [API_KEY, OAUTH]
 
 
+# -- the account
+
+
+def test_block_account__keeps_the_first_error_until_a_forced_reset() -> None:
+    state, _ = new_state()
+    first, second = GeminiSyncError("first"), GeminiSyncError("second")
+    state.block_account(state.choose("m"), first)
+    state.block_account(state.choose("m"), second)
+    state.fall_back(state.choose("m"), "403")
+    state.reset()
+    kept = state.snapshot.account_error
+    assert (str(kept), kept is first) == ("first", False)
+    state.reset(force=True)
+    assert state.snapshot.account_error is None
+    state.block_account(state.choose("m"), second)
+    assert str(state.snapshot.account_error) == "second"
+
+
+def test_block_account__by_a_call_from_before_a_forced_reset_changes_nothing() -> None:
+    state, _ = new_state()
+    old = state.choose("m")
+    state.reset(force=True)
+    state.reset()
+    state.block_account(old, GeminiSyncError("late"))
+    assert state.snapshot.account_error is None
+    between = state.choose("m")
+    state.reset()
+    state.block_account(between, GeminiSyncError("in time"))
+    assert str(state.snapshot.account_error) == "in time"
+
+
 # -- probes
 
 
 def test_probe__one_caller_after_the_cool_down() -> None:
-    state, clock = sticky(10)
+    state, clock = new_state(10)
     state.fall_back(state.choose("m"), "401")
     clock.now += 9.9
     assert state.choose("m") == Choice(API_KEY, 1)
@@ -167,7 +160,7 @@ def test_probe__one_caller_after_the_cool_down() -> None:
 
 
 def test_probe__never_without_sticky_for() -> None:
-    state, clock = sticky()
+    state, clock = new_state()
     state.fall_back(state.choose("m"), "401")
     clock.now += 1e12
     assert not state.choose("m").probe
@@ -185,7 +178,7 @@ def test_probe__succeeds() -> None:
 @pytest.mark.parametrize(
     "fail", [lambda state, probe: state.fall_back(probe, "x"), lambda state, probe: state.fall_back(probe, "why", "m")]
 )
-def test_probe__fails__renews_the_cool_down(fail: Callable[[FallbackState, Choice], bool]) -> None:
+def test_probe__that_fails_starts_the_cool_down_again(fail: Callable[[FallbackState, Choice], bool]) -> None:
     state, clock, probe = probing()
     before = state.status()
     clock.now += 3
@@ -198,7 +191,7 @@ def test_probe__fails__renews_the_cool_down(fail: Callable[[FallbackState, Choic
     assert state.choose("m").probe
 
 
-def test_probe__ends_without_an_outcome__another_may() -> None:
+def test_probe__without_an_outcome_lets_another_begin() -> None:
     state, _, probe = probing()
     state.release(probe)
     again = state.choose("m")
@@ -206,10 +199,10 @@ def test_probe__ends_without_an_outcome__another_may() -> None:
     assert not state.choose("m").probe
 
 
-def test_probe__that_is_over__says_nothing_about_the_next_one() -> None:
+def test_probe__that_is_over_does_not_end_the_next_one() -> None:
     state, clock, probe = probing()
     state.fall_back(probe, "503")
-    clock.now += 10  # its caller is still busy with the other route
+    clock.now += 10  # meanwhile its caller is busy with the other route
     second = state.choose("m")
     assert second.probe
     state.release(probe)
@@ -219,8 +212,8 @@ def test_probe__that_is_over__says_nothing_about_the_next_one() -> None:
     assert state.go_back(second, "a probe succeeded") is not None
 
 
-@pytest.mark.parametrize("end", [FallbackState.reset, lambda state: state.go_back(state._snapshot.probing, "x")])
-def test_probe__of_an_older_decision(end: Callable[[FallbackState], Any]) -> None:
+@pytest.mark.parametrize("end", [FallbackState.reset, lambda state: state.go_back(state.snapshot.probe, "x")])
+def test_probe__after_a_newer_decision_changes_nothing(end: Callable[[FallbackState], Any]) -> None:
     state, _, probe = probing()
     end(state)
     now = state.choose("m")
@@ -231,25 +224,36 @@ def test_probe__of_an_older_decision(end: Callable[[FallbackState], Any]) -> Non
     assert state.choose("m") == now
 
 
-def test_release__of_no_probe() -> None:
+def test_probe__that_never_ends_is_forgotten_after_ten_minutes() -> None:
+    state, clock, _ = probing()
+    clock.now += 599
+    assert not state.choose("m").probe
+    clock.now += 1
+    second = state.choose("m")
+    assert second.probe
+    assert not state.choose("m").probe
+    assert state.go_back(second, "answered") == Choice(OAUTH, 2)
+
+
+def test_release__of_a_choice_that_is_no_probe() -> None:
     state, _, probe = probing()
     state.release(Choice(OAUTH, probe.generation, probe=False))
     assert not state.choose("m").probe
 
 
-def test_fork__the_probe_stays_in_the_parent() -> None:
+def test_fork__leaves_the_probe_to_the_parent() -> None:
     state, _, _ = probing()
     before = state._lock
     state.after_fork()
-    assert state._lock is not before  # a thread of the parent may hold that one
+    assert state._lock is not before  # a thread of the parent may hold the old one
     assert state.choose("m").probe
 
 
 # -- what people see
 
 
-def test_failures__bounded_oldest_first() -> None:
-    state, clock = sticky()
+def test_failures__the_last_twenty_oldest_first() -> None:
+    state, clock = new_state()
     for number in range(50):
         clock.now = number
         state.record(OAUTH, f"error {number}")
@@ -257,8 +261,8 @@ def test_failures__bounded_oldest_first() -> None:
     assert failures == tuple(Failure(OAUTH, 1000 + number, f"error {number}") for number in range(30, 50))
 
 
-def test_status__is_a_snapshot() -> None:
-    state, _ = sticky()
+def test_status__does_not_change_later() -> None:
+    state, _ = new_state()
     state.fall_back(state.choose("m"), "404", "m")
     before = state.status()
     state.record(OAUTH, "401")
@@ -270,73 +274,9 @@ def test_status__is_a_snapshot() -> None:
     assert state.status().models == {"m": API_KEY}
 
 
-def test_status__names_models_as_callers_do() -> None:
-    state, _ = sticky()
+def test_status__has_the_model_names_of_callers() -> None:
+    state, _ = new_state()
     for name in ("models/gemini-9", "tunedModels/mine"):
         state.fall_back(state.choose(name), "404", name)
     assert state.status().models == {"gemini-9": API_KEY, "tunedModels/mine": API_KEY}
     assert state.choose("models/gemini-9").route == API_KEY
-
-
-# -- threads
-
-
-def test_threads__one_flip_of_fifty_failures() -> None:
-    state, _ = sticky()
-    choices = in_threads(50, lambda _: state.choose("m"))
-    assert set(choices) == {Choice(OAUTH, 0)}
-    flips = in_threads(50, lambda number: state.fall_back(choices[number], "401"))
-    assert sorted(flips) == [False] * 49 + [True]
-    assert state.choose("m") == Choice(API_KEY, 1)
-
-
-def test_threads__one_flip_of_a_model() -> None:
-    state, _ = sticky()
-    choice = state.choose("m")
-    assert sum(in_threads(30, lambda number: state.fall_back(choice, "why", f"m{number % 3}"))) == 3
-
-
-def test_threads__one_probe() -> None:
-    for _ in range(20):
-        state, _, probe = probing()
-        state.release(probe)
-        choices = in_threads(8, lambda _, state=state: state.choose("m"))  # type: ignore[misc]
-        assert sum(choice.probe for choice in choices) == 1
-
-
-def test_status__needs_no_lock() -> None:
-    state, _ = sticky()
-    with state._lock:
-        assert in_threads(1, lambda _: (state.record(OAUTH, "401"), len(state.status().failures))[1]) == [1]
-
-
-def test_changes__may_come_from_a_signal_handler_in_the_thread_that_holds_the_lock() -> None:
-    def handled() -> Choice:
-        with state._lock:
-            assert state.fall_back(state.choose("m"), "401")
-            state.reset()
-            return state.choose("m")
-
-    state, _ = sticky()
-    assert in_threads(1, lambda _: handled()) == [Choice(OAUTH, 2)]
-
-
-def test_choose__needs_no_lock() -> None:
-    at_home, (fallen, _) = sticky()[0], sticky()
-    at_home.fall_back(at_home.choose("m"), "404", "m")
-    fallen.fall_back(fallen.choose("m"), "401")
-    with at_home._lock, fallen._lock:  # a thread that waited for one would not come back
-        assert in_threads(
-            1, lambda _: [at_home.choose("m").route, at_home.choose("n").route, fallen.choose("m").route]
-        ) == [[API_KEY, OAUTH, API_KEY]]
-
-
-def test_probe__that_was_lost_is_forgotten_after_a_while() -> None:
-    state, clock, _ = probing()
-    clock.now += 599
-    assert not state.choose("m").probe
-    clock.now += 1
-    second = state.choose("m")
-    assert second.probe
-    assert not state.choose("m").probe
-    assert state.go_back(second, "answered") == Choice(OAUTH, 2)

@@ -1,4 +1,4 @@
-"""Holds a fallback to the one line that a person sees of it."""
+"""The one line that people see of a fallback."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from gemini_sync.services.base import API_KEY, OAUTH
             "gemini-sync: the API key hands back to OAuth: a probe succeeded; OAuth serves from now on.",
         ),
         (
-            FallbackEvent(OAUTH, API_KEY, "403", ValueError(), 0, model="m", link="https://x.example/mend"),
-            "gemini-sync: OAuth does not serve model m (403); the API key serves it from now on. See https://x.example/mend",
+            FallbackEvent(OAUTH, API_KEY, "403", ValueError(), 0, model="m", link="https://x.example/fix"),
+            "gemini-sync: OAuth does not serve model m (403); the API key serves it from now on. See https://x.example/fix",
         ),
         (
             FallbackEvent(

@@ -1,4 +1,4 @@
-"""Holds the fallback state to a model so simple that it can be read at a glance, over random interleavings."""
+"""The fallback state beside a much simpler model, with random calls that report in random order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MODELS = st.sampled_from(["a", "b"])
 
 
 class Interleavings(RuleBasedStateMachine):
-    """Any number of callers that hold choices as long as they like and report in any order."""
+    """Any number of callers keep their choices as long as they like, and report in any order."""
 
     choices = Bundle("choices")
     sticky_for: Optional[float] = None
@@ -29,7 +29,7 @@ class Interleavings(RuleBasedStateMachine):
         self.epoch = 0  # counts the decisions
         self.fallen = False
         self.cool_since = 0.0
-        self.probe: Optional[Choice] = None  # the one that is under way
+        self.probe: Optional[Choice] = None  # the probe that is running
         self.models: set[str] = set()
         self.failures: list[tuple[str, str]] = []
         self.since, self.reason = 5000.0, None  # type: tuple[float, Optional[str]]
@@ -50,9 +50,9 @@ class Interleavings(RuleBasedStateMachine):
         assert choice == Choice(API_KEY if away else OAUTH, self.epoch, probe=probes)
         return choice, model
 
-    @rule(held=choices, reason=st.sampled_from(["401", "503"]))
-    def fall_back(self, held: tuple[Choice, str], reason: str) -> None:
-        choice, _ = held
+    @rule(made=choices, reason=st.sampled_from(["401", "503"]))
+    def fall_back(self, made: tuple[Choice, str], reason: str) -> None:
+        choice, _ = made
         flips = choice.route == OAUTH and not choice.probe and choice.generation == self.epoch
         assert self.state.fall_back(choice, reason) is flips
         if flips:
@@ -60,30 +60,30 @@ class Interleavings(RuleBasedStateMachine):
         elif choice is self.probe:
             self.probe, self.cool_since = None, self.now
 
-    @rule(held=choices)
-    def fall_back_for_a_model(self, held: tuple[Choice, str]) -> None:
-        choice, model = held
-        news = (
+    @rule(made=choices)
+    def fall_back_for_a_model(self, made: tuple[Choice, str]) -> None:
+        choice, model = made
+        flips = (
             choice.route == OAUTH and not choice.probe and choice.generation == self.epoch and model not in self.models
         )
-        assert self.state.fall_back(choice, "404", model) is news
-        if news:
+        assert self.state.fall_back(choice, "404", model) is flips
+        if flips:
             self.models.add(model)
         elif choice is self.probe:
             self.probe, self.cool_since = None, self.now
 
-    @rule(held=choices)
-    def go_back(self, held: tuple[Choice, str]) -> None:
-        choice, _ = held
+    @rule(made=choices)
+    def go_back(self, made: tuple[Choice, str]) -> None:
+        choice, _ = made
         flips = choice is self.probe
         if flips:
             self.decide(False, "answered")
         assert self.state.go_back(choice, "answered") == (Choice(OAUTH, self.epoch) if flips else None)
 
-    @rule(held=choices)
-    def release(self, held: tuple[Choice, str]) -> None:
-        self.state.release(held[0])
-        if held[0] is self.probe:
+    @rule(made=choices)
+    def release(self, made: tuple[Choice, str]) -> None:
+        self.state.release(made[0])
+        if made[0] is self.probe:
             self.probe = None
 
     @rule()
@@ -102,12 +102,12 @@ class Interleavings(RuleBasedStateMachine):
             self.state.record(route, str(number))
             self.failures.append((route, str(number)))
 
-    @rule(held=choices)
-    def overtaken(self, held: tuple[Choice, str]) -> None:
-        assert self.state.is_outdated(held[0]) is (not self.fallen and held[0].generation < self.epoch)
+    @rule(made=choices)
+    def is_outdated(self, made: tuple[Choice, str]) -> None:
+        assert self.state.is_outdated(made[0]) is (not self.fallen and made[0].generation < self.epoch)
 
     @invariant()
-    def status_is_the_models(self) -> None:
+    def status_agrees(self) -> None:
         status = self.state.status()
         assert self.state.fallback_active is status.fallback_active is self.fallen
         assert (status.preferred, status.since, status.reason) == (

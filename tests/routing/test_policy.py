@@ -1,4 +1,4 @@
-"""Holds the decision table to the rows of the design and the errors of the wire, and to an answer for everything."""
+"""The decision table: each of its rows with real errors, and a decision for every error."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def answered(
     message: str = "Sorry.",
     status: str = "",
 ) -> ApiError:
-    """The error of an answer as Google spells it."""
+    """The error of an answer in the form that Google sends."""
     details: list[dict[str, Any]] = []
     if reason:
         details.append({"@type": _RPC + "ErrorInfo", "reason": reason, "domain": "cloudcode-pa.googleapis.com"})
@@ -79,7 +79,7 @@ def interrupted(cause: Optional[BaseException] = None, *, cancelled: bool = Fals
 
 _PARTIAL = Reply(iter(()))
 
-# (what, error, decision, rule): the table of the design, one line or more for each of its rows.
+# (what, error, decision, rule): one line or more for each row of the table.
 TABLE: list[tuple[str, BaseException, Decision, str]] = [
     ("credentials missing or corrupt", CredentialsError("no file"), FALL_BACK, "credentials"),
     ("no OAuth client, no project", ConfigError("no client"), FALL_BACK, "credentials"),
@@ -163,13 +163,13 @@ def test_table(error: BaseException, decision: Decision, rule: str) -> None:
 
 
 @pytest.mark.parametrize(("error", "decision", "rule"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
-def test_table__in_the_middle_of_a_stream(error: BaseException, decision: Decision, rule: str) -> None:
-    # What broke a stream decides about the next call as it would have decided about this one.
+def test_table__for_an_error_in_the_middle_of_a_stream(error: BaseException, decision: Decision, rule: str) -> None:
+    # The error that broke a stream leads to the same decision about the next call.
     if isinstance(error, Exception):
         assert explain(interrupted(error)).rule == ("cancelled" if rule == "cancelled" else rule)
 
 
-def test_docs__have_the_table() -> None:
+def test_docs__contain_the_table() -> None:
     def code(text: str) -> str:
         return re.sub(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b|\bRetry\.\w+|\bcancel\(\)", r"`\g<0>`", text)
 
@@ -179,36 +179,36 @@ def test_docs__have_the_table() -> None:
     assert [line for line in page.splitlines() if line.startswith("|")] == head + rows
 
 
-def test_every_rule__has_a_row_here() -> None:
+def test_rules__each_has_a_row_in_this_test() -> None:
     assert {row[3] for row in TABLE} == {rule.name for rule in RULES}
 
 
-def test_cancelled__whatever_broke_when_it_was() -> None:
-    # cancel() shuts the socket down under the reader, who then sees a broken connection.
+def test_cancelled__with_any_other_error_as_its_cause() -> None:
+    # cancel() shuts the socket down, so the reader sees a broken connection.
     for cause in (TransportError("reset"), AuthError("401"), OSError()):
         assert explain(interrupted(cause, cancelled=True)).rule == "cancelled"
 
 
-def test_interrupted__by_what_is_no_exception() -> None:
+def test_interrupted__by_a_keyboard_interrupt() -> None:
     assert explain(interrupted(KeyboardInterrupt())).rule == "malformed"
 
 
-# -- hints and the caller's limit
+# -- hints, and the caller's limit
 
 
 @pytest.mark.parametrize("error", [QuotaError("x", retry_after=5), ServerError("x", retry_after=5)])
-def test_wait_limit__is_the_callers(error: GeminiSyncError) -> None:
+def test_wait_limit__of_the_caller(error: GeminiSyncError) -> None:
     decisions = [decide(error, wait_limit=limit) for limit in (0, 4.9, 5, 100)]
     assert decisions == [FALL_BACK, FALL_BACK, RETRY, RETRY]
     assert explain(error, wait_limit=1).rule == "long-hint"
 
 
-def test_wait_limit__no_hint_or_none_to_wait() -> None:
+def test_wait_limit__with_no_hint_or_a_hint_of_zero() -> None:
     assert decide(QuotaError("x"), wait_limit=0) is RETRY
     assert decide(QuotaError("x", retry_after=0), wait_limit=0) is RETRY
 
 
-def test_wait_limit__changes_nothing_that_is_not_retried() -> None:
+def test_wait_limit__matters_only_for_errors_that_are_retried() -> None:
     for error in (answered(400, retry_delay="60s"), answered(404, retry_delay="60s"), answered(403, retry_delay="60s")):
         assert explain(error) == explain(error, wait_limit=1000)
 
@@ -216,17 +216,17 @@ def test_wait_limit__changes_nothing_that_is_not_retried() -> None:
 # -- the table as data
 
 
-def test_rules__total_and_well_formed() -> None:
+def test_rules__are_complete_and_well_formed() -> None:
     assert len({rule.name for rule in RULES}) == len(RULES)
     for rule in RULES:
         assert isinstance(rule.decision, Decision)
         assert rule.what
         assert rule.why.endswith(".")
-    assert RULES[-1].matches(BaseException())
+    assert RULES[-1].fits(BaseException(), 0)
     assert str(WAIT_LIMIT_SECONDS).rstrip("0").rstrip(".") in next(r.what for r in RULES if r.name == "long-hint")
 
 
-def test_rules__every_class_of_error_meets_one() -> None:
+def test_rules__fit_every_class_of_error() -> None:
     classes: list[Any] = [value for value in vars(errors).values() if isinstance(value, type)]
     for cls in classes:
         if issubclass(cls, BaseException):
@@ -235,13 +235,13 @@ def test_rules__every_class_of_error_meets_one() -> None:
             assert explain(error).rule in {rule.name for rule in RULES}
 
 
-def test_rules__frozen() -> None:
+def test_rules__cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         RULES[0].decision = RETRY  # type: ignore[misc]
     assert isinstance(RULES[0], Rule)
 
 
-def test_explain__str_is_a_sentence() -> None:
+def test_explain__as_a_sentence() -> None:
     assert str(explain(answered(404))) == (
         "fall back for this model: rule 'model' (404): only this model is not served here."
     )
@@ -251,16 +251,16 @@ def test_explain__str_is_a_sentence() -> None:
         )
 
 
-def test_decision__reads_as_words() -> None:
+def test_decision__as_words() -> None:
     assert [str(decision) for decision in Decision] == ["retry", "fall back", "fall back for this model", "surface"]
 
 
-def test_account_safety__reasons_fall_back_whatever_the_code() -> None:
+def test_account_safety__falls_back_with_any_code() -> None:
     for reason in ACCOUNT_SAFETY_REASONS:
         assert {decide(answered(code, reason)) for code in (400, 403, 404, 429, 500)} == {FALL_BACK}
 
 
-# -- the faults of the corpus whose outcome is one decision
+# -- the faults of the corpus that lead to one decision
 
 _FAULTS: dict[str, list[BaseException]] = {
     "connect_refused": [TransportError("refused")],
@@ -286,16 +286,10 @@ _FAULTS: dict[str, list[BaseException]] = {
     "creds_missing_or_bad": [CredentialsError("no file")],
     "sigint_mid_read": [KeyboardInterrupt()],
 }
-_OUTCOMES = {
-    "RETRY": RETRY,
-    "RETRY->FLIP": RETRY,
-    "FLIP": FALL_BACK,
-    "MODEL": FALL_BACK_MODEL,
-    "SURFACE": SURFACE,
-}
+_OUTCOMES = {"RETRY": RETRY, "RETRY->FLIP": RETRY, "FLIP": FALL_BACK, "MODEL": FALL_BACK_MODEL, "SURFACE": SURFACE}
 
 
-def test_fault_matrix(corpus: Path) -> None:
+def test_faults__of_the_corpus(corpus: Path) -> None:
     faults = {fault["name"]: fault for fault in json.loads((corpus / "fault_matrix.json").read_text("utf-8"))}
     for name, examples in _FAULTS.items():
         assert {decide(error) for error in examples} == {_OUTCOMES[faults[name]["outcome"]]}, name

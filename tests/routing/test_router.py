@@ -1,4 +1,4 @@
-"""Holds the router to the decision table, with backends that play each failure."""
+"""The router and the decision table: scripted services raise each error on each route."""
 
 from __future__ import annotations
 
@@ -36,8 +36,15 @@ QUOTA_FAILURE = "type.googleapis.com/google.rpc.QuotaFailure"
 
 
 class Row(NamedTuple):
-    """What happened; at the start: how often OAuth is tried, and who serves this call and the next (None: it surfaces);
-    after the first chunk: where the next call goes. "model": the API key, for this model alone."""
+    """One failure of OAuth, and what it leads to.
+
+    Attributes:
+        make: makes the error.
+        tries: how often OAuth is tried, if the error comes before the first chunk.
+        serves: the route that then serves this call and the next; None if the error surfaces. ``"model"`` is the API
+            key, for this model alone.
+        after: the route of the next call, if the error comes after the first chunk.
+    """
 
     make: Callable[[], GeminiSyncError]
     tries: int
@@ -159,7 +166,7 @@ def test_row__after_the_first_chunk(row: Row) -> None:
 
 @every_row
 @pytest.mark.parametrize("settings", [{"api_key": None}, {"fallback": False}], ids=["OAuth alone", "fallback=False"])
-def test_row__without_a_fallback(row: Row, settings: dict[str, Any]) -> None:
+def test_row__without_fallback(row: Row, settings: dict[str, Any]) -> None:
     table = Table(row.make, **settings)
     with pytest.raises(type(row.make())) as caught:
         list(table.stream())
@@ -170,7 +177,7 @@ def test_row__without_a_fallback(row: Row, settings: dict[str, Any]) -> None:
 
 
 @every_row
-def test_row__after_the_first_chunk_without_a_fallback(row: Row) -> None:
+def test_row__after_the_first_chunk_without_fallback(row: Row) -> None:
     table = Table(["by", row.make], fallback=False)
     with pytest.raises(StreamInterrupted):
         list(table.stream())
@@ -179,7 +186,7 @@ def test_row__after_the_first_chunk_without_a_fallback(row: Row) -> None:
 
 @every_row
 def test_row__on_the_api_key_route(row: Row) -> None:
-    """The same retries, no flip."""
+    """The same errors are retried, and nothing flips."""
     table = Table(api_key=row.make)
     with pytest.raises(type(row.make())) as caught:
         list(table.stream())
@@ -204,7 +211,7 @@ def test_row__on_both_routes(row: Row) -> None:
     assert [attempt.route for attempt in error.attempts] == ["oauth"] * row.tries + ["api_key"] * row.tries
     assert kept(error.attempts)[row.tries - 1 :: row.tries] == [gist(cause), gist(error)]
     assert len(cause.attempts) == row.tries
-    # A 404 of both says that there is no such model, and nothing about a route.
+    # A 404 from both routes means that the model does not exist, so nothing flips.
     assert len(table.events) == (row.serves == "api_key") == table.router.fallback_active
     assert table.router.status().models == {}
 
@@ -220,7 +227,7 @@ def test_interrupt__never_flips(interrupt: type[BaseException], step: str) -> No
     assert table.router.status().failures == ()
 
 
-def test_retry__then_the_answer() -> None:
+def test_retry__until_there_is_an_answer() -> None:
     table = Table(server(503), server(500), BY_OAUTH)
     reply = table.stream()
     assert "".join(reply) == "by OAuth"
@@ -234,7 +241,7 @@ def test_retry__then_the_answer() -> None:
     assert table.events == []
 
 
-def test_count_tokens__takes_the_same_way() -> None:
+def test_count_tokens__is_retried_and_falls_back() -> None:
     table = Table(server(503), server(503), server(503))
     assert table.router.count_tokens(ask(), Timeouts()) == 2
     assert table.counts == (3, 1)

@@ -1,4 +1,4 @@
-"""Holds what the router says and remembers: flips of models and accounts, events, status, policies of one's own."""
+"""What the router says and remembers: single models, account errors, events, status, and policies of callers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def causes(error: BaseException) -> list[BaseException]:
 # -- one model
 
 
-def test_unknown_model__is_said_once_when_its_answer_begins() -> None:
+def test_unknown_model__is_announced_once_when_its_answer_begins() -> None:
     table = Table(not_found, BY_OAUTH)
     reply = table.stream("models/new-model")
     assert table.events == []
@@ -58,7 +58,7 @@ def test_unknown_model__is_said_once_when_its_answer_begins() -> None:
     assert table.route("new-model") == "oauth"
 
 
-def test_unknown_model__that_the_key_cannot_serve_either_changes_nothing() -> None:
+def test_unknown_model__that_the_key_does_not_serve_changes_nothing() -> None:
     table = Table(not_found, BY_OAUTH, api_key=unavailable)
     with pytest.raises(ServerError) as caught:
         list(table.stream())
@@ -100,12 +100,12 @@ def test_account_safety__with_oauth_alone_gives_each_call_an_error_of_its_own() 
     assert len(table.oauth.asked) == 1
     assert len(set(map(id, errors))) == 5
     assert all((error.link, len(error.attempts), error.route) == (LINK, 1, "oauth") for error in errors)
-    assert [len(causes(error)) for error in errors] == [0] * 5  # no chain grows, however many calls follow
+    assert [len(causes(error)) for error in errors] == [0] * 5  # the chain of causes does not grow from call to call
     assert isinstance(pickle.loads(pickle.dumps(errors[-1])), PermissionDeniedError)
 
 
 def test_account_safety__of_a_call_that_began_before_the_forced_reset() -> None:
-    """A slow call does not undo what a person has decided since."""
+    """A slow call does not undo the decision of a person."""
 
     def late() -> GeminiSyncError:
         table.router.reset(force=True)
@@ -117,7 +117,7 @@ def test_account_safety__of_a_call_that_began_before_the_forced_reset() -> None:
 
 
 @pytest.mark.parametrize("fails", [forbidden, not_found])
-def test_failure__overtaken_by_a_reset_is_not_served_in_silence(fails: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_failure__after_a_reset_is_logged_if_the_key_serves(fails: Any, caplog: pytest.LogCaptureFixture) -> None:
     def late() -> GeminiSyncError:
         table.router.reset()
         return fails()  # type: ignore[no-any-return]
@@ -130,24 +130,8 @@ def test_failure__overtaken_by_a_reset_is_not_served_in_silence(fails: Any, capl
     ]
 
 
-@pytest.mark.parametrize("when", ["before the first chunk", "after it"])
-def test_cancelled__never_flips_whatever_else_befalls_the_call(when: str) -> None:
-    def fails() -> GeminiSyncError:
-        reply.cancel()
-        return forbidden()
-
-    table = Table(fails if when == "before the first chunk" else ["by", fails], BY_OAUTH)
-    reply = table.stream()
-    with pytest.raises(StreamInterrupted) as caught:
-        list(reply)
-    assert caught.value.cancelled
-    assert caught.value.attempts[-1].outcome == "cancelled"
-    assert (table.events, table.router.fallback_active, table.router.status().failures) == ([], False, ())
-    assert table.route() == "oauth"
-
-
 def test_error__that_is_the_same_object_on_both_routes() -> None:
-    """As test doubles raise it."""
+    """Test doubles often raise one object again and again."""
     error = PermissionDeniedError("403", code=403)
     table = Table(lambda: error, api_key=lambda: error)
     for _ in range(3):
@@ -159,7 +143,7 @@ def test_error__that_is_the_same_object_on_both_routes() -> None:
 # -- what a person sees
 
 
-def test_on_fallback__that_raises_is_logged_and_hurts_nobody(caplog: pytest.LogCaptureFixture) -> None:
+def test_on_fallback__that_raises_is_logged_and_the_call_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     def explode(event: FallbackEvent) -> None:
         raise RuntimeError("no terminal")
 
@@ -185,11 +169,11 @@ def test_on_fallback__may_use_the_router() -> None:
     assert table.route() == "oauth"
 
 
-def test_line__is_one_short_line_whatever_the_server_said() -> None:
-    def talkative() -> GeminiSyncError:
+def test_line__is_one_short_line_for_a_long_message() -> None:
+    def long_message() -> GeminiSyncError:
         return PermissionDeniedError("403: \x1b[31mno\r\n\n" + "x" * 50_000, code=403, link=LINK)
 
-    table = Table(talkative)
+    table = Table(long_message)
     table.route()
     line = str(table.events[0])
     assert line.isprintable()
@@ -198,7 +182,7 @@ def test_line__is_one_short_line_whatever_the_server_said() -> None:
     assert len(table.router.status().failures[0].error) < 600
 
 
-def test_notify_stderr__needs_a_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_notify_stderr__without_a_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     event = FallbackEvent("oauth", "api_key", "it failed", forbidden(), 0.0)
     notify_stderr(event)
     assert capsys.readouterr().err == f"{event}\n"
@@ -206,14 +190,14 @@ def test_notify_stderr__needs_a_stderr(monkeypatch: pytest.MonkeyPatch, capsys: 
     notify_stderr(event)  # a program without a console
 
 
-def test_notify_stderr__does_not_wait_for_a_buffer_to_fill(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notify_stderr__flushes(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.BytesIO()
     monkeypatch.setattr("sys.stderr", io.TextIOWrapper(shown))
     notify_stderr(FallbackEvent("oauth", "api_key", "it failed", forbidden(), 0.0))
     assert b"it failed" in shown.getvalue()
 
 
-def test_status__tells_the_story() -> None:
+def test_status__has_the_reason_and_the_failures() -> None:
     table = Table(unavailable, unavailable, unavailable, BY_OAUTH)
     assert table.router.status().reason is None
     table.route()
@@ -231,7 +215,7 @@ def test_status__tells_the_story() -> None:
 
 @pytest.mark.parametrize("step", [forbidden, not_found])
 def test_flip__is_logged_for_debugging_only(step: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """People are told by the callback; the same line twice would confuse them."""
+    """People see the line of the callback; the same line twice would confuse them."""
     caplog.set_level(logging.DEBUG)
     table = Table(step, BY_OAUTH, sticky_for=0)
     table.route()
@@ -242,7 +226,7 @@ def test_flip__is_logged_for_debugging_only(step: Any, caplog: pytest.LogCapture
     assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
 
 
-# -- a policy of one's own
+# -- a policy of the caller's own
 
 
 @pytest.mark.parametrize(
@@ -254,7 +238,7 @@ def test_flip__is_logged_for_debugging_only(step: Any, caplog: pytest.LogCapture
         (Decision.SURFACE, 1, False, False),
     ],
 )
-def test_policy__of_ones_own(decision: Decision, tries: int, serves: bool, flips: bool) -> None:
+def test_policy__of_the_caller(decision: Decision, tries: int, serves: bool, flips: bool) -> None:
     asked: list[BaseException] = []
 
     def policy(error: BaseException) -> Decision:
@@ -295,7 +279,7 @@ def test_policy__keeps_the_wait_limit_of_the_caller() -> None:
 
 @pytest.mark.parametrize("answer", ["fall back", None, True])
 @pytest.mark.parametrize("mid_stream", [False, True])
-def test_policy__that_gives_no_decision_is_an_error(answer: Any, mid_stream: bool) -> None:
+def test_policy__that_returns_no_decision_is_an_error(answer: Any, mid_stream: bool) -> None:
     table = Table(["by", forbidden] if mid_stream else forbidden, policy=lambda error: answer)
     with pytest.raises(GeminiSyncError) as caught:
         table.route()

@@ -1,8 +1,7 @@
-"""Holds the router's waits, deadlines, probes and ends, on a clock set by hand and without threads."""
+"""The router's waits and deadlines, and how calls end; the clock is set by hand."""
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
 from collections.abc import Callable
@@ -15,12 +14,9 @@ from gemini_sync.errors import (
     ConfigError,
     DeadlineExceeded,
     GeminiSyncError,
-    InvalidRequestError,
     PermissionDeniedError,
-    ProtocolError,
     QuotaError,
     StreamInterrupted,
-    TransportError,
 )
 from gemini_sync.routing.policy import Decision, decide
 from tests.adapter_kit import (
@@ -28,29 +24,26 @@ from tests.adapter_kit import (
     BY_OAUTH,
     Table,
     ask,
-    bad_request,
     forbidden,
     gist,
     in_thread,
     kept,
-    not_found,
     unavailable,
-    validation,
 )
 from tests.auth.credentials_kit import Clock, Slept
 
 # -- waits and deadlines
 
 
-def test_wait__backs_off_with_jitter_up_to_a_cap(caplog: pytest.LogCaptureFixture) -> None:
+def test_wait__grows_with_jitter_up_to_a_cap(caplog: pytest.LogCaptureFixture) -> None:
     table = Table(unavailable, retry=Retry(7, backoff_base=0.5, backoff_cap=3.0))
     with caplog.at_level(logging.INFO):
         table.route()
     assert len(table.slept) == 6
     for wait, most in zip(table.slept, (0.5, 1.0, 2.0, 3.0, 3.0, 3.0)):
         assert most / 2 <= wait <= most
-    told = [record.getMessage() for record in caplog.records if "the next in" in record.getMessage()]
-    assert told[0] == f"try 1 failed, the next in {table.slept[0]:.2f} s: 503 UNAVAILABLE."
+    lines = [record.getMessage() for record in caplog.records if "the next in" in record.getMessage()]
+    assert lines[0] == f"try 1 failed, the next in {table.slept[0]:.2f} s: 503 UNAVAILABLE."
 
 
 def test_wait__is_at_least_what_the_server_asks_for() -> None:
@@ -61,15 +54,15 @@ def test_wait__is_at_least_what_the_server_asks_for() -> None:
         assert least <= table.slept[0] <= max(hint, 0.5)
 
 
-def test_wait__goes_on_after_a_thousand_tries() -> None:
+def test_wait__after_a_thousand_tries() -> None:
     table = Table(unavailable, retry=Retry(1100))
     assert table.route() == "api_key"
     assert len(table.slept) == 1099
 
 
 @pytest.mark.parametrize("key_seconds", [1.0, 4.0])
-def test_total__holds_across_retries_and_fallback(key_seconds: float) -> None:
-    """Where the next wait would outlast it, the other route is asked at once."""
+def test_total__covers_retries_and_fallback(key_seconds: float) -> None:
+    """If the next wait would take longer than what is left, the other route is asked at once."""
     clock = Clock(0.0)
 
     def slow() -> GeminiSyncError:
@@ -119,24 +112,24 @@ def test_total__starts_with_the_first_next() -> None:
     assert "".join(reply) == "by OAuth"
 
 
-def test_retrying__calls_sleep_each_in_their_own_way() -> None:
-    """Two calls of each of two adapters wait at the same time."""
-    together, told = threading.Barrier(4, timeout=20), threading.local()
+def test_retrying__each_call_sleeps_in_its_own_way() -> None:
+    """Two calls of each of two routers wait at the same time."""
+    together, of_thread = threading.Barrier(4, timeout=20), threading.local()
 
     def stream(table: Table, hint: float) -> Callable[[], Any]:
         def work() -> tuple[list[str], list[Any]]:
-            told.slept, told.hint = [], hint
-            return list(table.stream()), told.slept
+            of_thread.slept, of_thread.hint = [], hint
+            return list(table.stream()), of_thread.slept
 
         return in_thread(work)
 
     def busy() -> GeminiSyncError:
-        return QuotaError("429", code=429, retry_after=told.hint)
+        return QuotaError("429", code=429, retry_after=of_thread.hint)
 
     def sleep_of(name: str) -> Callable[[float], None]:
         def sleep(seconds: float) -> None:
             together.wait()
-            told.slept.append((name, seconds))
+            of_thread.slept.append((name, seconds))
             together.wait()
 
         return sleep
@@ -146,8 +139,8 @@ def test_retrying__calls_sleep_each_in_their_own_way() -> None:
     assert {key: result() for key, result in calls.items()} == {key: (BY_KEY, [key, key]) for key in calls}
 
 
-def test_retrying__with_a_call_inside_the_decision_about_another() -> None:
-    """A policy, like a log handler, runs in the thread of the call, and may use the adapter."""
+def test_retrying__with_a_call_inside_a_policy() -> None:
+    """A policy runs in the thread of the call and may use the router, and so may a log handler."""
     inner: list[Any] = []
 
     def policy(error: BaseException) -> Decision:
@@ -159,127 +152,6 @@ def test_retrying__with_a_call_inside_the_decision_about_another() -> None:
     table = Table(unavailable, BY_OAUTH, policy=policy)
     assert list(table.stream()) == BY_OAUTH
     assert inner == [None, len(BY_OAUTH)]
-
-
-# -- probes
-
-
-def probing(*oauth: Any, **settings: Any) -> tuple[Table, Clock]:
-    """A table that has fallen back, with a cool-down of a minute."""
-    clock = Clock(0.0)
-    table = Table(forbidden, *oauth, clock=clock, sticky_for=60.0, **settings)
-    assert table.route() == "api_key"
-    return table, clock
-
-
-def test_probe__waits_for_the_cool_down_and_flips_back_visibly() -> None:
-    table, clock = probing(BY_OAUTH)
-    clock.advance(59.9)
-    assert table.route() == "api_key"
-    clock.advance(0.1)
-    assert table.route() == "oauth"
-    assert not table.router.fallback_active
-    back = table.events[-1]
-    assert (back.from_route, back.to_route, back.error) == ("api_key", "oauth", None)
-    assert str(back) == "gemini-sync: the API key hands back to OAuth: a probe succeeded; OAuth serves from now on."
-    assert len(table.events) == 2
-    assert table.router.status().reason == "a probe succeeded"
-
-
-def test_probe__that_fails_renews_the_cool_down_silently(caplog: pytest.LogCaptureFixture) -> None:
-    table, clock = probing(forbidden, BY_OAUTH)
-    clock.advance(60.0)
-    with caplog.at_level(logging.INFO):
-        assert table.route() == "api_key"
-    assert "the probe of OAuth failed" in caplog.text
-    clock.advance(59.9)
-    assert table.route() == "api_key"
-    assert table.counts == (2, 3)
-    assert len(table.events) == 1
-    clock.advance(0.1)
-    assert table.route() == "oauth"
-
-
-@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, bad_request], ids=["interrupted", "surfaced"])
-def test_probe__without_an_outcome_frees_the_slot(interrupt: Any) -> None:
-    table, clock = probing(interrupt, BY_OAUTH)
-    clock.advance(60.0)
-    with pytest.raises((KeyboardInterrupt, InvalidRequestError)):
-        table.route()
-    assert table.router.fallback_active
-    assert table.route() == "oauth"
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        DeadlineExceeded("total", deadline="total", seconds=1),
-        TransportError("certificate", reason="CERTIFICATE_VERIFY_FAILED"),
-        ProtocolError("redirect", code=302),
-    ],
-    ids=str,
-)
-def test_probe__that_surfaces_renews_the_cool_down(error: GeminiSyncError) -> None:
-    """Or each call that follows would probe, and fail, beside a key that serves."""
-    table, clock = probing(lambda: copy.copy(error), BY_OAUTH)
-    clock.advance(60.0)
-    with pytest.raises(type(error)):
-        table.route()
-    assert [table.route() for _ in range(5)] == ["api_key"] * 5
-    clock.advance(60.0)
-    assert table.route() == "oauth"
-
-
-def test_probe__is_never_the_counting_of_tokens() -> None:
-    """An account may count and yet not generate: that would go back and forth for ever."""
-    table, clock = probing(BY_OAUTH)
-    clock.advance(60.0)
-    table.router.count_tokens(ask("some-model"), Timeouts())
-    assert (table.counts, table.router.fallback_active) == ((1, 2), True)
-    assert table.route() == "oauth"
-
-
-def test_probe__that_breaks_after_its_first_chunk_flips_again() -> None:
-    table, clock = probing(["by", validation])
-    clock.advance(60.0)
-    with pytest.raises(StreamInterrupted):
-        table.route()
-    assert [event.to_route for event in table.events] == ["api_key", "oauth", "api_key"]
-    assert table.router.fallback_active
-
-
-def test_probe__for_an_unknown_model_renews_the_cool_down() -> None:
-    table, clock = probing(not_found, BY_OAUTH)
-    clock.advance(60.0)
-    assert [table.route(), table.route()] == ["api_key", "api_key"]
-    assert table.counts == (2, 3)
-    assert table.router.status().models == {}
-    clock.advance(60.0)
-    assert table.route() == "oauth"
-
-
-def test_probe__of_a_barred_account_sends_nothing() -> None:
-    clock = Clock(0.0)
-    table = Table(validation, BY_OAUTH, clock=clock, sticky_for=1.0)
-    for _ in range(3):
-        assert table.route() == "api_key"
-        clock.advance(60.0)
-    assert len(table.oauth.asked) == 1
-    assert len(table.events) == 1
-
-
-def test_probe__without_a_cool_down_is_made_by_each_call() -> None:
-    table = Table(forbidden, forbidden, BY_OAUTH, sticky_for=0)
-    assert [table.route(), table.route(), table.route()] == ["api_key", "api_key", "oauth"]
-    assert [event.to_route for event in table.events] == ["api_key", "oauth"]
-
-
-def test_probe__is_off_by_default() -> None:
-    clock = Clock(0.0)
-    table = Table(forbidden, BY_OAUTH, clock=clock)
-    table.route()
-    clock.advance(1e9)
-    assert table.route() == "api_key"
 
 
 # -- cancelling and closing
@@ -316,7 +188,23 @@ def test_cancel__on_the_second_route_keeps_the_first_error() -> None:
     assert [attempt.outcome for attempt in caught.value.attempts] == ["failed", "cancelled"]
 
 
-def test_close__refuses_what_comes_and_ends_what_waits() -> None:
+@pytest.mark.parametrize("when", ["before the first chunk", "after it"])
+def test_cancelled__never_flips_if_the_call_fails_as_well(when: str) -> None:
+    def fails() -> GeminiSyncError:
+        reply.cancel()
+        return forbidden()
+
+    table = Table(fails if when == "before the first chunk" else ["by", fails], BY_OAUTH)
+    reply = table.stream()
+    with pytest.raises(StreamInterrupted) as caught:
+        list(reply)
+    assert caught.value.cancelled
+    assert caught.value.attempts[-1].outcome == "cancelled"
+    assert (table.events, table.router.fallback_active, table.router.status().failures) == ([], False, ())
+    assert table.route() == "oauth"
+
+
+def test_close__refuses_new_calls_and_cancels_old_ones() -> None:
     table = Table(BY_OAUTH)
     early = table.stream()
     table.router.close()
@@ -335,7 +223,7 @@ def test_fork__leaves_the_calls_of_the_parent_alone() -> None:
     table = Table(BY_OAUTH)
     reply = table.stream()
     assert next(reply) == "by"
-    table.router._open_calls.after_fork()
+    table.router.after_fork()
     table.router.close()
     assert list(reply) == [" OAuth"]
 

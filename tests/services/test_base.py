@@ -1,4 +1,4 @@
-"""Holds the two backends to what a chunk is and is not: odd events, envelopes, content types, counts."""
+"""What the services make of answers: odd events, envelopes, content types, counts, deadlines."""
 
 from __future__ import annotations
 
@@ -55,19 +55,19 @@ def by_oauth(emulator: Emulator, body: bytes) -> Reply:
 
 
 @pytest.mark.parametrize("data", [b"", b" ", b"\t "])
-def test_event__without_data_is_a_sign_of_life(emulator: Emulator, data: bytes) -> None:
+def test_event__without_data_is_passed_over(emulator: Emulator, data: bytes) -> None:
     assert list(by_key(emulator, event(data) + event(WHOLE) + event(data))) == ["Hello"]
     with pytest.raises(ProtocolError, match="before the first chunk"):
         list(by_key(emulator, event(data)))
 
 
 @pytest.mark.parametrize("data", [WHOLE + b" ", b" " + WHOLE, WHOLE.replace(b": ", b" :\t")])
-def test_event__may_have_white_space_around(emulator: Emulator, data: bytes) -> None:
+def test_event__with_white_space_around(emulator: Emulator, data: bytes) -> None:
     assert list(by_key(emulator, event(data))) == ["Hello"]
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         (b"null", "came NoneType"),
         (b"[]", "came list"),
@@ -81,14 +81,14 @@ def test_event__may_have_white_space_around(emulator: Emulator, data: bytes) -> 
         (b'{"error": 5}', "came an object"),
     ],
 )
-def test_event__that_is_no_chunk(emulator: Emulator, data: bytes, told: str) -> None:
-    with pytest.raises((ProtocolError, ApiError), match=told):
+def test_event__that_is_no_chunk(emulator: Emulator, data: bytes, message: str) -> None:
+    with pytest.raises((ProtocolError, ApiError), match=message):
         list(by_key(emulator, event(data)))
 
 
 @pytest.mark.parametrize("data", [b"{bad", b"null"])
 @pytest.mark.parametrize("before", [0, 1, 2])
-def test_event__that_is_no_chunk_is_named_by_its_number(emulator: Emulator, data: bytes, before: int) -> None:
+def test_event__that_is_no_chunk_has_a_number_in_the_message(emulator: Emulator, data: bytes, before: int) -> None:
     with pytest.raises((ProtocolError, StreamInterrupted), match=f"Event {before + 1} is "):
         list(by_key(emulator, event(WHOLE) * before + event(data)))
 
@@ -100,27 +100,27 @@ def test_object__outside_the_events(emulator: Emulator) -> None:
         list(by_key(emulator, b'{"error": {"code": 503, "status": "UNAVAILABLE", "message": "busy"}}\n'))
 
 
-def test_error__that_is_null_is_none(emulator: Emulator) -> None:
+def test_error__that_is_null_is_no_error(emulator: Emulator) -> None:
     assert list(by_key(emulator, event(WHOLE[:-1] + b', "error": null}'))) == ["Hello"]
 
 
 @pytest.mark.parametrize(
     "content_type", ["text/event-stream; charset=utf-8", "Text/Event-Stream", " text/event-stream "]
 )
-def test_content_type__is_read_as_http_says(emulator: Emulator, content_type: str) -> None:
+def test_content_type__with_other_spellings(emulator: Emulator, content_type: str) -> None:
     assert list(by_key(emulator, event(WHOLE), content_type)) == ["Hello"]
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/html", "text/event-streams"])
 def test_content_type__of_something_else(emulator: Emulator, content_type: str) -> None:
-    """The message names it, with a bounded part of what came."""
+    """The message names the content type, with a bounded part of the body."""
     with pytest.raises(ProtocolError, match=f"came status 200 with {content_type}") as caught:
         list(by_key(emulator, b"<p>" + b"x" * 10_000, content_type))
     assert caught.value.code == 200
     assert len(str(caught.value)) < 800
 
 
-def test_json_error__as_a_200_counts_as_its_code(emulator: Emulator) -> None:
+def test_json_error__inside_a_200_has_its_own_code(emulator: Emulator) -> None:
     body = b'[{"error": {"code": 503, "status": "UNAVAILABLE", "message": "busy"}}]'
     with pytest.raises(ServerError, match="503 UNAVAILABLE: busy"):
         list(by_key(emulator, body, "application/json"))
@@ -143,7 +143,7 @@ def test_envelope__without_a_response_is_an_empty_chunk(emulator: Emulator, odd:
     assert [came.text for came in reply.chunks()] == ["", "Hello"]
 
 
-def test_unwrapped_chunk__on_the_oauth_route_is_no_answer(emulator: Emulator) -> None:
+def test_envelope__that_is_missing_is_no_answer(emulator: Emulator) -> None:
     reply = by_oauth(emulator, event(WHOLE))
     with pytest.raises(Exception, match="without a finish reason"):
         list(reply)
@@ -153,8 +153,8 @@ def test_unwrapped_chunk__on_the_oauth_route_is_no_answer(emulator: Emulator) ->
 # -- memory
 
 
-def test_large_event__is_held_once_while_its_reader_is_at_work() -> None:
-    """As the chunk alone: its text and the event it came from would be twice as much."""
+def test_large_event__is_in_memory_once() -> None:
+    """Only the chunk stays in memory. Together with the text of its event it would be twice as large."""
     size = 4 * 2**20
 
     def body() -> Iterator[bytes]:
@@ -164,10 +164,10 @@ def test_large_event__is_held_once_while_its_reader_is_at_work() -> None:
         yield b'"}]}}]}\n\n'
 
     transport = Transport(Canned(lambda: Pieces(body())).session)
-    backend = ApiKeyService("a-key", transport, Endpoints(gemini=HOST))
+    service = ApiKeyService("a-key", transport, Endpoints(gemini=HOST))
     tracemalloc.start()
     try:
-        first, rest = backend.open(ask(), Call().start())
+        first, rest = service.open(ask(), Call().start())
         held = tracemalloc.get_traced_memory()[0]
         assert len(first.text) == size
     finally:
@@ -181,7 +181,7 @@ def test_large_event__is_held_once_while_its_reader_is_at_work() -> None:
 
 @pytest.mark.parametrize(("first_token", "seconds"), [(2.5, 2.5), (120, 30.0), (None, 30.0)])
 def test_count_tokens__waits_no_longer_than_for_a_first_token(first_token: Optional[float], seconds: float) -> None:
-    """Both for the headers (what requests is told to wait) and for the body, of which a piece comes each second."""
+    """The limit is for the headers (the timeout that requests gets) and for the body, which comes a byte a second."""
     now = [0.0]
 
     def pass_time() -> None:
@@ -198,22 +198,22 @@ def test_count_tokens__waits_no_longer_than_for_a_first_token(first_token: Optio
 
 
 def test_count_tokens__on_the_oauth_route_too(emulator: Emulator, tmp_path: Path) -> None:
-    told: list[Any] = []
+    timeouts: list[Any] = []
 
     class Session(requests.Session):
         def send(self, request: Any, **options: Any) -> requests.Response:
-            told.append((request.url.rpartition(":")[2], options["timeout"]))
+            timeouts.append((request.url.rpartition(":")[2], options["timeout"]))
             return super().send(request, **options)
 
     with Rig(emulator, tmp_path) as rig:
         limits = Timeouts(connect=20, first_token=12.5)
         adapter = rig.adapter(session_factory=Session, timeouts=limits, clock=lambda: 0.0)
         assert adapter.count_tokens("Hi") > 0
-    assert told[-1] == ("countTokens", (20, 12.5))
+    assert timeouts[-1] == ("countTokens", (20, 12.5))
 
 
 @pytest.mark.parametrize("total", ["true", '"5"', "null", "5.0", "{}"])
-def test_count_tokens__that_are_no_number(emulator: Emulator, tmp_path: Path, total: str) -> None:
+def test_count_tokens__without_a_number_in_the_answer(emulator: Emulator, tmp_path: Path, total: str) -> None:
     emulator.api_key.answer(body=b'{"totalTokens": %b}' % total.encode(), content_type="application/json")
     with (
         Rig(emulator, tmp_path) as rig,
@@ -223,8 +223,8 @@ def test_count_tokens__that_are_no_number(emulator: Emulator, tmp_path: Path, to
 
 
 @pytest.mark.parametrize("way", [iter, Reply.chunks])
-def test_total__ends_a_reader_that_lives_off_what_was_received(way: Callable[[Reply], Iterator[Any]]) -> None:
-    """The whole answer came with the first read: no read will notice that time is up."""
+def test_total__ends_a_reader_after_the_last_read(way: Callable[[Reply], Iterator[Any]]) -> None:
+    """The whole answer came with the first read, so no later read can notice that the deadline passed."""
     now, reads = [0.0], []
     body = b"".join(event(json.dumps(chunk(text, finish).raw).encode()) for text, finish in WORDS)
     canned = Canned(lambda: Pieces([body], lambda: reads.append(now[0])))
@@ -244,8 +244,8 @@ def test_total__ends_a_reader_that_lives_off_what_was_received(way: Callable[[Re
     assert (reply.text, reads, len(canned.sent)) == ("ab", [0.0], 1)
 
 
-def test_total__is_not_taken_for_another_deadline_there() -> None:
-    """A reader that is slower than ``idle`` has lost nothing: it is the server that deadline is about."""
+def test_total__is_the_only_deadline_of_a_slow_reader() -> None:
+    """A reader may be slower than ``idle``, because that deadline is for the server alone."""
     now = [0.0]
     body = b"".join(event(json.dumps(chunk(text, finish).raw).encode()) for text, finish in WORDS)
     canned = Canned(lambda: Pieces([body]))

@@ -1,4 +1,4 @@
-"""Code Assist: how it spells the names of models."""
+"""How Code Assist spells the names of models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from gemini_sync.messages.request import build
 from gemini_sync.services.code_assist import _spelling
 
 
-def test_model__default_and_its_spelling() -> None:
+def test_model__in_the_spelling_of_code_assist() -> None:
     assert build("Hi").model == f"models/{DEFAULT_MODEL}"
     spelled = {name: _spelling(build("Hi", model=name)) for name in (DEFAULT_MODEL, "models/gemini-2.5-pro")}
     assert spelled == {"gemini-3.5-flash": "gemini-3-flash", "models/gemini-2.5-pro": "gemini-2.5-pro"}

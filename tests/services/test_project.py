@@ -1,8 +1,7 @@
-"""Holds the discovery of a project together: each kind of account, onboarding, failures, one for all threads."""
+"""The search for a project: each kind of account, onboarding, failures, one search for all threads."""
 
 from __future__ import annotations
 
-import threading
 from typing import Any, Optional
 
 import pytest
@@ -25,8 +24,7 @@ from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.services.project import Projects, load_code_assist
 from gemini_sync.testing.emulator import Emulator
-from tests.adapter_kit import Gate, in_thread
-from tests.auth.credentials_kit import Clock, Slept, Watched, await_all, together
+from tests.auth.credentials_kit import Clock, Slept
 
 _METADATA = {"ideType": "IDE_UNSPECIFIED", "platform": "PLATFORM_UNSPECIFIED", "pluginType": "GEMINI"}
 _UNSUPPORTED = {"reasonCode": "UNSUPPORTED_CLIENT", "reasonMessage": "Use another client.", "tierId": "free-tier"}
@@ -57,7 +55,7 @@ def test_project__of_a_known_user(emulator: Emulator) -> None:
     assert request.headers["Content-Type"] == "application/json"
 
 
-def test_project__configured_one_is_sent_and_stands_in(emulator: Emulator) -> None:
+def test_project__that_is_configured_is_sent_and_used_if_none_is_named(emulator: Emulator) -> None:
     assert _find(emulator, " mine ") == "emulator-project"
     assert emulator.requests[0].json == {
         "cloudaicompanionProject": "mine",
@@ -68,14 +66,14 @@ def test_project__configured_one_is_sent_and_stands_in(emulator: Emulator) -> No
 
 
 @pytest.mark.parametrize("configured", [None, ""])
-def test_project__none_to_be_had(emulator: Emulator, configured: Optional[str]) -> None:
+def test_project__that_is_neither_named_nor_configured(emulator: Emulator, configured: Optional[str]) -> None:
     emulator.project = None
     with pytest.raises(ConfigError, match=r"GOOGLE_CLOUD_PROJECT, or give project=") as caught:
         _find(emulator, configured)
     assert caught.value.reason == "PROJECT_REQUIRED"
 
 
-def test_project__number_is_refused(emulator: Emulator) -> None:
+def test_project__that_is_a_number_is_refused(emulator: Emulator) -> None:
     with pytest.raises(ConfigError, match=r"123456 is the number of a project\. Give its id") as caught:
         _find(emulator, "123456")
     assert caught.value.reason == "PROJECT_REQUIRED"
@@ -83,18 +81,18 @@ def test_project__number_is_refused(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("configured", [7, "two words", "  "])
-def test_project__no_project_id(emulator: Emulator, configured: Any) -> None:
+def test_project__that_is_no_id_is_refused(emulator: Emulator, configured: Any) -> None:
     with pytest.raises(ConfigError, match="project"):
         _find(emulator, configured)
     assert emulator.requests == []
 
 
-def test_project__known_user_who_is_ineligible_elsewhere(emulator: Emulator) -> None:
+def test_project__of_a_known_user_who_is_ineligible_for_another_tier(emulator: Emulator) -> None:
     emulator.ineligible_tiers = [_UNSUPPORTED]
     assert _find(emulator) == "emulator-project"
 
 
-def test_project__known_user_without_project_hears_the_reasons(emulator: Emulator) -> None:
+def test_project__of_a_known_user_without_one_gives_the_reasons(emulator: Emulator) -> None:
     emulator.project = None
     emulator.ineligible_tiers = [_UNSUPPORTED, {"reasonCode": "RESTRICTED_AGE"}, {}, {"reasonCode": 7}]
     with pytest.raises(PermissionDeniedError) as caught:
@@ -132,7 +130,7 @@ def test_project__unsupported_client(emulator: Emulator, state: dict[str, Any]) 
     assert emulator.onboard.requests == []
 
 
-def test_project__ineligible_for_another_tier_only(emulator: Emulator) -> None:
+def test_project__of_a_new_user_who_is_ineligible_for_another_tier(emulator: Emulator) -> None:
     _newcomer(emulator, ineligible_tiers=[{"reasonCode": "VALIDATION_REQUIRED", "tierId": "standard-tier"}])
     assert _find(emulator) == "emulator-project"
 
@@ -154,7 +152,7 @@ def test_onboarding__other_tiers_send_the_project(emulator: Emulator) -> None:
     }
 
 
-def test_onboarding__legacy_tier_where_none_is_default(emulator: Emulator) -> None:
+def test_onboarding__legacy_tier_if_none_is_default(emulator: Emulator) -> None:
     _newcomer(emulator, allowed_tiers=[{"id": "legacy-tier"}])
     assert _find(emulator, "mine") == "mine"
     assert emulator.onboard.requests[0].json["tierId"] == "legacy-tier"
@@ -179,7 +177,7 @@ def test_onboarding__ends_after_two_minutes(emulator: Emulator) -> None:
     assert sum(slept) == 120
 
 
-def test_onboarding__total_deadline_and_cancel(emulator: Emulator) -> None:
+def test_onboarding__ends_at_the_total_deadline_and_if_cancelled(emulator: Emulator) -> None:
     _newcomer(emulator, polls=10**6)
     clock = Clock()
     with pytest.raises(DeadlineExceeded) as caught:
@@ -222,7 +220,7 @@ def test_onboarding__name_of_an_operation_is_quoted(emulator: Emulator) -> None:
     assert emulator.operation.requests[0].path == "/v1internal/operations/a:b%3Fkey%3Dx%23y"
 
 
-def test_perimeter__configured_project_serves(emulator: Emulator) -> None:
+def test_perimeter__uses_the_configured_project(emulator: Emulator) -> None:
     emulator.load_code_assist.fail(403, reason="SECURITY_POLICY_VIOLATED", times=None)
     assert _find(emulator, "mine") == "mine"
     with pytest.raises(PermissionDeniedError, match="GOOGLE_CLOUD_PROJECT") as caught:
@@ -234,7 +232,7 @@ def test_perimeter__configured_project_serves(emulator: Emulator) -> None:
     ("code", "kind"),
     [(401, AuthError), (403, PermissionDeniedError), (429, QuotaError), (500, ServerError), (503, ServerError)],
 )
-def test_failure__stays_what_it_is(emulator: Emulator, code: int, kind: type[Exception]) -> None:
+def test_failure__keeps_its_class(emulator: Emulator, code: int, kind: type[Exception]) -> None:
     emulator.load_code_assist.fail(code, retry_delay="3s", reason="SOME_REASON", link="https://help.example")
     with pytest.raises(kind) as caught:
         _find(emulator)
@@ -244,7 +242,7 @@ def test_failure__stays_what_it_is(emulator: Emulator, code: int, kind: type[Exc
 
 
 @pytest.mark.parametrize("code", [400, 404, 409])
-def test_failure__of_our_own_making_is_one_of_the_credentials(emulator: Emulator, code: int) -> None:
+def test_failure__of_our_own_request_is_a_credentials_error(emulator: Emulator, code: int) -> None:
     emulator.load_code_assist.fail(code, reason="SOME_REASON", link="https://help.example")
     with pytest.raises(CredentialsError, match="did not name a project") as caught:
         _find(emulator)
@@ -254,7 +252,7 @@ def test_failure__of_our_own_making_is_one_of_the_credentials(emulator: Emulator
     assert caught.value.details
 
 
-def test_answer__status_without_content(emulator: Emulator) -> None:
+def test_answer__without_content(emulator: Emulator) -> None:
     emulator.load_code_assist.fail(204)
     with pytest.raises(ProtocolError, match="came status 204") as caught:
         _find(emulator)
@@ -262,7 +260,7 @@ def test_answer__status_without_content(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("answer", [b"<html>Sign in</html>", b"", b"[]", b"7", b"[" * 50_000])
-def test_failure__no_object(emulator: Emulator, answer: bytes) -> None:
+def test_failure__of_an_answer_that_is_no_object(emulator: Emulator, answer: bytes) -> None:
     emulator.load_code_assist.answer(body=answer)
     with pytest.raises(ProtocolError, match="Expected a JSON object from loadCodeAssist"):
         _find(emulator)
@@ -271,12 +269,12 @@ def test_failure__no_object(emulator: Emulator, answer: bytes) -> None:
 @pytest.mark.parametrize(
     "answer", [{"currentTier": {}, "cloudaicompanionProject": 7}, {"currentTier": {}, "ineligibleTiers": "?"}]
 )
-def test_failure__odd_fields_count_as_absent(emulator: Emulator, answer: Any) -> None:
+def test_answer__with_odd_fields_that_count_as_absent(emulator: Emulator, answer: Any) -> None:
     emulator.load_code_assist.answer(json=answer)
     assert _find(emulator, "mine") == "mine"
 
 
-def test_failure__redirect_and_network(emulator: Emulator) -> None:
+def test_failure__of_a_redirect_or_the_network(emulator: Emulator) -> None:
     with Emulator() as other:
         emulator.load_code_assist.fail(308, headers={"Location": other.url + "/v1internal:loadCodeAssist"})
         with pytest.raises(ProtocolError, match="redirect"):
@@ -285,65 +283,6 @@ def test_failure__redirect_and_network(emulator: Emulator) -> None:
     emulator.load_code_assist.fail("reset")
     with pytest.raises(TransportError):
         _find(emulator)
-
-
-def test_projects__kept_until_other_credentials_take_over(emulator: Emulator) -> None:
-    projects = _projects(emulator)
-    for identity in ("one", "one", "two", "two", "one"):
-        assert projects.project(Call(), AccessToken(emulator.issue_token(), None, identity)) == "emulator-project"
-    assert len(emulator.load_code_assist.requests) == 3
-
-
-def test_projects__found_between_the_look_and_the_attempt(emulator: Emulator) -> None:
-    projects = _projects(emulator)
-    token = AccessToken(emulator.issue_token(), None)
-    project = projects.project(Call(), token)
-    assert projects._find(Call(), token) == project  # what a thread runs that looked before and leads after
-    assert len(emulator.load_code_assist.requests) == 1
-
-
-def test_projects__failure_of_another_token_is_not_shared(emulator: Emulator) -> None:
-    """Who has a good token asks with that, although both are of one login."""
-    projects, gate, waiting = _projects(emulator), Gate(), threading.Semaphore(0)
-    emulator.load_code_assist.fail(401, before=gate)
-    refused = in_thread(lambda: projects.project(Call(), AccessToken("revoked", None)))
-    gate.await_arrivals()
-    good = AccessToken(emulator.issue_token(), None)
-    served = in_thread(lambda: projects.project(Watched(waiting), good))
-    await_all(waiting, 1)
-    gate.open()
-    assert served() == "emulator-project"
-    with pytest.raises(AuthError):
-        refused()
-    assert len(emulator.load_code_assist.requests) == 2
-
-
-def test_projects__threads_with_a_token_each_make_one_discovery(emulator: Emulator) -> None:
-    _newcomer(emulator)
-    projects, waiting = _projects(emulator), threading.Semaphore(0)
-    emulator.load_code_assist.before = lambda: await_all(waiting, 7)
-    outcomes = together(8, lambda: projects.project(Watched(waiting), AccessToken(emulator.issue_token(), None)))
-    assert outcomes == ["emulator-project"] * 8
-    assert (len(emulator.load_code_assist.requests), len(emulator.onboard.requests)) == (1, 1)
-
-
-def test_projects__fifty_threads_one_discovery(emulator: Emulator) -> None:
-    projects, waiting = _projects(emulator), threading.Semaphore(0)
-    token = AccessToken(emulator.issue_token(), None)
-    emulator.load_code_assist.before = lambda: await_all(waiting, 49)
-    outcomes = together(50, lambda: projects.project(Watched(waiting), token))
-    assert outcomes == ["emulator-project"] * 50
-    assert len(emulator.requests) == 1
-
-
-def test_projects__failure_is_shared_and_not_kept(emulator: Emulator) -> None:
-    projects, waiting = _projects(emulator), threading.Semaphore(0)
-    token = AccessToken(emulator.issue_token(), None)
-    emulator.load_code_assist.fail(503, before=lambda: await_all(waiting, 49))
-    outcomes = together(50, lambda: projects.project(Watched(waiting), token))
-    assert {type(outcome) for outcome in outcomes} == {ServerError}
-    assert len(emulator.requests) == 1
-    assert projects.project(Call(), token) == "emulator-project"
 
 
 def test_load_code_assist(emulator: Emulator) -> None:
