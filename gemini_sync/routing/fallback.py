@@ -141,7 +141,7 @@ class FallbackState:
             while True:
                 before = self.snapshot
                 after, outcome = decide(before)
-                # One statement: a handler that ran between a test and an assignment would lose its decision.
+                # One statement: if a handler ran between a test and an assignment, its decision would be lost.
                 self.snapshot = after if self.snapshot is before else self.snapshot
                 if self.snapshot is after:
                     return outcome

@@ -27,11 +27,9 @@ def test_fall_back__flips_once_and_stays() -> None:
     state, clock = new_state()
     first, second = state.choose("m"), state.choose("m")
     clock.now += 5
-    assert [state.fall_back(first, "401"), state.fall_back(second, "401 again"), state.fall_back(first, "x")] == [
-        True,
-        False,
-        False,
-    ]
+    assert state.fall_back(first, "401")
+    assert not state.fall_back(second, "401 again")
+    assert not state.fall_back(first, "x")
     clock.now += 1e9
     assert state.choose("m") == Choice(API_KEY, 1)
     assert state.status() == RouteStatus(API_KEY, True, 1105, "401", (), {})
@@ -84,15 +82,7 @@ def test_choose__with_the_api_key_alone() -> None:
 def test_fall_back__for_one_model() -> None:
     state, _ = new_state()
     choice = state.choose("m")
-    assert [
-        state.fall_back(choice, "why", "m"),
-        state.fall_back(choice, "why", "m"),
-        state.fall_back(choice, "why", "n"),
-    ] == [
-        True,
-        False,
-        True,
-    ]
+    assert [state.fall_back(choice, "why", model) for model in ("m", "m", "n")] == [True, False, True]
     assert [state.choose(model).route for model in ("m", "n", "other")] == [API_KEY, API_KEY, OAUTH]
     assert (state.fallback_active, state.status().models) == (False, {"m": API_KEY, "n": API_KEY})
     assert not state.fall_back(state.choose("m"), "404", "x")  # that choice had another route

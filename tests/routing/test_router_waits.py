@@ -19,17 +19,7 @@ from gemini_sync.errors import (
     StreamInterrupted,
 )
 from gemini_sync.routing.policy import Decision, decide
-from tests.adapter_kit import (
-    BY_KEY,
-    BY_OAUTH,
-    Table,
-    ask,
-    forbidden,
-    gist,
-    in_thread,
-    kept,
-    unavailable,
-)
+from tests.adapter_kit import BY_KEY, BY_OAUTH, Table, ask, forbidden, gist, in_thread, kept, unavailable
 from tests.auth.credentials_kit import Clock, Slept
 
 # -- waits and deadlines
