@@ -196,6 +196,7 @@ class GeminiDualAdapter:
             ConfigError: at once, for arguments that cannot be used. For what iterating can
                 raise, see ``Reply``.
         """
+        limits = self._timeouts_for(timeouts)
         request = build(
             contents,
             model=self._model if model is None else model,
@@ -207,7 +208,7 @@ class GeminiDualAdapter:
             cached_content=cached_content,
             labels=labels,
         )
-        return self._router.stream(request, self._timeouts_for(timeouts))
+        return self._router.stream(request, limits)
 
     def generate(self, contents: Contents, **options: Unpack[CallOptions]) -> Reply:
         """The whole answer to ``contents``: takes what ``stream`` takes, raises what iterating its reply raises."""

@@ -82,6 +82,7 @@ def build(contents: Contents, *, model: str = DEFAULT_MODEL, **options: Unpack[R
         ConfigError: something is empty, of the wrong type, or cannot be written as JSON.
         TypeError: there is no such option.
     """
+    model = check_model(model)
     fields: dict[str, Any] = {"contents": copy_json(_turns(contents), "contents")}
     value: Any
     for option, value in options.items():
@@ -95,7 +96,7 @@ def build(contents: Contents, *, model: str = DEFAULT_MODEL, **options: Unpack[R
         elif not isinstance(value, kind) or (kind is Sequence and isinstance(value, (str, bytes))):
             raise ConfigError(f"{name} must be {expected} with REST field names, not {type(value).__name__}.")
         fields[name] = copy_json(list(value) if kind is Sequence else value, name)
-    return Request(check_model(model), fields)
+    return Request(model, fields)
 
 
 def check_model(model: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Optional, Union
 
 from gemini_sync.messages.response import Chunk, candidate_of, parts_of, text_in
@@ -78,15 +79,16 @@ class Turn:
             or "finishReason" in candidate
             or "promptFeedback" in raw
         ):
-            self._add_names(chunk)
+            self._add_names(raw, chunk._envelope or raw)
         return text  # type: ignore[no-any-return]
 
-    def _add_names(self, chunk: Chunk) -> None:
-        self.model_version = chunk.model_version or self.model_version
-        self.trace_id = chunk.trace_id or self.trace_id
+    def _add_names(self, raw: Mapping[str, Any], envelope: Mapping[str, Any]) -> None:
+        self.model_version = text_of(raw.get("modelVersion")) or self.model_version
+        self.trace_id = text_of(envelope.get("traceId")) or self.trace_id
         # Code Assist names the answer by its trace id (GC code_assist/converter.ts).
-        self.response_id = chunk.response_id or self.response_id or self.trace_id
-        self.prompt_feedback = chunk.prompt_feedback or self.prompt_feedback
+        self.response_id = text_of(raw.get("responseId")) or self.response_id or self.trace_id
+        feedback = raw.get("promptFeedback")
+        self.prompt_feedback = feedback if isinstance(feedback, dict) and feedback else self.prompt_feedback
 
     def _open_run(self, *, thought: bool) -> _TextRun:
         run = self._run = _TextRun(thought)

@@ -12,7 +12,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.util.ssl_ import create_urllib3_context
 
 from gemini_sync.errors import CERTIFICATE_VERIFY_FAILED, TransportError
-from gemini_sync.network.deadlines import current_call
+from gemini_sync.network.deadlines import current
 
 
 class DefaultAdapter(HTTPAdapter):
@@ -56,7 +56,7 @@ class _TLSSocket(ssl.SSLSocket):
 
     def do_handshake(self, block: bool = False) -> None:
         # The call knows the plain socket, which has just handed its descriptor over to this one.
-        call = current_call()
+        call = current.call
         try:
             if call is not None:
                 call.attach(self)

@@ -15,7 +15,7 @@ from urllib3.exceptions import NewConnectionError
 from urllib3.poolmanager import pool_classes_by_scheme
 from urllib3.util.connection import allowed_gai_family
 
-from gemini_sync.network.deadlines import Call, current_call
+from gemini_sync.network.deadlines import Call, current
 
 RECEIVE_BYTES = 120 * 1024  # 64 KiB costs more system calls; from 128 KiB on, malloc asks the kernel for each buffer
 # The end of one HTTP chunk and the size of the next (RFC 9112 section 7.1), without extensions.
@@ -49,7 +49,7 @@ class DeadlineResponse(http.client.HTTPResponse):
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        call = current_call()
+        call = current.call
         if call is not None:
             self.fp = io.BufferedReader(_DeadlineReader(self.fp.detach(), sock, call), RECEIVE_BYTES)
 
@@ -94,7 +94,7 @@ class _DeadlineMixin:
     _parts: Optional[list[bytes]] = None  # of a small request, until it is sent as one
 
     def _new_conn(self) -> socket.socket:
-        call = current_call()
+        call = current.call
         if call is None:
             return super()._new_conn()  # type: ignore[misc, no-any-return]
         call.enter("connect", call.timeouts.connect)
@@ -134,7 +134,7 @@ class _DeadlineMixin:
         self._start_answer()
 
     def request(self, method: str, url: str, body: Any = None, *args: Any, **kwargs: Any) -> None:
-        call = current_call()
+        call = current.call
         if call is not None and self.sock is not None:
             call.connection_is_new = not self._has_sent
             self._start_answer()
@@ -157,7 +157,7 @@ class _DeadlineMixin:
             self._parts.append(data)
 
     def _start_answer(self) -> None:
-        call = current_call()
+        call = current.call
         if call is not None:
             call.attach(getattr(self.sock, "socket", self.sock))  # for TLS inside TLS, the socket below both
             call.enter_answer()

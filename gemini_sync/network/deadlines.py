@@ -33,6 +33,7 @@ class Call:
         connection_is_new: False if the current request was sent on a connection that had carried another before.
         got_chunk: set to True after each chunk; the next read then starts a new ``idle`` deadline.
         secrets: the credentials sent so far; a message that quotes a server leaves them out.
+        socket: of the connection of ours that carries the call, which keeps the deadlines at each receive; else None.
     """
 
     def __init__(
@@ -52,10 +53,10 @@ class Call:
         self.connection_is_new = True
         self.got_chunk = False
         self.secrets: set[str] = set()
-        # Guards cancelled and _socket: cancel() must not shut down a descriptor that was closed and then reused.
+        # Guards cancelled and socket: cancel() must not shut down a descriptor that was closed and then reused.
         # Notified at the end of a wait. Reentrant, because a signal handler may cancel the call that it interrupts.
         self._changed = threading.Condition(threading.RLock())
-        self._socket: Optional[socket.socket] = None
+        self.socket: Optional[socket.socket] = None
 
     # -- deadlines
 
@@ -202,29 +203,24 @@ class Call:
     def attach(self, sock: socket.socket) -> None:
         """Let ``cancel()`` shut ``sock`` down; raises ``StreamInterrupted`` if the call is cancelled already."""
         with self._changed:
-            self._socket = sock
+            self.socket = sock
         self.check()
 
     def detach(self) -> None:
         """Keep ``cancel()`` away from the socket, before it is closed or used by another call."""
         with self._changed:
-            self._socket = None
-
-    @property
-    def has_socket(self) -> bool:
-        """True while one of our connections carries the call: it keeps the deadlines at each receive."""
-        return self._socket is not None
+            self.socket = None
 
     def cancel(self) -> None:
         """End the call from any thread: a blocked read, a wait or a sleep ends at once. Idempotent."""
         with self._changed:
             self.cancelled = True
-            if self._socket is not None:
+            if self.socket is not None:
                 try:
                     # For TLS as well: SSLSocket.shutdown drops the TLS state that the blocked read still needs.
-                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+                    socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
                 except OSError:
-                    self._socket = None  # the other side has closed it, so no read is blocked
+                    self.socket = None  # the other side has closed it, so no read is blocked
             self._changed.notify_all()
 
     @contextmanager
@@ -238,7 +234,12 @@ class Call:
             raise
 
 
-_current = threading.local()
+class _Current(threading.local):
+    call: Optional[Call] = None
+
+
+#: ``current.call`` is the call whose request this thread is sending, or None. Only ``sending()`` sets it.
+current = _Current()
 
 
 @contextmanager
@@ -247,14 +248,8 @@ def sending(call: Call) -> Iterator[None]:
 
     A log handler may make a call of its own while another is being sent: the outer call is current again afterwards.
     """
-    outer, _current.call = current_call(), call
+    outer, current.call = current.call, call
     try:
         yield
     finally:
-        _current.call = outer
-
-
-def current_call() -> Optional[Call]:
-    """The call whose request this thread is sending; None if it sends none."""
-    call: Optional[Call] = getattr(_current, "call", None)
-    return call
+        current.call = outer

@@ -82,7 +82,7 @@ class Exchange:
 
     def _receive(self) -> Iterator[bytes]:
         call, decompress = self.call, _decompressor(self.headers.get("Content-Encoding"), self.call.secrets)
-        has_socket, read = call.has_socket, _body_reader(self._response.raw)
+        has_socket, read = call.socket is not None, _body_reader(self._response.raw)
         while True:
             if not has_socket:  # an adapter of the caller's; connections of ours do this at each receive
                 call.begin_read()

@@ -93,8 +93,6 @@ class Transport:
         """
         while True:
             call.connection_is_new = True  # until a connection of ours says otherwise
-            call.enter_answer()  # for adapters of callers; connections of ours start deadlines for each step
-            call.check()
             idle, session = self._idle, self._take_session()
             try:
                 try:
@@ -103,9 +101,7 @@ class Transport:
                     if body is not None:
                         request.body = body
                         request.headers["Content-Length"] = str(len(body))
-                    timeouts = (call.timeouts.connect, call.socket_timeout())
-                    with sending(call):
-                        response = _send(session, request, timeout=timeouts, **settings)
+                    response = _send(call, session, request, settings)
                 except LIBRARY_ERRORS as exc:
                     raise map_error(exc, call, url) from exc
                 return Exchange(call, response, functools.partial(self._return_session, session, idle))
@@ -138,9 +134,15 @@ class Transport:
             return exchange.answer(seconds, what)
 
 
-def _send(session: requests.Session, request: requests.PreparedRequest, **settings: Any) -> requests.Response:
+def _send(
+    call: Call, session: requests.Session, request: requests.PreparedRequest, settings: dict[str, Any]
+) -> requests.Response:
+    call.enter_answer()  # for adapters of callers; connections of ours start deadlines for each step
+    call.check()
+    timeouts = (call.timeouts.connect, call.socket_timeout())
     try:
-        return session.send(request, allow_redirects=False, **settings)
+        with sending(call):
+            return session.send(request, allow_redirects=False, timeout=timeouts, **settings)
     except requests.HTTPError as exc:
         if exc.response is None or exc.response.request is not request:
             raise

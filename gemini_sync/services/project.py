@@ -215,7 +215,7 @@ def load_code_assist(access_token: str, project: Optional[str] = None, *, endpoi
     Raises:
         ConfigError: ``access_token`` cannot be one. For the rest see ``Projects.project``.
     """
-    token = AccessToken(check_secret(access_token, "access_token"), None)
+    token = AccessToken(check_secret(access_token, "access_token"))
     transport = Transport()
     try:
         return Projects(transport, endpoints, project).project(Call().start(), token)

@@ -296,7 +296,7 @@ def test_cancel__wakes_a_blocked_read(pair: tuple[socket.socket, socket.socket])
     ours, theirs = pair
     call = Call().start()
     call.attach(ours)
-    assert call.has_socket
+    assert call.socket is not None
     waiter = Waiter(lambda: ours.recv(1))
     call.cancel()
     assert waiter.end() is None
@@ -313,7 +313,7 @@ def test_cancel__leaves_a_detached_socket_alone(pair: tuple[socket.socket, socke
     call = Call().start()
     call.attach(ours)
     call.detach()
-    assert not call.has_socket
+    assert not (call.socket is not None)
     call.cancel()
     theirs.sendall(b"x")
     assert ours.recv(1) == b"x"

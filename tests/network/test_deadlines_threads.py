@@ -32,7 +32,7 @@ def test_detach__waits_while_cancel_shuts_the_socket_down(monkeypatch: pytest.Mo
         call.attach(ours)
         call.cancel()
         point.second()
-    assert (point.shared, call.has_socket) == (False, False)
+    assert (point.shared, (call.socket is not None)) == (False, False)
 
 
 class _Asked(Future[Any]):

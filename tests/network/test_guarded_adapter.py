@@ -11,7 +11,7 @@ from requests.adapters import HTTPAdapter
 
 from gemini_sync.network.adapters import DefaultAdapter
 from gemini_sync.network.connection import keep_deadlines
-from gemini_sync.network.deadlines import current_call
+from gemini_sync.network.deadlines import current
 from gemini_sync.network.sessions import default_session
 from gemini_sync.testing.emulator import Emulator
 
@@ -91,7 +91,7 @@ def test_connection__of_no_call_is_as_requests_made_it(emulator: Emulator) -> No
         connect(connection)
         timeouts.append(connection.sock.gettimeout())
 
-    assert current_call() is None
+    assert current.call is None
     with session, pytest.MonkeyPatch.context() as patch:
         patch.setattr(pool.ConnectionCls, "connect", watched)
         assert session.get(emulator.url, timeout=17.0).status_code == 404

@@ -11,7 +11,7 @@ from requests.hooks import dispatch_hook
 
 from gemini_sync.config import Timeouts
 from gemini_sync.errors import ConfigError, ProtocolError
-from gemini_sync.network.deadlines import Call, current_call
+from gemini_sync.network.deadlines import Call, current
 from gemini_sync.network.redirects import refuse_redirect
 from gemini_sync.network.sessions import adopt_session, borrowed_session, default_session, prepare_request
 from gemini_sync.testing.emulator import Emulator
@@ -115,7 +115,7 @@ def test_adopt_session__takes_no_cookies_and_keeps_its_owners() -> None:
 def test_borrowed_session__keeps_the_calls_deadlines_for_another_library(emulator: Emulator) -> None:
     call: Any = Call(Timeouts(connect=3, first_token=50, idle=60, total=90)).start()
     with borrowed_session(call, 5.0, "The answer") as session:
-        assert current_call() is call
+        assert current.call is call
         assert session.get(emulator.url).status_code == 404
         assert (call.deadline_error().deadline, call.deadline_error().seconds) == ("answer", 5.0)
     call.enter_answer()

@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from gemini_sync import ConfigError, Endpoints, InvalidRequestError, ProtocolError, Retry, TransportError
-from gemini_sync.network.deadlines import Call, current_call, sending
+from gemini_sync.network.deadlines import Call, current, sending
 from gemini_sync.network.sessions import borrowed_session
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import Rig
@@ -322,7 +322,7 @@ def test_borrowed_session__gives_back_the_thread_and_the_socket(emulator: Emulat
     with sending(outer) if nested else contextlib.nullcontext():
         with contextlib.suppress(ZeroDivisionError), borrowed_session(call, 20.0, "The answer") as session:
             assert session.get(emulator.url).status_code == 404
-            assert (current_call() is call, call.has_socket) == (True, True)
+            assert (current.call is call, (call.socket is not None)) == (True, True)
             if fails:
                 raise ZeroDivisionError
-        assert (current_call() is (outer if nested else None), call.has_socket) == (True, False)
+        assert (current.call is (outer if nested else None), (call.socket is not None)) == (True, False)
