@@ -9,6 +9,11 @@ from typing import NamedTuple
 
 from gemini_sync.config import Retry
 from gemini_sync.errors import (
+    CERTIFICATE_VERIFY_FAILED,
+    PROXY_INVALID,
+    SECURITY_POLICY_VIOLATED,
+    SESSION_INVALID,
+    VALIDATION_REQUIRED,
     ApiError,
     AuthError,
     ConfigError,
@@ -30,7 +35,7 @@ from gemini_sync.messages.api_errors import quota_ids
 WAIT_LIMIT_SECONDS = Retry.wait_limit
 
 # After these the account itself is at stake: the route is not tried again, whatever is repaired.
-ACCOUNT_SAFETY_REASONS = frozenset({"TOS_VIOLATION", "UNSUPPORTED_CLIENT", "VALIDATION_REQUIRED"})
+ACCOUNT_SAFETY_REASONS = frozenset({"TOS_VIOLATION", "UNSUPPORTED_CLIENT", VALIDATION_REQUIRED})
 _LONG_QUOTA_REASONS = frozenset({"QUOTA_EXHAUSTED", "INSUFFICIENT_G1_CREDITS_BALANCE"})
 _NO_QUOTA_AT_ALL = re.compile(r"\blimit: 0(?!\.?\d)")
 
@@ -116,7 +121,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "setting",
         "a proxy that is no URL, a session_factory that makes no session",
-        _reason("PROXY_INVALID", "SESSION_INVALID"),
+        _reason(PROXY_INVALID, SESSION_INVALID),
         Decision.SURFACE,
         "the other route needs it as well.",
     ),
@@ -131,7 +136,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "perimeter",
         "403 SECURITY_POLICY_VIOLATED",
-        _reason("SECURITY_POLICY_VIOLATED"),
+        _reason(SECURITY_POLICY_VIOLATED),
         Decision.SURFACE,
         "another credential would bypass a security perimeter.",
     ),
@@ -172,7 +177,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "certificate",
         "certificate verification",
-        _reason("CERTIFICATE_VERIFY_FAILED"),
+        _reason(CERTIFICATE_VERIFY_FAILED),
         Decision.SURFACE,
         "it is a security signal.",
     ),

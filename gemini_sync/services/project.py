@@ -10,6 +10,8 @@ from gemini_sync.auth.single_flight import SingleFlight
 from gemini_sync.auth.sources import Token
 from gemini_sync.config import Endpoints, check_secret
 from gemini_sync.errors import (
+    SECURITY_POLICY_VIOLATED,
+    VALIDATION_REQUIRED,
     ApiError,
     AuthError,
     ConfigError,
@@ -30,7 +32,6 @@ _ONBOARDING_SECONDS = 120.0
 _METADATA = {"ideType": "IDE_UNSPECIFIED", "platform": "PLATFORM_UNSPECIFIED", "pluginType": "GEMINI"}
 _FREE_TIER = "free-tier"
 _LEGACY_TIER = "legacy-tier"
-_PERIMETER = "SECURITY_POLICY_VIOLATED"
 _SET_PROJECT = "Set GOOGLE_CLOUD_PROJECT, or give project=, to the id of a Google Cloud project that has Code Assist."
 
 
@@ -86,14 +87,14 @@ class _Discovery:
             loaded = self._ask("POST", ":loadCodeAssist", self._question())
         except PermissionDeniedError as exc:
             # Inside a VPC-SC perimeter this method is closed, and everything else open: a standard-tier user.
-            if not any(detail.get("reason") == _PERIMETER for detail in exc.details):
+            if not any(detail.get("reason") == SECURITY_POLICY_VIOLATED for detail in exc.details):
                 raise
             if self._configured is None:
                 raise PermissionDeniedError(
                     f"The project cannot be asked for inside a security perimeter. {_SET_PROJECT}",
                     code=exc.code,
                     status=exc.status,
-                    reason=_PERIMETER,
+                    reason=SECURITY_POLICY_VIOLATED,
                     details=exc.details,
                 ) from exc
             return self._configured
@@ -191,7 +192,7 @@ def _tier_for(loaded: Mapping[str, Any]) -> str:
     refused = _tiers(loaded, "ineligibleTiers")
     allowed = _tiers(loaded, "allowedTiers")
     default = next((str(tier["id"]) for tier in allowed if tier.get("isDefault") and tier.get("id")), None)
-    to_validate = any(tier.get("reasonCode") == "VALIDATION_REQUIRED" and tier.get("validationUrl") for tier in refused)
+    to_validate = any(tier.get("reasonCode") == VALIDATION_REQUIRED and tier.get("validationUrl") for tier in refused)
     not_that_one = default is not None and default in [tier.get("tierId") for tier in refused]
     error = _ineligible(loaded)
     if error is not None and (to_validate or not_that_one or not allowed):

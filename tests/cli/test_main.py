@@ -132,7 +132,7 @@ def test_ask__on_one_screen_each_stream_begins_a_line(emulator: Emulator, monkey
     assert cli.main(["ask", "--thoughts", "hello"]) == 0
     thoughts, text, notice = screen.getvalue().splitlines()
     assert (thoughts, text) == ("Let me think.", "Half an ans")
-    assert notice.startswith("gemini-sync: the answer ends early")
+    assert notice.startswith("gemini-sync: the answer is cut off")
 
 
 # -- the prompt
