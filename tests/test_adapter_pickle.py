@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import gemini_sync
 from gemini_sync import GeminiDualAdapter, OAuthClient, Retry
-from gemini_sync.testing.emulator import Emulator, default_text
+from gemini_sync.testing.emulator import default_text
 from tests.adapter_kit import Rig
 
 SECRETS = {"api_key": "canary-key", "oauth_client": OAuthClient("canary-id", "canary-secret")}
-
-
-@pytest.fixture
-def rig(emulator: Emulator, tmp_path: Path) -> Iterator[Rig]:
-    with Rig(emulator, tmp_path) as rig:
-        yield rig
 
 
 def decide_nothing(error: BaseException) -> gemini_sync.Decision:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,18 +12,12 @@ import pytest
 from gemini_sync import GeminiDualAdapter, Reply, StreamInterrupted
 from gemini_sync.network.deadlines import Call
 from gemini_sync.routing.events import notify_stderr
-from gemini_sync.testing.emulator import Emulator, default_text
+from gemini_sync.testing.emulator import default_text
 from tests.adapter_kit import Gate, Rig, in_thread
 from tests.auth.credentials_kit import Clock, await_all, together
 
 MANY = 50
 SECONDS = 20.0
-
-
-@pytest.fixture
-def rig(emulator: Emulator, tmp_path: Path) -> Iterator[Rig]:
-    with Rig(emulator, tmp_path) as rig:
-        yield rig
 
 
 class Asker:

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from gemini_sync import GeminiDualAdapter
 from gemini_sync.routing.events import notify_stderr
-from gemini_sync.testing.emulator import Emulator, default_text
+from gemini_sync.testing.emulator import default_text
 from tests.adapter_kit import Gate, Rig
 from tests.auth.credentials_kit import together
 
 PROMPT = "Why is the sky blue?"
 THREADS = 20
-
-
-@pytest.fixture
-def rig(emulator: Emulator, tmp_path: Path) -> Iterator[Rig]:
-    with Rig(emulator, tmp_path) as rig:
-        yield rig
 
 
 def served_by(adapter: GeminiDualAdapter) -> str:

@@ -5,22 +5,14 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gemini_sync import GeminiDualAdapter, GeminiSyncError, Retry, Timeouts
-from gemini_sync.testing.emulator import Emulator
 from tests.adapter_kit import Rig
 
 SHORT = Timeouts(connect=20, first_token=0.05, idle=0.05)  # which deadline or fault ends a call is all the same here
-
-
-@pytest.fixture
-def rig(emulator: Emulator, tmp_path: Path) -> Iterator[Rig]:
-    with Rig(emulator, tmp_path) as rig:
-        yield rig
 
 
 @pytest.fixture

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,17 +15,11 @@ from gemini_sync import ConfigError, GeminiDualAdapter, GeminiSyncError, StreamI
 from gemini_sync.auth import single_flight
 from gemini_sync.network import deadlines
 from gemini_sync.routing import fallback, router
-from gemini_sync.testing.emulator import Emulator, default_text
+from gemini_sync.testing.emulator import default_text
 from tests.adapter_kit import Rig
 
 LINES_OF = {module.__file__ for module in (deadlines, single_flight, router, fallback)}
 BOUND_SECONDS = 10.0
-
-
-@pytest.fixture
-def rig(emulator: Emulator, tmp_path: Path) -> Iterator[Rig]:
-    with Rig(emulator, tmp_path) as rig:
-        yield rig
 
 
 class AtLine:
