@@ -29,8 +29,8 @@ def find_corpus() -> Optional[Path]:
 def python_child(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
     """A Python child that imports this checkout; its standard streams are pipes unless ``options`` differ.
 
-    The ``options`` are those of Popen. The child gets the environment of the test, with its empty home. It is killed after 60 seconds, or when the block
-    ends. Its streams are buffered as usual, even if PYTHONUNBUFFERED is set for the tests.
+    The ``options`` are those of Popen. The child gets the environment of the test, with its empty home. It is killed
+    after 60 seconds, or when the block ends. Its streams are buffered, even if PYTHONUNBUFFERED is set for the tests.
     """
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     environment = {**inherited, "PYTHONPATH": str(ROOT), **options.pop("env", {})}

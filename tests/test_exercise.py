@@ -1,4 +1,4 @@
-"""Holds the exercise that proves the point: OAuth broken on purpose, one visible message, no way back but reset()."""
+"""The exercise of the README: OAuth breaks, one message says so, the API key answers until ``reset()``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ THREADS = 20
 
 
 def served_by(adapter: GeminiDualAdapter) -> str:
-    """The route that gave the whole answer, streamed."""
+    """The route that streamed the whole answer."""
     with adapter.stream(PROMPT) as reply:
         assert "".join(reply) == default_text(PROMPT)
     assert reply.route is not None
@@ -100,8 +100,8 @@ def test_exercise__with_threads(rig: Rig, capfd: pytest.CaptureFixture[str]) -> 
     assert capfd.readouterr() == ("", "")
 
 
-def test_exercise__broken_while_streams_are_on_their_way(rig: Rig, capfd: pytest.CaptureFixture[str]) -> None:
-    """What runs on OAuth goes on to its end, whatever happens to the file and to the calls that come later."""
+def test_exercise__file_breaks_while_streams_run(rig: Rig, capfd: pytest.CaptureFixture[str]) -> None:
+    """Streams that run over OAuth go on to their end, although later calls fall back."""
     gate = Gate()
     rig.emulator.oauth.answer(pace=lambda index: gate() if index == 2 else None)
     adapter = rig.adapter(on_fallback=notify_stderr)

@@ -1,4 +1,4 @@
-"""Holds what a signal handler, or the collection of garbage, may do to a call at any line of it: nothing blocks."""
+"""A signal handler or the garbage collector may run at any line of a call, and use the adapter without blocking."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BOUND_SECONDS = 10.0
 
 
 class AtLine:
-    """A trace function that runs ``handler`` before the line with that number, counting those of ``files``."""
+    """A trace function that counts the lines of ``files`` and runs ``handler`` before the line with that number."""
 
     def __init__(self, number: int, handler: Callable[[], object], files: Collection[Any] = LINES_OF) -> None:
         self.left, self._handler, self._files = number, handler, files
@@ -40,7 +40,7 @@ class AtLine:
 
 
 def outcome(adapter: GeminiDualAdapter, number: int, handler: Callable[[], object]) -> Any:
-    """What a call gave whose line ``number`` was interrupted by ``handler``; None where it has no such line."""
+    """The text or the error of a call in which ``handler`` runs before line ``number``; None if it has fewer lines."""
     found: list[Any] = []
 
     def run() -> None:
