@@ -15,31 +15,31 @@ if TYPE_CHECKING:
     from gemini_sync.routing.events import FallbackEvent
     from gemini_sync.routing.router import Policy
 
+    class AdapterSettings(TypedDict, total=False):
+        """The arguments of ``GeminiDualAdapter``."""
+
+        api_key: Optional[str]
+        oauth_creds_path: Optional[CredentialsLike]
+        model: str
+        project: Optional[str]
+        oauth_client: Optional[OAuthClient]
+        endpoints: Endpoints
+        timeouts: Timeouts
+        retry: Retry
+        fallback: bool
+        sticky_for: Optional[float]
+        on_fallback: Callable[[FallbackEvent], Any]
+        policy: Policy
+        require_finish: bool
+        max_event_bytes: int
+        persist_credentials: bool
+        session_factory: Optional[SessionFactory]
+        clock: Optional[Callable[[], float]]
+        sleep: Optional[Callable[[float], Any]]
+
+
 DEFAULT_CREDENTIALS_PATH = "~/.gemini/oauth_creds.json"
 _CLIENT_VARIABLES = ("GEMINI_OAUTH_CLIENT_ID", "GEMINI_OAUTH_CLIENT_SECRET")
-
-
-class AdapterSettings(TypedDict, total=False):
-    """The arguments of ``GeminiDualAdapter``."""
-
-    api_key: Optional[str]
-    oauth_creds_path: Optional[CredentialsLike]
-    model: str
-    project: Optional[str]
-    oauth_client: Optional[OAuthClient]
-    endpoints: Endpoints
-    timeouts: Timeouts
-    retry: Retry
-    fallback: bool
-    sticky_for: Optional[float]
-    on_fallback: Callable[[FallbackEvent], Any]
-    policy: Policy
-    require_finish: bool
-    max_event_bytes: int
-    persist_credentials: bool
-    session_factory: Optional[SessionFactory]
-    clock: Optional[Callable[[], float]]
-    sleep: Optional[Callable[[float], Any]]
 
 
 def settings_from(environ: Mapping[str, str], given: AdapterSettings) -> AdapterSettings:
