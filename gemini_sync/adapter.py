@@ -1,10 +1,11 @@
-"""``GeminiDualAdapter``: what callers set, and the calls they make."""
+"""``GeminiDualAdapter``, which streams over OAuth and falls back to an API key."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Optional
 
 from gemini_sync.auth.credentials import Credentials, CredentialsLike, credentials_for
@@ -46,33 +47,33 @@ _NO_CREDENTIALS = (
 
 
 class GeminiDualAdapter:
-    """Streams over OAuth (Code Assist), and over an API key once OAuth has failed; thread-safe, one per program.
+    """Streams over OAuth (Code Assist), and over an API key once OAuth has failed.
 
-    A route whose credential is None is off. After a fallback the API key serves all calls of this adapter, whatever
-    happens to the credentials, until ``reset()``.
+    Any number of threads share one adapter. A route whose credential is None is off. After a fallback the API key
+    serves all calls of this adapter until ``reset()``, even if the OAuth credentials work again.
 
     Args:
         api_key: a Gemini API key.
         oauth_creds_path: a credentials file (Gemini CLI's or gcloud's ``authorized_user``), or any source of access
             tokens: a callable that returns one, a ``TokenSource``, or a google-auth ``Credentials`` object.
-        model: the model of calls that name none.
+        model: the model, unless a call names another.
         project: the Google Cloud project id for Code Assist; None asks the service.
-        oauth_client: the OAuth client that the refresh token belongs to, where the file does not hold it.
+        oauth_client: the OAuth client of the refresh token, if the file does not hold it.
         endpoints: base URLs.
         timeouts: deadlines in seconds.
         retry: tries on one route before the first chunk.
         fallback: False keeps every call on OAuth.
-        sticky_for: seconds after a fallback at which one call probes OAuth again; None (the default) for never.
-        on_fallback: called with a ``FallbackEvent`` exactly once per flip; the default writes a line to stderr.
-        policy: what an error leads to; ``decide`` is the documented table.
+        sticky_for: seconds after a fallback at which one call tries OAuth again; None means never.
+        on_fallback: called with a ``FallbackEvent`` once per fallback; the default writes a line to stderr.
+        policy: decides what an error leads to; the default is the documented table.
         require_finish: False accepts streams that end cleanly without a finish reason.
-        max_event_bytes: the largest single event, in bytes.
+        max_event_bytes: the size limit of one event, in bytes.
         persist_credentials: False never writes a refreshed token to the credentials file.
-        session_factory: makes the ``requests.Session`` objects, a new one at each call; the adapter closes them.
-        clock, sleep: monotonic seconds and a wait in seconds, for tests of your own.
+        session_factory: makes a new ``requests.Session`` each time; the adapter closes them.
+        clock, sleep: give monotonic seconds and wait for seconds, so that tests need not wait.
 
     Raises:
-        ConfigError: no credential at all, or an argument that cannot be used.
+        ConfigError: there is no credential, or an argument cannot be used.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class GeminiDualAdapter:
             )
         if api_key is not None:
             services[API_KEY] = ApiKeyService(api_key, self._transport, endpoints, max_event_bytes)
+        self._routes = list(services)
         self._router = Router(
             services,
             retry=retry,
@@ -155,18 +157,18 @@ class GeminiDualAdapter:
     def from_env(
         cls, *, environ: Optional[Mapping[str, str]] = None, **settings: Unpack[AdapterSettings]
     ) -> GeminiDualAdapter:
-        """An adapter from the environment; ``settings`` (arguments of the class) win over it.
+        """An adapter from the environment; the ``settings`` are arguments of the class and win over it.
 
         Reads ``GEMINI_API_KEY`` / ``GOOGLE_API_KEY``, ``GEMINI_MODEL``, ``GOOGLE_CLOUD_PROJECT`` (``_ID``),
-        ``GOOGLE_APPLICATION_CREDENTIALS`` (else ``~/.gemini/oauth_creds.json`` where that exists),
-        ``GOOGLE_GEMINI_BASE_URL``, ``CODE_ASSIST_ENDPOINT``, and, where the OAuth route is on,
+        ``GOOGLE_APPLICATION_CREDENTIALS`` (else ``~/.gemini/oauth_creds.json`` if that exists),
+        ``GOOGLE_GEMINI_BASE_URL``, ``CODE_ASSIST_ENDPOINT`` and, if the OAuth route is on,
         ``GEMINI_OAUTH_CLIENT_ID`` and ``GEMINI_OAUTH_CLIENT_SECRET``. A blank variable counts as not set.
 
         Args:
-            environ: the variables, instead of the process's own; ``~`` is the home that they name.
+            environ: variables to read instead of those of the process; ``~`` stands for the home they name.
 
         Raises:
-            ConfigError: there is no credential at all, or a setting cannot be used.
+            ConfigError: there is no credential, or a setting cannot be used.
         """
         return cls(**settings_from(os.environ if environ is None else environ, settings))
 
@@ -184,7 +186,7 @@ class GeminiDualAdapter:
         labels: Optional[Mapping[str, str]] = None,
         timeouts: Optional[Timeouts] = None,
     ) -> Reply:
-        """The answer to ``contents``, as it arrives; dicts use Google's REST field names.
+        """Stream the answer to ``contents``; dicts use Google's REST field names.
 
         Nothing is sent before the first ``next()``.
 
@@ -193,8 +195,7 @@ class GeminiDualAdapter:
             timeouts: deadlines in seconds for this call, instead of the adapter's.
 
         Raises:
-            ConfigError: at once, for arguments that cannot be used. For what iterating can
-                raise, see ``Reply``.
+            ConfigError: an argument cannot be used. For what iterating can raise, see ``Reply``.
         """
         limits = self._timeouts_for(timeouts)
         request = build(
@@ -211,7 +212,7 @@ class GeminiDualAdapter:
         return self._router.stream(request, limits)
 
     def generate(self, contents: Contents, **options: Unpack[CallOptions]) -> Reply:
-        """The whole answer to ``contents``: takes what ``stream`` takes, raises what iterating its reply raises."""
+        """The whole answer to ``contents``; takes the options of ``stream`` and raises what iterating can raise."""
         with self.stream(contents, **options) as reply:
             for _ in reply:
                 continue
@@ -226,12 +227,12 @@ class GeminiDualAdapter:
         tools: Optional[Sequence[Tool]] = None,
         timeouts: Optional[Timeouts] = None,
     ) -> int:
-        """How many tokens ``contents`` has for the model; falls back as ``stream`` does.
+        """How many tokens ``contents`` has; falls back as ``stream`` does.
 
-        The OAuth route counts the contents alone: its service takes neither system instruction nor tools here.
+        The OAuth route counts the contents alone, because its service takes no system instruction and no tools here.
 
         Raises:
-            GeminiSyncError: as iterating a reply.
+            GeminiSyncError: anything that iterating a reply can raise.
         """
         request = build(
             contents,
@@ -248,25 +249,25 @@ class GeminiDualAdapter:
 
     @property
     def fallback_active(self) -> bool:
-        """True after OAuth has failed and before ``reset()``; a fallback of single models leaves it False."""
+        """True after a fallback, until ``reset()``; a fallback of one model alone leaves it False."""
         return self._router.fallback_active
 
     def route_status(self) -> RouteStatus:
-        """Where calls go, since when, why, and the recent failures."""
+        """The route that calls take, since when and why, and the recent failures."""
         return self._router.status()
 
     def reset(self, *, force: bool = False) -> None:
-        """Begin with OAuth again, for all models.
+        """Prefer OAuth again, for all models.
 
-        After an answer that puts the account at stake (terms of service, unsupported client, validation required) no
-        further OAuth request is made, so the next call falls back at once; ``force=True`` lifts that.
+        After an answer about the account (terms of service, unsupported client, validation required) the adapter makes
+        no OAuth request, so the next call falls back at once. ``force=True`` lifts that.
         """
         if self._credentials is not None:
             self._credentials.forget_failure()
         self._router.reset(force=force)
 
     def close(self) -> None:
-        """Cancel the calls that are running and close all connections. Idempotent."""
+        """Cancel the running calls and close all connections. A second call does nothing."""
         self._router.close()
         self._transport.close()
 
@@ -277,22 +278,15 @@ class GeminiDualAdapter:
         self.close()
 
     def __reduce__(self) -> Any:
-        """Pickles as its configuration, the API key in the clear: for process pools, never for storage.
+        """A pickle holds the arguments, with the API key in the clear: for process pools, never for storage.
 
-        The copy starts anew: with OAuth preferred, no connections, no history.
+        The copy prefers OAuth and has no connections and no history.
         """
-        return _rebuild, (type(self), self._settings)
+        return partial(type(self), **self._settings), ()
 
     def __repr__(self) -> str:
-        status = self._router.status()
-        settings = self._settings
-        given = ((OAUTH, settings["oauth_creds_path"]), (API_KEY, settings["api_key"]))
-        routes = [route for route, credential in given if credential is not None]
+        model, status = self._settings["model"], self._router.status()
         return (
-            f"{type(self).__name__}(routes={routes}, model={settings['model']!r}, preferred={status.preferred!r}, "
+            f"{type(self).__name__}(routes={self._routes}, model={model!r}, preferred={status.preferred!r}, "
             f"fallback_active={status.fallback_active})"
         )
-
-
-def _rebuild(cls: type[GeminiDualAdapter], settings: AdapterSettings) -> GeminiDualAdapter:
-    return cls(**settings)

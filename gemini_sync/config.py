@@ -1,4 +1,4 @@
-"""The settings a caller can give, as frozen values that check themselves."""
+"""The settings that callers give, as frozen values that check themselves."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from gemini_sync.errors import ConfigError
 
 DEFAULT_MODEL = "gemini-3.5-flash"
 DEFAULT_MAX_EVENT_BYTES = 64 * 2**20
-LONGEST_SECONDS = 1e9  # no wait in Python takes more than a few times that
+LONGEST_SECONDS = 1e9  # a longer wait overflows in Python
 
 _NOT_IN_A_BASE_URL = re.compile(r"[@?#\s\x00-\x1f]")
 
 
 def check_secret(value: object, name: str) -> str:
-    """``value`` stripped, if it can stand in an HTTP header.
+    """The credential ``value``, without white space around it.
 
     Raises:
-        ConfigError: it is not a string, is empty, or holds anything but visible ASCII; the message never quotes it.
+        ConfigError: it is no string, is empty, or cannot stand in an HTTP header. The message never quotes it.
     """
     if not isinstance(value, str):
         raise ConfigError(f"{name} must be a string, not {type(value).__name__}.")
@@ -31,7 +31,7 @@ def check_secret(value: object, name: str) -> str:
     if not stripped:
         raise ConfigError(f"{name} is empty. Give the credential itself, or None to leave this route off.")
     if not all("!" <= character <= "~" for character in stripped):
-        raise ConfigError(f"{name} holds white space or other characters no credential has. Copy it again.")
+        raise ConfigError(f"{name} holds white space or other characters that no credential has. Copy it again.")
     return stripped
 
 
@@ -39,7 +39,7 @@ def _check_url(name: str, url: object) -> str:
     if not isinstance(url, str):
         raise ConfigError(f"Endpoints.{name} must be a URL string, not {type(url).__name__}.")
     url = url.strip()
-    if _NOT_IN_A_BASE_URL.search(url):  # never quoted: it may hold a credential
+    if _NOT_IN_A_BASE_URL.search(url):  # the message does not quote it, because it may hold a credential
         raise ConfigError(
             f"Endpoints.{name} must be a plain base URL, without credentials, query, fragment or white space."
         )
@@ -50,13 +50,14 @@ def _check_url(name: str, url: object) -> str:
         raise ConfigError(f"Endpoints.{name} is not a URL: {exc}.") from exc
     if not host or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))):
         raise ConfigError(
-            f"Endpoints.{name} must be an https:// URL (http:// only on loopback), not {url!r}: "
-            "credentials are not sent in the clear."
+            f"Endpoints.{name} must be an https:// URL (http:// only on loopback), not {url!r}, "
+            "because credentials are not sent in the clear."
         )
     return url.rstrip("/")
 
 
 def is_loopback(host: str) -> bool:
+    """True if ``host`` is this machine and needs no name service."""
     if host == "localhost":
         return True
     try:
@@ -67,10 +68,10 @@ def is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Base URLs of the three services; https, or http on loopback.
+    """Base URLs of the three services: https, or http on loopback.
 
     Raises:
-        ConfigError: a URL has another scheme, a host over http that is not loopback, or carries credentials.
+        ConfigError: a URL is neither, or holds more than a base URL, such as credentials or a query.
     """
 
     gemini: str = "https://generativelanguage.googleapis.com"
@@ -84,7 +85,7 @@ class Endpoints:
 
 @dataclass(frozen=True)
 class OAuthClient:
-    """An OAuth client of your own (type "Desktop app"), made in the Google Cloud console under Credentials."""
+    """An OAuth client of your own (type "Desktop app"), from the Google Cloud console, page Credentials."""
 
     id: str
     secret: str = field(repr=False)
@@ -99,7 +100,7 @@ def _check_number(name: str, value: object, *, minimum: float = 0.0, above: bool
     if not good or not (value > minimum if above else value >= minimum):  # type: ignore[operator]
         raise ConfigError(f"{name} must be a number {'above' if above else 'of at least'} {minimum:g}, not {value!r}.")
     if LONGEST_SECONDS < value < math.inf:  # type: ignore[operator]
-        raise ConfigError(f"{name} must be at most {LONGEST_SECONDS:g} seconds, not {value!r}. None is no limit.")
+        raise ConfigError(f"{name} must be at most {LONGEST_SECONDS:g} seconds, or math.inf, not {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,10 @@ class Timeouts:
     """Deadlines in seconds; None means none.
 
     Attributes:
-        connect: making one connection, TLS included; looking up the name is the system's and not bounded.
-        first_token: from the connection to the first chunk, response headers included.
-        idle: between two chunks; comments and pings do not count.
-        total: the whole call, retries and fallback included.
+        connect: for one connection, TLS included. The system looks up the name, and that has no deadline.
+        first_token: from the connection to the first chunk.
+        idle: between two chunks; comments and pings do not count as chunks.
+        total: for the whole call, retries and fallback included.
     """
 
     connect: Optional[float] = 10
@@ -126,13 +127,13 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class Retry:
-    """How often and how long one route is tried before the first chunk.
+    """How often one route is tried before the first chunk, and how long the pauses are, in seconds.
 
     Attributes:
         max_attempts: tries on one route, the first included.
-        wait_limit: the longest hint of a server that is waited for, in seconds.
-        backoff_base: the first wait without a hint, in seconds; it doubles from try to try, with jitter.
-        backoff_cap: the longest such wait, in seconds.
+        wait_limit: the longest pause that a server may ask for; if it asks for more, there is no further try.
+        backoff_base: the first pause if the server asks for none; it doubles from try to try, with jitter.
+        backoff_cap: the longest such pause.
     """
 
     max_attempts: int = 3
@@ -148,7 +149,7 @@ class Retry:
 
 
 _NONE = type(None)
-# What would fail late otherwise, or be taken for something else; the rest is checked by whoever uses it.
+# The wrong type of these would fail late, or pass for something else, as fallback="false" would.
 _KINDS: Mapping[str, tuple[Any, ...]] = {
     "project": (str, _NONE),
     "oauth_client": (OAuthClient, _NONE),
@@ -169,10 +170,10 @@ _KINDS: Mapping[str, tuple[Any, ...]] = {
 
 
 def check_settings(given: Mapping[str, Any]) -> None:
-    """Of the adapter's and the plain functions' arguments those in ``given``; other names in it are passed over.
+    """Check those of the settings above that are in ``given``.
 
     Raises:
-        ConfigError: one is of another type, or out of range.
+        ConfigError: one is of the wrong type, or out of range.
     """
     for name, kinds in _KINDS.items():
         value = given.get(name)
@@ -182,5 +183,5 @@ def check_settings(given: Mapping[str, Any]) -> None:
     if given["max_event_bytes"] < 1:
         raise ConfigError(f"max_event_bytes must be at least 1 byte, not {given['max_event_bytes']}.")
     sticky_for = given.get("sticky_for")
-    if sticky_for is not None and not sticky_for >= 0:  # written so that it refuses NaN
+    if sticky_for is not None and not sticky_for >= 0:  # "not >=" also refuses NaN
         raise ConfigError(f"sticky_for must be at least 0 seconds, or None for never, not {sticky_for}.")

@@ -1,4 +1,4 @@
-"""The environment variables that ``from_env()`` and ``get_access_token()`` read, and what each of them sets."""
+"""The environment variables that ``from_env()`` and ``get_access_token()`` read, and the settings they give."""
 
 from __future__ import annotations
 
@@ -15,37 +15,35 @@ if TYPE_CHECKING:
     from gemini_sync.routing.events import FallbackEvent
     from gemini_sync.routing.router import Policy
 
+    class AdapterSettings(TypedDict, total=False):
+        """The arguments of ``GeminiDualAdapter``."""
+
+        api_key: Optional[str]
+        oauth_creds_path: Optional[CredentialsLike]
+        model: str
+        project: Optional[str]
+        oauth_client: Optional[OAuthClient]
+        endpoints: Endpoints
+        timeouts: Timeouts
+        retry: Retry
+        fallback: bool
+        sticky_for: Optional[float]
+        on_fallback: Callable[[FallbackEvent], Any]
+        policy: Policy
+        require_finish: bool
+        max_event_bytes: int
+        persist_credentials: bool
+        session_factory: Optional[SessionFactory]
+        clock: Optional[Callable[[], float]]
+        sleep: Optional[Callable[[float], Any]]
+
+
 DEFAULT_CREDENTIALS_PATH = "~/.gemini/oauth_creds.json"
 _CLIENT_VARIABLES = ("GEMINI_OAUTH_CLIENT_ID", "GEMINI_OAUTH_CLIENT_SECRET")
 
 
-class AdapterSettings(TypedDict, total=False):
-    """The arguments of ``GeminiDualAdapter``, for ``from_env``."""
-
-    api_key: Optional[str]
-    oauth_creds_path: Optional[CredentialsLike]
-    model: str
-    project: Optional[str]
-    oauth_client: Optional[OAuthClient]
-    endpoints: Endpoints
-    timeouts: Timeouts
-    retry: Retry
-    fallback: bool
-    sticky_for: Optional[float]
-    on_fallback: Callable[[FallbackEvent], Any]
-    policy: Policy
-    require_finish: bool
-    max_event_bytes: int
-    persist_credentials: bool
-    session_factory: Optional[SessionFactory]
-    clock: Optional[Callable[[], float]]
-    sleep: Optional[Callable[[float], Any]]
-
-
 def settings_from(environ: Mapping[str, str], given: AdapterSettings) -> AdapterSettings:
-    """The arguments of ``GeminiDualAdapter`` that ``environ`` sets, and those ``given``, which win.
-
-    A blank variable counts as not set.
+    """The arguments of ``GeminiDualAdapter`` that ``environ`` gives, and those ``given``, which win.
 
     Raises:
         ConfigError: a variable cannot be used.
@@ -67,12 +65,12 @@ def settings_from(environ: Mapping[str, str], given: AdapterSettings) -> Adapter
 
 
 def without_blanks(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables with a value; in a shell or a compose file, a blank one means that it is not set."""
+    """``environ`` without blank variables, because in a shell or a compose file a blank one means "not set"."""
     return {name: value for name, value in environ.items() if value.strip()}
 
 
 def credentials_path_from(environ: Mapping[str, str]) -> str:
-    """The credentials file that ``environ`` names, else the default one, whether it exists or not."""
+    """The credentials file that ``environ`` names, else the default one, even if there is no such file."""
     return without_blanks(environ).get("GOOGLE_APPLICATION_CREDENTIALS", DEFAULT_CREDENTIALS_PATH)
 
 
@@ -80,7 +78,7 @@ def oauth_client_from(environ: Mapping[str, str]) -> Optional[OAuthClient]:
     """The client of ``GEMINI_OAUTH_CLIENT_ID`` and ``GEMINI_OAUTH_CLIENT_SECRET``; None if neither is set.
 
     Raises:
-        ConfigError: only one of them is set, or one cannot be used.
+        ConfigError: only one of the two is set, or one cannot be used.
     """
     environ = without_blanks(environ)
     values = [environ.get(name, "") for name in _CLIENT_VARIABLES]
@@ -93,12 +91,13 @@ def oauth_client_from(environ: Mapping[str, str]) -> Optional[OAuthClient]:
 
 
 def _credentials_path(environ: Mapping[str, str]) -> Optional[str]:
-    """The file that is named, else the default one if it exists."""
+    """The file that ``environ`` names, else the default one if it exists."""
     named = environ.get("GOOGLE_APPLICATION_CREDENTIALS")
     path = _in_home(named or DEFAULT_CREDENTIALS_PATH, environ)
     return path if named or os.path.exists(path) else None
 
 
 def _in_home(path: str, environ: Mapping[str, str]) -> str:
+    """``path`` with ``~`` replaced by the home that ``environ`` names, else by the home of the user."""
     home = environ.get("USERPROFILE" if os.name == "nt" else "HOME")
     return os.path.join(home, path[2:]) if home and path.startswith("~/") else os.path.expanduser(path)

@@ -1,4 +1,4 @@
-"""The errors of this package, and what one try of a call came to."""
+"""The errors of this package, and ``Attempt``, the record of one try."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional, TypeVar
 if TYPE_CHECKING:
     from gemini_sync.messages.reply import Reply
 
-# The values of `reason` that more than one module gives or asks for.
+# The values of `reason` that several modules use.
 CERTIFICATE_VERIFY_FAILED = "CERTIFICATE_VERIFY_FAILED"
 PROXY_INVALID = "PROXY_INVALID"
 SESSION_INVALID = "SESSION_INVALID"
@@ -27,7 +27,7 @@ class Attempt:
     Attributes:
         route: ``"oauth"`` or ``"api_key"``.
         started: seconds since the epoch.
-        seconds: until its first chunk, or its failure.
+        seconds: from its start to its first chunk or its failure.
         outcome: ``"answered"``, ``"failed"``, ``"interrupted"`` (after its first chunk) or ``"cancelled"``.
         error: why it failed, or None.
         retry_after: how long the server asked to wait, in seconds, or None.
@@ -55,7 +55,7 @@ class GeminiSyncError(Exception):
         link: a page from Google that explains how to fix this, or None.
         trace_id: the server's name for the request, or None.
         route: ``"oauth"``, ``"api_key"`` or None.
-        attempts: what was tried before, a tuple of ``Attempt``.
+        attempts: what was tried, a tuple of ``Attempt``.
         cancelled: True if ``cancel()`` or ``close()`` ended the call.
     """
 
@@ -125,7 +125,7 @@ class ApiError(GeminiSyncError):
 
 
 class InvalidRequestError(ApiError):
-    """400 and other errors of the caller's making."""
+    """400 and other errors that the caller has made."""
 
 
 class AuthError(ApiError):
@@ -156,9 +156,9 @@ class DeadlineExceeded(TransportError):
     """A deadline of ``Timeouts`` passed.
 
     Attributes:
-        deadline: which one, a field name of ``Timeouts``: ``"connect"``, ``"first_token"``, ``"idle"`` or ``"total"``;
-            or ``"answer"``, the fixed limit of a small request such as a refresh.
-        seconds: how long it was, in seconds.
+        deadline: its name in ``Timeouts``: ``"connect"``, ``"first_token"``, ``"idle"`` or ``"total"``; or
+            ``"answer"``, the fixed limit of a small request such as a refresh.
+        seconds: how long it is.
     """
 
     def __init__(self, message: str, *, deadline: str, seconds: float) -> None:
@@ -168,15 +168,15 @@ class DeadlineExceeded(TransportError):
 
 
 class ProtocolError(GeminiSyncError):
-    """The server answered something that is not the protocol."""
+    """The server sent something that does not follow the protocol."""
 
 
 class StreamInterrupted(GeminiSyncError):
-    """The stream ended before the answer was complete; its cause is ``__cause__``.
+    """The stream ended before the answer was complete; ``__cause__`` tells why.
 
     Attributes:
-        partial: the ``Reply`` so far, or None if nothing was opened yet.
-        cancelled: True when ``Reply.cancel()`` (or closing the adapter) ended it.
+        partial: the ``Reply`` so far, or None if the call had not begun.
+        cancelled: True if ``Reply.cancel()`` or ``close()`` of the adapter ended it.
     """
 
     def __init__(self, message: str, *, partial: Optional[Reply] = None, cancelled: bool = False) -> None:
@@ -202,11 +202,11 @@ class FinishReasonError(GeminiSyncError):
 
 
 class BlockedError(FinishReasonError):
-    """The prompt or the answer was refused; ``reason`` is the block or finish reason."""
+    """Google refused the prompt or the answer; ``reason`` is the block reason or the finish reason."""
 
 
 class EmptyResponseError(GeminiSyncError):
-    """A complete stream carried no text, call, data or code; thoughts alone are empty.
+    """A complete stream carried no text, call, data or code; thoughts alone do not count.
 
     Attributes:
         partial: the ``Reply``.
@@ -222,5 +222,5 @@ def cancelled_error() -> StreamInterrupted:
 
 
 def ends_the_call(error: BaseException) -> bool:
-    """True for what concerns one caller alone: it cancelled, or its ``total`` deadline passed."""
+    """True for an error of one caller alone: it cancelled the call, or its ``total`` deadline passed."""
     return isinstance(error, StreamInterrupted) or (isinstance(error, DeadlineExceeded) and error.deadline == "total")

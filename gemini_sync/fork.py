@@ -1,4 +1,4 @@
-"""Objects that get new locks and connections in a forked child process."""
+"""Tells objects that they are in a forked child process, so that they replace their locks and connections."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 class ForkAware(Protocol):
     def after_fork(self) -> None:
-        """Replace the locks, because a thread of the parent may hold them, and drop what must not be shared."""
+        """Replace the locks, because a thread of the parent may hold them, and drop what belongs to the parent."""
 
 
 _registered: weakref.WeakSet[ForkAware] = weakref.WeakSet()

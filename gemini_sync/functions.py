@@ -1,9 +1,10 @@
-"""The plain functions: one route, nothing to set up, connections shared by the whole process."""
+"""The plain functions: each uses one route, without an adapter; all share the connections of the process."""
 
 from __future__ import annotations
 
 import atexit
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gemini_sync.auth.sources import GivenToken
@@ -31,7 +32,7 @@ atexit.register(_transport.close)
 
 
 class PlainOptions(RequestOptions, total=False):
-    """What the plain functions take besides; the settings mean what they mean for ``GeminiDualAdapter``."""
+    """The options of the plain functions: those of a request, and four settings of ``GeminiDualAdapter``."""
 
     timeouts: Timeouts
     retry: Retry
@@ -51,17 +52,13 @@ def stream_gemini_api_key(
 
     Args:
         prompt: a string, a Part, a Content, or a list of these.
-        options: what ``GeminiDualAdapter.stream`` takes: ``system_instruction``, ``generation_config``, …; and its
-            settings ``timeouts``, ``retry``, ``require_finish``, ``max_event_bytes``.
+        options: those of ``GeminiDualAdapter.stream``, such as ``system_instruction``, and the settings ``timeouts``,
+            ``retry``, ``require_finish`` and ``max_event_bytes`` of ``GeminiDualAdapter``.
 
     Raises:
-        ConfigError: at once, for arguments that cannot be used. For what iterating can raise, see ``Reply``.
+        ConfigError: an argument cannot be used. For what iterating can raise, see ``Reply``.
     """
-
-    def service(max_event_bytes: int) -> Service:
-        return ApiKeyService(api_key, _transport, endpoints, max_event_bytes)
-
-    return _stream(service, prompt, model, endpoints, options)
+    return _stream(partial(ApiKeyService, api_key), prompt, model, endpoints, options)
 
 
 def stream_gemini_oauth(
@@ -79,23 +76,20 @@ def stream_gemini_oauth(
         prompt: a string, a Part, a Content, or a list of these.
         access_token: from ``get_access_token()``, or your own.
         project: from ``load_code_assist(access_token)``.
-        options: as for ``stream_gemini_api_key``.
+        options: those of ``stream_gemini_api_key``.
 
     Raises:
-        ConfigError: at once, for arguments that cannot be used. For what iterating can raise, see ``Reply``.
+        ConfigError: an argument cannot be used. For what iterating can raise, see ``Reply``.
     """
     if not isinstance(project, str) or not project.strip():
         raise ConfigError("project must be a project id; load_code_assist(access_token) finds yours.")
     token = GivenToken(access_token)
-
-    def service(max_event_bytes: int) -> Service:
-        return CodeAssistService(token, lambda call, token: project.strip(), _transport, endpoints, max_event_bytes)
-
-    return _stream(service, prompt, model, endpoints, options)
+    make_service = partial(CodeAssistService, token, lambda call, token: project.strip())
+    return _stream(make_service, prompt, model, endpoints, options)
 
 
 def _stream(
-    make_service: Callable[[int], Service],
+    make_service: Callable[[Transport, Endpoints, int], Service],
     prompt: Contents,
     model: str,
     endpoints: Endpoints,
@@ -104,6 +98,6 @@ def _stream(
     settings = {name: options.get(name, default) for name, default in _DEFAULTS.items()}
     check_settings({**settings, "endpoints": endpoints})
     request = build(prompt, model=model, **{name: options[name] for name in options.keys() - settings.keys()})
-    service = make_service(settings["max_event_bytes"])
+    service = make_service(_transport, endpoints, settings["max_event_bytes"])
     router = Router({service.route: service}, retry=settings["retry"], require_finish=settings["require_finish"])
     return router.stream(request, settings["timeouts"])

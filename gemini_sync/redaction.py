@@ -1,4 +1,4 @@
-"""Takes credentials and control characters out of text that people will read."""
+"""Removes credentials and control characters from text that people will read."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _SECRET_SHAPES = re.compile(
 
 
 def redact_text(text: str, secrets: Iterable[str] = ()) -> str:
-    """``text`` without the given secrets and without anything shaped like a Google credential."""
+    """``text`` without the given secrets and without anything that looks like a Google credential."""
     for secret in sorted(filter(None, secrets), key=len, reverse=True):  # one secret may begin with another
         text = text.replace(secret, "[redacted]")
     return _SECRET_SHAPES.sub("[redacted]", text)
 
 
 def redact_json(value: Any, secrets: Iterable[str]) -> Any:
-    """Decoded JSON, redacted string by string, because escapes in encoded JSON hide where a credential ends."""
+    """Decoded JSON, redacted string by string; in encoded JSON, escapes would hide where a credential ends."""
     if isinstance(value, str):
         return redact_text(value, secrets)
     if isinstance(value, list):
@@ -34,13 +34,13 @@ def redact_json(value: Any, secrets: Iterable[str]) -> Any:
 
 
 def one_line(text: str) -> str:
-    """``text`` on one line; control characters, which a terminal would obey, and lone surrogates become spaces."""
+    """``text`` on one line; spaces replace lone surrogates and control characters, which a terminal would obey."""
     if not text.isprintable():
         text = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(text.split())
 
 
 def redacted_excerpt(text: str, secrets: Iterable[str] = (), characters: int = EXCERPT_CHARACTERS) -> str:
-    """At most so many characters of ``text`` on one line; redacted first, then cut."""
+    """``text`` on one line, redacted and then cut to at most ``characters``."""
     flat = redact_text(one_line(text), secrets)
     return flat if len(flat) <= characters else flat[: characters - 1] + "…"

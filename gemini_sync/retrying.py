@@ -1,4 +1,4 @@
-"""Tries a function again after errors that may pass; the one place that uses tenacity."""
+"""Tries a function again after an error that may pass; the only module that uses tenacity."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Waiter(Protocol):
         """Seconds until the ``total`` deadline of the call; None for no deadline."""
 
     def sleep(self, seconds: float) -> None:
-        """Wait; raises if the call ends meanwhile."""
+        """Wait; raises an error if the call ends before that."""
 
 
 class _Failed(list[GeminiSyncError]):
@@ -38,7 +38,7 @@ class RetryPolicy:
     """How often a function is tried, and how long the pause between two tries is.
 
     The pause is ``backoff_base`` seconds, doubled from try to try up to ``backoff_cap``, times a random number between
-    0.5 and 1. A server's hint is waited for in full if it is longer.
+    0.5 and 1. If the server asks for a longer pause, the pause is as long as the server asks for.
 
     Args:
         retry: the numbers.
@@ -49,10 +49,10 @@ class RetryPolicy:
         self._retry, self._worth_another = retry, worth_another
 
     def run(self, attempt: Callable[[], _T], waiter: Waiter, time_left: Optional[Callable[[], float]] = None) -> _T:
-        """What ``attempt()`` returns in the end.
+        """Call ``attempt()`` until it succeeds, and return its result.
 
         Args:
-            time_left: seconds until no further try may begin, besides the deadline of ``waiter``.
+            time_left: seconds in which another try may begin; the deadline of ``waiter`` applies as well.
 
         Raises:
             GeminiSyncError: the error of the last try; any other exception comes out at once.
@@ -86,13 +86,13 @@ class RetryPolicy:
         return not error.cancelled and not too_long and self._worth_another(error)
 
     def _pause(self, state: RetryCallState) -> float:
-        doublings = min(state.attempt_number - 1, 63)  # a float does not hold many more
+        doublings = min(state.attempt_number - 1, 63)  # 2.0**1024 would overflow
         backoff = min(self._retry.backoff_cap, self._retry.backoff_base * 2.0**doublings)
         return max(backoff * random.uniform(0.5, 1.0), _outcome(state)[0].retry_after or 0.0)
 
 
 def _outcome(state: RetryCallState) -> Any:
-    assert state.outcome is not None  # tenacity asks after a try
+    assert state.outcome is not None  # tenacity calls this after a try
     return state.outcome.result()
 
 

@@ -1,3 +1,3 @@
-"""Knows the version of the package."""
+"""The version of the package."""
 
 VERSION = "0.1.0"

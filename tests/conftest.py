@@ -1,4 +1,4 @@
-"""Knows what every test stands on: a home of its own, an empty environment, and the fixtures all share."""
+"""The fixtures of all tests, such as an empty home directory and a running emulator."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ import hypothesis
 import pytest
 
 from gemini_sync.testing.emulator import Emulator
+from tests.adapter_kit import Rig
 from tests.support import CORPUS_MISSING, find_corpus
 
 _OURS = ("GEMINI_", "GOOGLE_", "CODE_ASSIST_", "CLOUDSDK_")
 _NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
-# The same examples in each run, none kept on disk, and no clock that a busy machine could lose against.
+# Each run tries the same examples, keeps none on disk and has no deadline, because a busy machine could miss it.
 hypothesis.settings.register_profile("here", derandomize=True, database=None, deadline=None)
 hypothesis.settings.load_profile("here")
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home directory, and an environment without anything this package reads."""
+    """An empty home directory, and an environment without the variables that the package reads."""
     folder = tmp_path_factory.mktemp("home")
     for name in list(os.environ):
         if (name.startswith(_OURS) and name != "GEMINI_SYNC_CORPUS") or name.upper() in _NETWORK:
@@ -43,9 +44,9 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> Iterator[None]:
-    """Ctrl-C works, in the tests and in the programs they start, even if SIGINT is ignored.
+    """Makes Ctrl-C work in the tests and in the programs they start.
 
-    A job that a script starts in the background ignores it, and hands that down to its children.
+    A job that a script starts in the background ignores SIGINT, and so do its children.
     """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
@@ -54,14 +55,21 @@ def interruptible() -> Iterator[None]:
 
 @pytest.fixture
 def emulator() -> Iterator[Emulator]:
-    """A running emulator of the test's own."""
+    """A running emulator for one test."""
     with Emulator() as running:
+        yield running
+
+
+@pytest.fixture
+def rig(emulator: Emulator, tmp_path: Path) -> Iterator[Rig]:
+    """Adapters on that emulator, with a credentials file."""
+    with Rig(emulator, tmp_path) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def corpus() -> Path:
-    """The folder of shared test data; skips where there is none."""
+    """The folder of shared test data; without it the test is skipped."""
     found = find_corpus()
     if found is None:
         pytest.skip(CORPUS_MISSING)

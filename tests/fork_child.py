@@ -1,4 +1,4 @@
-"""Forks between calls: with idle connections, a stream on its way and every lock of the adapter held by a thread."""
+"""A program that forks while a stream is running, connections are idle and a thread holds every lock of the adapter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOCKS = (type(threading.Lock()), type(threading.RLock()))
 
 
 def locks_in(thing: Any, seen: set[int]) -> list[Any]:
-    """Every lock that ``thing`` and the objects of this package in it hold."""
+    """Every lock in the attributes of ``thing``, and in the objects of this package that it refers to."""
     found: list[Any] = []
     for value in vars(thing).values():
         if id(value) in seen:
@@ -39,7 +39,7 @@ def _is_ours(value: Any) -> bool:
 
 @contextlib.contextmanager
 def held(locks: list[Any]) -> Iterator[None]:
-    """All ``locks``, held by another thread, to which a reentrant one does not yield either."""
+    """Another thread holds all ``locks``, so that this thread cannot take a reentrant one either."""
     taken, release = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -70,8 +70,8 @@ def main() -> None:
             child = os.fork()
             if child == 0:
                 reply = adapter.generate("Child")
-                told = f"child: {reply.route}, {'' if adapter.fallback_active else 'not '}fallen back\n"
-                os.write(1, told.encode() if reply.text == default_text("Child") else b"child: wrong text\n")
+                said = f"child: {reply.route}, {'' if adapter.fallback_active else 'not '}fallen back\n"
+                os.write(1, said.encode() if reply.text == default_text("Child") else b"child: wrong text\n")
                 os._exit(0)
             _, status = os.waitpid(child, 0)
         exact = begun.pop() + "".join(replies.pop()) == default_text("Parent 0")

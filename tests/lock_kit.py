@@ -1,4 +1,4 @@
-"""What the tests of locks share: a point in the code that a lock must keep a second thread out of."""
+"""A tool for tests of locks: a point in the code that two threads must not reach at the same time."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _SECONDS = 20.0
 
 
 class OneAtATime:
-    """A point in the code at which ``stop()`` is called, with ``lock`` in place of the lock that guards it.
+    """A point in the code that a lock guards; a test makes the code call ``stop()`` there and use ``lock``.
 
-    The first thread that comes there runs ``work`` in a second thread. It goes on once that one waits for the lock, or
-    has done its work. Nothing here depends on time.
+    The first thread that comes to the point starts a second thread, which runs ``work``. The first thread goes on as
+    soon as the second one waits for the lock or has done its work. Nothing here depends on time.
 
     Attributes:
-        second: gives what ``work`` returned, or raises what it raised.
-        shared: True if the second thread did its work while the first one stood at the point.
+        second: a function that returns the result of ``work``, or raises its error.
+        shared: True if the second thread did its work while the first one was at the point.
     """
 
     def __init__(self, work: Callable[[], Any]) -> None:
         self._work = work
-        self._settled = threading.Event()  # the second thread waits for the lock, or is done
+        self._settled = threading.Event()  # set once the second thread waits for the lock or is done
         self._inside = False
         self.lock = _TellingLock(self._settled)
         self.second: Callable[[], Any] = self._never
@@ -49,7 +49,7 @@ class OneAtATime:
 
 
 class _TellingLock:
-    """A reentrant lock that sets ``waited_for`` as soon as a thread has to wait for it."""
+    """A reentrant lock that sets ``waited_for`` as soon as a thread must wait for it."""
 
     def __init__(self, waited_for: threading.Event) -> None:
         self._lock, self._waited_for = threading.RLock(), waited_for
@@ -66,5 +66,5 @@ class _TellingLock:
     def __exit__(self, *exc_info: object) -> None:
         self._lock.release()
 
-    def __getattr__(self, name: str) -> Any:  # what threading.Condition asks of a reentrant lock
+    def __getattr__(self, name: str) -> Any:  # threading.Condition uses other methods of a reentrant lock
         return getattr(self._lock, name)

@@ -1,4 +1,4 @@
-"""Knows where test data is and how a child process is run within bounds; knows no test."""
+"""Helpers of all tests: the folder of test data, and child processes with a time limit."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Optional
 
 ROOT = Path(__file__).resolve().parent.parent
-CORPUS_MISSING = "no test data: GEMINI_SYNC_CORPUS names no folder, and there is no ../shared/corpus"
+CORPUS_MISSING = "there is no test data, because GEMINI_SYNC_CORPUS names no folder and ../shared/corpus does not exist"
 _CHILD_SECONDS = 60.0
 
 
 def find_corpus() -> Optional[Path]:
-    """The folder of shared test data: ``GEMINI_SYNC_CORPUS``, else ``../shared/corpus``; None where neither exists."""
+    """The folder of shared test data, ``GEMINI_SYNC_CORPUS`` or ``../shared/corpus``; None if neither exists."""
     for candidate in (os.environ.get("GEMINI_SYNC_CORPUS"), ROOT.parent / "shared" / "corpus"):
         if candidate and Path(candidate).is_dir():
             return Path(candidate)
@@ -27,10 +27,10 @@ def find_corpus() -> Optional[Path]:
 
 @contextlib.contextmanager
 def python_child(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A Python child that imports this checkout, its standard streams piped unless ``options`` (Popen's) say otherwise.
+    """A Python child that imports this checkout; its standard streams are pipes unless ``options`` differ.
 
-    It gets the environment of the test, whose home is a temporary one, and is killed after 60 seconds or where the
-    block ends with it still running. Its streams are buffered as usual, even if PYTHONUNBUFFERED is set for the tests.
+    The ``options`` are those of Popen. The child gets the environment of the test, with its empty home. It is killed
+    after 60 seconds, or when the block ends. Its streams are buffered, even if PYTHONUNBUFFERED is set for the tests.
     """
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     environment = {**inherited, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
@@ -49,14 +49,14 @@ def python_child(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[s
 
 
 def run_python(*arguments: str, given: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run such a child to its end, with ``given`` on its standard input."""
+    """Run a Python child to its end, with ``given`` as its standard input."""
     with python_child(*arguments, **options) as child:
         stdout, stderr = child.communicate(given)
     return subprocess.CompletedProcess(child.args, child.returncode, stdout, stderr)
 
 
 def in_child(work: Callable[[], str]) -> Callable[[], str]:
-    """Run ``work`` in a forked child that is killed after 20 seconds; the result waits and gives what it returned."""
+    """Start ``work`` in a forked child, which is killed after 20 seconds; the result waits for its answer."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -74,7 +74,7 @@ def in_child(work: Callable[[], str]) -> Callable[[], str]:
         with open(reading, "rb") as answer:
             said = answer.read().decode()
         _, status = os.waitpid(child, 0)
-        assert os.WIFEXITED(status), f"the child was killed: it hung, after {said!r}"
+        assert os.WIFEXITED(status), f"the child hung and was killed; it had said {said!r}"
         return said
 
     return result

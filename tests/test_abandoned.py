@@ -1,4 +1,4 @@
-"""Holds the ends that callers make: dropped, closed and cancelled streams, interrupts, and a fork between calls."""
+"""How callers end a call: they drop, close or cancel the stream, press Ctrl-C, or fork."""
 
 from __future__ import annotations
 
@@ -24,15 +24,9 @@ NO_DEADLINE = Timeouts(None, None, None, None)
 SCRIPT = Path(__file__).parent / "fork_child.py"
 
 
-@pytest.fixture
-def rig(emulator: Emulator, tmp_path: Path) -> Iterator[Rig]:
-    with Rig(emulator, tmp_path) as rig:
-        yield rig
-
-
 @pytest.fixture(params=["plain", "tls"])
 def either(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
-    """A rig over plain HTTP or over TLS."""
+    """Adapters over plain HTTP, then over TLS."""
     context = None
     if request.param == "tls":
         authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -61,15 +55,15 @@ def leave_the_loop(reply: Reply) -> None:
 
 
 def drop(reply: Reply) -> None:
-    """Nothing to do: the caller forgets it."""
+    """Does nothing, because the caller only forgets the reply."""
 
 
-def fail_beside(reply: Reply) -> None:
+def fail_in_the_block(reply: Reply) -> None:
     with contextlib.suppress(ZeroDivisionError), reply:
         raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("end", [close, leave_the_block, leave_the_loop, drop, fail_beside])
+@pytest.mark.parametrize("end", [close, leave_the_block, leave_the_loop, drop, fail_in_the_block])
 def test_half_read_stream__leaves_no_connection(rig: Rig, end: Callable[[Reply], None]) -> None:
     """The server holds each stream open until the client has gone."""
     rig.emulator.oauth.fail("stall", after=2, times=None)
@@ -87,14 +81,14 @@ def test_half_read_stream__leaves_no_connection(rig: Rig, end: Callable[[Reply],
     assert adapter.generate("Hi").text == default_text("Hi")
 
 
-def test_stream__that_was_never_begun_costs_nothing(rig: Rig) -> None:
+def test_stream__never_begun_opens_no_connection(rig: Rig) -> None:
     adapter = rig.adapter()
     for _ in range(100):
         adapter.stream("Hi").close()
     assert rig.emulator.connections_total == 0
 
 
-def test_error__that_is_kept_keeps_no_connection(rig: Rig) -> None:
+def test_error__kept_by_the_caller_holds_no_connection(rig: Rig) -> None:
     rig.emulator.oauth.fail("error_event", after=2, times=20, code=503)
     adapter = rig.adapter()
     kept = []
@@ -116,7 +110,7 @@ def test_error__that_is_kept_keeps_no_connection(rig: Rig) -> None:
     ids=["in the body", "before the headers", "before the first event", "asking for the project", "refreshing"],
 )
 def test_cancel__wakes_a_blocked_reader(either: Rig, route: str, fault: dict[str, Any]) -> None:
-    """There is no deadline: only cancel() can end this."""
+    """Only cancel() can end this call, because it has no deadline."""
     gate = Gate()
     if route == "token":
         either.path = either.emulator.write_credentials(either.path, expires_in=-60)
@@ -145,12 +139,12 @@ def interrupt(*ignored: object) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-@pytest.mark.parametrize("where", ["headers", "body", "wait"])
-def test_ctrl_c__ends_the_call_at_once_and_the_next_one_works(rig: Rig, where: str) -> None:
-    adapter = rig.adapter(timeouts=NO_DEADLINE, **({"sleep": interrupt} if where == "wait" else {}))
-    if where == "headers":
+@pytest.mark.parametrize("moment", ["headers", "body", "wait"])
+def test_ctrl_c__ends_the_call_at_once_and_the_next_call_works(rig: Rig, moment: str) -> None:
+    adapter = rig.adapter(timeouts=NO_DEADLINE, **({"sleep": interrupt} if moment == "wait" else {}))
+    if moment == "headers":
         rig.emulator.oauth.fail("stall", before=interrupt)
-    elif where == "body":
+    elif moment == "body":
         rig.emulator.oauth.answer(times=1, pace=lambda index: interrupt() if index == 2 else None)
         rig.emulator.oauth.fail("stall", after=2)
     else:
@@ -161,25 +155,25 @@ def test_ctrl_c__ends_the_call_at_once_and_the_next_one_works(rig: Rig, where: s
     rig.emulator.oauth.reset()
     reply = adapter.generate("Hi")
     assert (reply.text, reply.route) == (default_text("Hi"), "oauth")
-    assert len(adapter.route_status().failures) == (where == "wait")
+    assert len(adapter.route_status().failures) == (moment == "wait")
 
 
 # -- forked
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_fork__with_idle_connections_a_running_stream_and_held_locks() -> None:
     done = run_python(str(SCRIPT))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["child: oauth, not fallen back", "parent: both streams exact", "connections: 3"]
 
 
-def test_adapter__is_collected_when_dropped(rig: Rig) -> None:
-    """Nothing global holds it: neither the fork hooks, nor what a call leaves behind."""
+def test_adapter__is_freed_when_dropped(rig: Rig) -> None:
+    """No global object refers to it, not even the fork hooks."""
     adapter = GeminiDualAdapter(**rig.settings())
     rig.emulator.oauth.fail(503, times=None)
     adapter.generate("Hi")
-    rig.flips.clear()  # an event holds the error, and that its traceback
+    rig.flips.clear()  # an event refers to the error, and the error to its traceback
     dropped = weakref.ref(adapter._router)
     del adapter
     gc.collect()

@@ -1,18 +1,14 @@
-"""Holds what callers do with an adapter: stream, generate, count, close, drop, bring sessions of their own."""
+"""What callers do with an adapter: stream, generate, count tokens, reset and close."""
 
 from __future__ import annotations
 
 import gc
 import logging
-import pickle
 import threading
 import weakref
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from gemini_sync import GeminiDualAdapter, Retry, Timeouts
 from gemini_sync.errors import (
@@ -23,16 +19,8 @@ from gemini_sync.errors import (
     ProtocolError,
     StreamInterrupted,
 )
-from gemini_sync.network.sessions import default_session
-from gemini_sync.testing.emulator import Emulator, default_text
+from gemini_sync.testing.emulator import default_text
 from tests.adapter_kit import Gate, Rig, in_thread
-
-
-@pytest.fixture
-def rig(emulator: Emulator, tmp_path: Path) -> Iterator[Rig]:
-    with Rig(emulator, tmp_path) as rig:
-        yield rig
-
 
 # -- stream and generate
 
@@ -51,7 +39,7 @@ def test_stream__sends_nothing_before_the_first_next(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("alone", ["oauth_creds_path", "api_key"])
-def test_generate__gives_the_drained_reply(rig: Rig, alone: str) -> None:
+def test_generate__returns_the_whole_answer(rig: Rig, alone: str) -> None:
     other = {"oauth_creds_path": "api_key", "api_key": "oauth_creds_path"}[alone]
     reply = rig.adapter(**{other: None}).generate("Hi", system_instruction="Be brief.")
     assert (reply.text, reply.finish_reason) == (default_text("Hi"), "STOP")
@@ -61,7 +49,7 @@ def test_generate__gives_the_drained_reply(rig: Rig, alone: str) -> None:
         next(reply)
 
 
-def test_generate__raises_what_iterating_raises(rig: Rig) -> None:
+def test_generate__raises_the_errors_of_iterating(rig: Rig) -> None:
     adapter = rig.adapter()
     rig.emulator.oauth.answer(times=1, text="I must not", finish_reason="SAFETY")
     with pytest.raises(BlockedError) as blocked:
@@ -76,7 +64,7 @@ def test_generate__raises_what_iterating_raises(rig: Rig) -> None:
     assert rig.counts == (2, 0)
 
 
-def test_call__may_name_its_own_model_and_timeouts(rig: Rig) -> None:
+def test_stream__model_and_timeouts_of_one_call(rig: Rig) -> None:
     adapter = rig.adapter(model="models/usual")
     adapter.generate("Hi")
     adapter.generate("Hi", model="tunedModels/special")
@@ -89,7 +77,7 @@ def test_call__may_name_its_own_model_and_timeouts(rig: Rig) -> None:
     assert not adapter.fallback_active
 
 
-def test_require_finish__may_be_waived(rig: Rig) -> None:
+def test_require_finish__false_accepts_a_stream_without_a_finish_reason(rig: Rig) -> None:
     rig.emulator.oauth.answer(text="no end", finish_reason=None)
     with pytest.raises(StreamInterrupted) as caught:
         rig.adapter().generate("Hi")
@@ -99,7 +87,7 @@ def test_require_finish__may_be_waived(rig: Rig) -> None:
     assert rig.flips == []
 
 
-def test_max_event_bytes__bounds_one_event(rig: Rig) -> None:
+def test_max_event_bytes__limits_the_size_of_an_event(rig: Rig) -> None:
     adapter = rig.adapter(max_event_bytes=100_000)
     assert adapter.generate("Hi").route == "oauth"
     for route in (rig.emulator.oauth, rig.emulator.api_key):
@@ -123,7 +111,7 @@ def test_count_tokens__on_both_routes(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("fault", [403, 503, "html", "half_headers", "empty"])
-def test_count_tokens__falls_back_and_stays(rig: Rig, fault: Any) -> None:
+def test_count_tokens__falls_back_for_the_later_calls_as_well(rig: Rig, fault: Any) -> None:
     adapter = rig.adapter()
     rig.emulator.oauth.fail(fault, times=3)
     assert adapter.count_tokens("12345678") == 2
@@ -133,14 +121,14 @@ def test_count_tokens__falls_back_and_stays(rig: Rig, fault: Any) -> None:
 
 
 @pytest.mark.parametrize("answer", [{}, {"totalTokens": "many"}, [], 5, None])
-def test_count_tokens__of_an_answer_without_a_number(rig: Rig, answer: Any) -> None:
+def test_count_tokens__answer_without_a_number(rig: Rig, answer: Any) -> None:
     rig.emulator.oauth.answer(body=b"null") if answer is None else rig.emulator.oauth.answer(json=answer)
     with pytest.raises(ProtocolError, match="countTokens"):
         rig.adapter(api_key=None).count_tokens("Hi")
     assert rig.counts == (3, 0)
 
 
-def test_count_tokens__reads_an_error_in_a_200(rig: Rig) -> None:
+def test_count_tokens__error_in_a_200(rig: Rig) -> None:
     rig.emulator.oauth.answer(json={"error": {"code": 403, "message": "No.", "status": "PERMISSION_DENIED"}})
     with pytest.raises(PermissionDeniedError):
         rig.adapter(api_key=None).count_tokens("Hi")
@@ -150,7 +138,7 @@ def test_count_tokens__reads_an_error_in_a_200(rig: Rig) -> None:
 # -- closing
 
 
-def test_close__cancels_what_runs_and_is_idempotent(rig: Rig) -> None:
+def test_close__cancels_the_running_streams(rig: Rig) -> None:
     gate = Gate()
     rig.emulator.oauth.answer(text="one two three", pace=lambda index: gate() if index == 1 else None)
     adapter = rig.adapter()
@@ -174,7 +162,7 @@ def test_close__cancels_what_runs_and_is_idempotent(rig: Rig) -> None:
     assert (rig.flips, adapter.fallback_active) == ([], False)
 
 
-def test_close__ends_count_tokens(rig: Rig) -> None:
+def test_close__cancels_count_tokens(rig: Rig) -> None:
     gate = Gate()
     rig.emulator.oauth.fail("stall", before=gate)
     adapter = rig.adapter()
@@ -188,10 +176,10 @@ def test_close__ends_count_tokens(rig: Rig) -> None:
     assert (rig.counts, rig.flips) == ((1, 0), [])
 
 
-def test_close__wakes_a_wait_between_tries(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+def test_close__ends_the_pause_between_tries(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     waiting = threading.Event()
 
-    class Tells(logging.Handler):
+    class SetsWaiting(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             waiting.set()
 
@@ -199,7 +187,7 @@ def test_close__wakes_a_wait_between_tries(rig: Rig, caplog: pytest.LogCaptureFi
     adapter = rig.adapter(sleep=None, retry=Retry(backoff_base=1000, backoff_cap=1000))
     logger = logging.getLogger("gemini_sync.retrying")
     caplog.set_level(logging.INFO, logger=logger.name)
-    logger.addHandler(handler := Tells())
+    logger.addHandler(handler := SetsWaiting())
     try:
         result = in_thread(lambda: adapter.generate("Hi"))
         assert waiting.wait(20)
@@ -214,7 +202,7 @@ def test_close__wakes_a_wait_between_tries(rig: Rig, caplog: pytest.LogCaptureFi
 
 @pytest.mark.parametrize("ending", ["close", "cancel"])
 @pytest.mark.parametrize("credentials", ["there", "missing"])
-def test_close__after_which_a_reply_begins(rig: Rig, ending: str, credentials: str) -> None:
+def test_close__before_the_first_next(rig: Rig, ending: str, credentials: str) -> None:
     if credentials == "missing":
         rig.path.unlink()
     adapter = rig.adapter()
@@ -226,7 +214,7 @@ def test_close__after_which_a_reply_begins(rig: Rig, ending: str, credentials: s
     assert (rig.emulator.requests, rig.flips, adapter.fallback_active) == ([], [], False)
 
 
-def test_reset__tries_a_refresh_anew_however_short_ago_it_failed(rig: Rig) -> None:
+def test_reset__allows_a_refresh_right_after_a_failed_one(rig: Rig) -> None:
     rig.path = rig.emulator.write_credentials(rig.path, expires_in=-60)
     rig.emulator.token.fail(400, error="invalid_client")
     adapter = rig.adapter()
@@ -236,7 +224,7 @@ def test_reset__tries_a_refresh_anew_however_short_ago_it_failed(rig: Rig) -> No
     assert len(rig.emulator.token.requests) == 2
 
 
-def test_context_manager__closes(rig: Rig) -> None:
+def test_with_block__closes_the_adapter_at_its_end(rig: Rig) -> None:
     with rig.adapter() as adapter:
         reply = adapter.stream("Hi")
         next(reply)
@@ -245,7 +233,7 @@ def test_context_manager__closes(rig: Rig) -> None:
     assert rig.emulator.wait_closed()
 
 
-def test_reply__keeps_what_it_needs_alive(rig: Rig) -> None:
+def test_reply__outlives_its_adapter(rig: Rig) -> None:
     gate = Gate()
     rig.emulator.oauth.answer(text="one two three four", pace=lambda index: gate() if index == 1 else None)
     adapter = GeminiDualAdapter(**rig.settings())
@@ -264,73 +252,8 @@ def test_reply__keeps_what_it_needs_alive(rig: Rig) -> None:
     assert rig.emulator.wait_closed()
 
 
-def test_adapter__in_no_with_block_leaks_no_connection(rig: Rig) -> None:
+def test_adapter__dropped_without_close_leaves_no_connection(rig: Rig) -> None:
     for text in ("one", "two"):
         assert GeminiDualAdapter(**rig.settings()).stream(text).__next__()
         gc.collect()
     assert rig.emulator.wait_closed()
-
-
-# -- sessions of the caller's
-
-
-class Sessions:
-    """A factory that remembers its sessions and which of them were closed."""
-
-    def __init__(self) -> None:
-        self.made: list[requests.Session] = []
-        self.closed: list[requests.Session] = []
-
-    def __call__(self) -> requests.Session:
-        session = requests.Session()
-        close = session.close
-        session.close = lambda: (self.closed.append(session), close())  # type: ignore[method-assign, assignment]
-        session.headers["X-Of-The-Caller"] = "yes"
-        self.made.append(session)
-        return session
-
-
-def test_session_factory__makes_all_sessions_and_only_close_closes_them(rig: Rig) -> None:
-    sessions = Sessions()
-    adapter = rig.adapter(session_factory=sessions)
-    assert sessions.made == []
-    for _ in range(3):
-        adapter.generate("Hi")
-    assert len(sessions.made) == 1
-    held = [adapter.stream("Hi") for _ in range(3)]
-    assert all(map(next, held))
-    assert len(sessions.made) == 3
-    for reply in held:
-        assert list(reply)
-    assert sessions.closed == []
-    assert rig.emulator.connections_total == 3
-    assert all(request.headers["X-Of-The-Caller"] == "yes" for request in rig.emulator.requests)
-    adapter.close()
-    assert set(sessions.closed) == set(sessions.made)
-
-
-def test_session_factory__of_a_plain_session_is_as_safe(rig: Rig) -> None:
-    """Its connections keep the deadlines, too, and a session with a broken answer is not used again."""
-    sessions = Sessions()
-    adapter = rig.adapter(session_factory=sessions, timeouts=Timeouts(idle=0.05))
-    rig.emulator.oauth.fail("drip", after=1, interval=0.005)
-    with pytest.raises(StreamInterrupted) as caught:
-        adapter.generate("Hi")
-    assert isinstance(caught.value.__cause__, DeadlineExceeded)
-    assert caught.value.__cause__.deadline == "idle"
-    assert sessions.closed == sessions.made
-    assert adapter.generate("Hi").route == "oauth"
-
-
-def test_session_factory__that_fails_is_not_hidden(rig: Rig) -> None:
-    def broken() -> requests.Session:
-        raise RuntimeError("no session today")
-
-    with pytest.raises(RuntimeError, match="no session today"):
-        rig.adapter(session_factory=broken).generate("Hi")
-
-
-def test_session_factory__is_pickled_along(rig: Rig) -> None:
-    settings = {**rig.settings(), "on_fallback": print, "sleep": None, "session_factory": default_session}
-    with GeminiDualAdapter(**settings) as adapter, pickle.loads(pickle.dumps(adapter)) as copy:
-        assert copy.generate("Hi").text == default_text("Hi")

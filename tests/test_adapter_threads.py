@@ -1,12 +1,10 @@
-"""Holds one adapter to any number of threads: one refresh, one flip, one message, one probe, each answer exact."""
+"""Many threads share one adapter: they cause one refresh, one fallback, one message and one probe."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +12,7 @@ import pytest
 from gemini_sync import GeminiDualAdapter, Reply, StreamInterrupted
 from gemini_sync.network.deadlines import Call
 from gemini_sync.routing.events import notify_stderr
-from gemini_sync.testing.emulator import Emulator, default_text
+from gemini_sync.testing.emulator import default_text
 from tests.adapter_kit import Gate, Rig, in_thread
 from tests.auth.credentials_kit import Clock, await_all, together
 
@@ -22,14 +20,8 @@ MANY = 50
 SECONDS = 20.0
 
 
-@pytest.fixture
-def rig(emulator: Emulator, tmp_path: Path) -> Iterator[Rig]:
-    with Rig(emulator, tmp_path) as rig:
-        yield rig
-
-
 class Asker:
-    """Asks a question of its own each time, checks the answer and gives the route; called by any thread."""
+    """Asks a new question at each call, checks the answer and returns the route; any thread may call it."""
 
     def __init__(self, adapter: GeminiDualAdapter) -> None:
         self._adapter, self._numbers = adapter, itertools.count()
@@ -42,14 +34,14 @@ class Asker:
 
 
 def asked(rig: Rig) -> list[str]:
-    """The questions that the API-key route got."""
+    """The questions that came by API key."""
     return [request.json["contents"][0]["parts"][0]["text"] for request in rig.emulator.api_key.requests]
 
 
 # -- one refresh, one flip, one message
 
 
-def test_401__met_by_many_at_once(rig: Rig, capfd: pytest.CaptureFixture[str]) -> None:
+def test_401__in_many_threads_causes_one_refresh_and_one_fallback(rig: Rig, capfd: pytest.CaptureFixture[str]) -> None:
     barrier = threading.Barrier(MANY)
     rig.emulator.oauth.fail(401, times=MANY, before=lambda: barrier.wait(SECONDS))
     rig.emulator.oauth.fail(401, times=None)
@@ -63,7 +55,7 @@ def test_401__met_by_many_at_once(rig: Rig, capfd: pytest.CaptureFixture[str]) -
     assert rig.counts == (2 * MANY, MANY + 1)
 
 
-def test_401__met_by_many_and_mended_by_one_refresh(rig: Rig) -> None:
+def test_401__in_many_threads_is_cured_by_one_refresh(rig: Rig) -> None:
     barrier = threading.Barrier(MANY)
     rig.emulator.oauth.fail(401, times=MANY, before=lambda: barrier.wait(SECONDS))
     assert together(MANY, Asker(rig.adapter())) == ["oauth"] * MANY
@@ -71,8 +63,8 @@ def test_401__met_by_many_and_mended_by_one_refresh(rig: Rig) -> None:
     assert (rig.counts, rig.flips) == ((2 * MANY, 0), [])
 
 
-def test_401__told_late_is_mended_by_the_refresh_of_another_thread(rig: Rig) -> None:
-    """Also where the new token was refused as well: the late thread tries it, and asks for no third one."""
+def test_401__that_comes_late_causes_no_second_refresh(rig: Rig) -> None:
+    """The late thread tries the token that the other thread got, and asks for no other, even if it is refused."""
     gate = Gate()
     rig.emulator.oauth.fail(401, before=gate)
     rig.emulator.oauth.fail(401, times=None)
@@ -87,8 +79,8 @@ def test_401__told_late_is_mended_by_the_refresh_of_another_thread(rig: Rig) -> 
 
 
 @pytest.mark.parametrize("outcome", ["refreshed", "refused"])
-def test_refresh__that_many_wait_for(rig: Rig, monkeypatch: pytest.MonkeyPatch, outcome: str) -> None:
-    """The token endpoint answers once all the others wait."""
+def test_refresh__many_threads_wait_for_one(rig: Rig, monkeypatch: pytest.MonkeyPatch, outcome: str) -> None:
+    """The token endpoint answers as soon as all other threads wait."""
     rig.path = rig.emulator.write_credentials(rig.path, expires_in=-60)
     waiting = threading.Semaphore(0)
     wait_for = Call.wait_for
@@ -103,8 +95,8 @@ def test_refresh__that_many_wait_for(rig: Rig, monkeypatch: pytest.MonkeyPatch, 
     assert len(rig.flips) == (outcome == "refused")
 
 
-def test_503__met_by_many_at_once(rig: Rig) -> None:
-    """Each keeps to its own number of tries; together they flip once, and the late ones do not say it again."""
+def test_503__in_many_threads_causes_one_fallback(rig: Rig) -> None:
+    """Each thread makes its own tries; together they fall back once, with one message."""
     rig.emulator.oauth.fail(503, times=None)
     barrier = threading.Barrier(MANY)
     passed = itertools.count()
@@ -114,7 +106,7 @@ def test_503__met_by_many_at_once(rig: Rig) -> None:
     assert len(rig.flips) == 1
 
 
-def test_on_fallback__that_takes_its_time_holds_nobody_else(rig: Rig) -> None:
+def test_on_fallback__that_blocks_delays_no_other_thread(rig: Rig) -> None:
     gate = Gate()
     adapter = rig.adapter(on_fallback=gate)
     rig.emulator.oauth.fail(403)
@@ -127,7 +119,7 @@ def test_on_fallback__that_takes_its_time_holds_nobody_else(rig: Rig) -> None:
     assert rig.counts == (1, 5)
 
 
-# -- who comes late
+# -- threads that come late
 
 
 def test_late_failure__does_not_undo_a_reset(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
@@ -149,7 +141,7 @@ def test_late_failure__does_not_undo_a_reset(rig: Rig, caplog: pytest.LogCapture
     assert len(rig.flips) == 1
 
 
-def test_late_failure__after_a_flip_says_nothing_again(rig: Rig) -> None:
+def test_late_failure__after_a_fallback_gives_no_second_message(rig: Rig) -> None:
     gate = Gate()
     rig.emulator.oauth.fail(403, before=gate)
     adapter = rig.adapter()
@@ -163,8 +155,8 @@ def test_late_failure__after_a_flip_says_nothing_again(rig: Rig) -> None:
     assert adapter.fallback_active
 
 
-def test_late_success__does_not_undo_a_flip(rig: Rig) -> None:
-    """Streams on their way over OAuth go on to their end, and decide nothing."""
+def test_late_success__does_not_undo_a_fallback(rig: Rig) -> None:
+    """Streams that run over OAuth go on to their end and change nothing."""
     gate = Gate()
     rig.emulator.oauth.answer(times=4, pace=lambda index: gate() if index == 1 else None)
     adapter = rig.adapter()
@@ -181,7 +173,7 @@ def test_late_success__does_not_undo_a_flip(rig: Rig) -> None:
 # -- many streams
 
 
-def test_many_streams__are_each_exact_over_connections_used_again(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+def test_many_streams__each_answer_is_exact_on_shared_connections(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     ask = Asker(rig.adapter())
     with caplog.at_level(logging.DEBUG):
         assert together(32, lambda: {ask() for _ in range(20)}) == [{"oauth"}] * 32
@@ -191,7 +183,7 @@ def test_many_streams__are_each_exact_over_connections_used_again(rig: Rig, capl
     assert not [record for record in caplog.records if "pool is full" in record.getMessage()]
 
 
-def test_status__is_whole_under_threads(rig: Rig) -> None:
+def test_status__is_consistent_in_any_thread(rig: Rig) -> None:
     adapter = rig.adapter()
     rig.emulator.oauth.fail(403, times=None)
     ask, stop, seen = Asker(adapter), threading.Event(), []
@@ -214,11 +206,11 @@ def test_status__is_whole_under_threads(rig: Rig) -> None:
     stop.set()
     watcher()
     assert seen
-    assert 1 <= len(rig.flips) <= 80  # a reset overtakes the failures of the calls before it
+    assert 1 <= len(rig.flips) <= 80  # after a reset, the failures of earlier calls no longer count
 
 
 def test_choosing__takes_no_lock(rig: Rig) -> None:
-    """Where the fallback state is locked, for as long as it likes, calls go on."""
+    """Calls go on while another thread holds the lock of the fallback state."""
     adapter = rig.adapter()
     with adapter._router._state._lock:
         assert in_thread(Asker(adapter))() == "oauth"
@@ -233,7 +225,7 @@ def test_choosing__takes_no_lock(rig: Rig) -> None:
 
 
 class Probing:
-    """An adapter that has fallen back, its cool-down of a minute over, and a gate for what asks OAuth next."""
+    """An adapter that has fallen back and may probe OAuth now, and a gate for that probe."""
 
     def __init__(self, rig: Rig) -> None:
         self.rig, self.clock, self.gate = rig, Clock(0.0), Gate()
@@ -244,7 +236,7 @@ class Probing:
         self.clock.advance(60.0)
 
     def probe_beside_others(self) -> Any:
-        """The result of a probe that is on its way while all others are served by the key."""
+        """The route that a probe gives; while it runs, the key serves all other calls."""
         probe = in_thread(self.ask)
         self.gate.await_arrivals()
         assert together(8, self.ask) == ["api_key"] * 8
@@ -253,7 +245,7 @@ class Probing:
         return probe()
 
 
-def test_probe__is_one_threads_and_success_flips_back(rig: Rig) -> None:
+def test_probe__success_goes_back_to_oauth(rig: Rig) -> None:
     probing = Probing(rig)
     rig.emulator.oauth.answer(times=1, before=probing.gate)
     assert probing.probe_beside_others() == "oauth"
@@ -263,7 +255,7 @@ def test_probe__is_one_threads_and_success_flips_back(rig: Rig) -> None:
     assert "OAuth serves from now on" in str(rig.flips[-1])
 
 
-def test_probe__is_one_threads_and_failure_renews_the_cool_down(rig: Rig) -> None:
+def test_probe__failure_starts_the_cool_down_again(rig: Rig) -> None:
     probing = Probing(rig)
     rig.emulator.oauth.fail(403, before=probing.gate)
     assert probing.probe_beside_others() == "api_key"
@@ -274,7 +266,7 @@ def test_probe__is_one_threads_and_failure_renews_the_cool_down(rig: Rig) -> Non
     assert probing.ask() == "oauth"
 
 
-def test_probe__that_is_cancelled_frees_the_slot(rig: Rig) -> None:
+def test_probe__cancelled_lets_the_next_call_probe(rig: Rig) -> None:
     probing = Probing(rig)
     rig.emulator.oauth.fail("stall", before=probing.gate)
     reply: Reply = probing.adapter.stream("Hi")
@@ -291,7 +283,7 @@ def test_probe__that_is_cancelled_frees_the_slot(rig: Rig) -> None:
     assert len(rig.flips) == 2
 
 
-def test_probe__that_a_reset_overtakes_decides_nothing(rig: Rig) -> None:
+def test_probe__outdated_by_a_reset_changes_nothing(rig: Rig) -> None:
     probing = Probing(rig)
     rig.emulator.oauth.answer(times=1, before=probing.gate)
     probe = in_thread(probing.ask)

@@ -1,4 +1,4 @@
-"""Holds the settings to what they accept, how they refuse the rest, and that no message shows a credential."""
+"""Which values the settings accept, and messages for all others, which show no credential."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from gemini_sync.errors import ConfigError
 
 
 @pytest.mark.parametrize("value", ["AQ.key-1", "  AQ.key-1\n", "\tAQ.key-1 "])
-def test_check_secret__is_stripped(value: str) -> None:
+def test_check_secret__white_space_around_it_is_removed(value: str) -> None:
     assert check_secret(value, "api_key") == "AQ.key-1"
 
 
 @pytest.mark.parametrize("value", ["canary\nx", "canary x", "canary\x00", "canary\x7f", "cänary", "canary\u200b"])
-def test_check_secret__cannot_stand_in_a_header__is_not_quoted(value: str) -> None:
+def test_check_secret__other_characters(value: str) -> None:
     with pytest.raises(ConfigError, match="api_key holds white space") as caught:
         check_secret(value, "api_key")
     assert "nary" not in str(caught.value)
@@ -63,7 +63,7 @@ def test_endpoints__https_or_loopback(url: str, kept: str) -> None:
         "ftp://example.com", "file:///etc/passwd", "//example.com", "example.com", "https://", "https:///path", "",
     ],
 )  # fmt: skip
-def test_endpoints__anything_else__is_refused(url: str) -> None:
+def test_endpoints__other_schemes_and_hosts(url: str) -> None:
     with pytest.raises(ConfigError, match=r"Endpoints\.code_assist must be an https:// URL"):
         Endpoints(code_assist=url)
 
@@ -76,14 +76,14 @@ def test_endpoints__anything_else__is_refused(url: str) -> None:
         "https://exam\nple.com/canary", "https://exam ple.com/canary", "https://example.com/?", "https://a\\@b/canary",
     ],
 )  # fmt: skip
-def test_endpoints__more_than_a_base__is_not_quoted(url: str) -> None:
+def test_endpoints__more_than_a_base_url(url: str) -> None:
     with pytest.raises(ConfigError, match=r"Endpoints\.gemini must be a plain base URL") as caught:
         Endpoints(gemini=url)
     assert "canary" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["https://example.com:port", "https://example.com:99999", "https://[::1"])
-def test_endpoints__no_url(url: str) -> None:
+def test_endpoints__text_that_is_no_url(url: str) -> None:
     with pytest.raises(ConfigError, match=r"Endpoints\.gemini is not a URL") as caught:
         Endpoints(gemini=url)
     assert isinstance(caught.value.__cause__, ValueError)
@@ -95,7 +95,7 @@ def test_endpoints__of_another_type(url: Any) -> None:
         Endpoints(token=url)
 
 
-def test_endpoints__defaults_are_google() -> None:
+def test_endpoints__defaults_are_those_of_google() -> None:
     assert dataclasses.astuple(Endpoints()) == (
         "https://generativelanguage.googleapis.com",
         "https://cloudcode-pa.googleapis.com",
@@ -103,7 +103,7 @@ def test_endpoints__defaults_are_google() -> None:
     )
 
 
-def test_oauth_client__is_stripped_and_hides_its_secret() -> None:
+def test_oauth_client__repr_hides_the_secret() -> None:
     client = OAuthClient(" emulator-client-id ", "emulator-canary\n")
     assert (client.id, client.secret) == ("emulator-client-id", "emulator-canary")
     assert "canary" not in repr(client)
@@ -124,11 +124,11 @@ def test_timeouts__seconds_above_zero_or_none(name: str) -> None:
     for bad in wrong:
         with pytest.raises(ConfigError, match=rf"Timeouts\.{name} must be a number above 0, not"):
             Timeouts(**{name: bad})
-    with pytest.raises(ConfigError, match="at most 1e"):  # no socket takes that
+    with pytest.raises(ConfigError, match="at most 1e"):  # no socket accepts it
         Timeouts(**{name: 1e12})
 
 
-def test_timeouts__finite_by_default() -> None:
+def test_timeouts__defaults() -> None:
     assert dataclasses.astuple(Timeouts()) == (10, 120, 60, None)
 
 

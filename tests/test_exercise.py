@@ -1,16 +1,16 @@
-"""Holds the exercise that proves the point: OAuth broken on purpose, one visible message, no way back but reset()."""
+"""The exercise of the README: OAuth breaks, one message says so, the API key answers until ``reset()``."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from gemini_sync import GeminiDualAdapter
 from gemini_sync.routing.events import notify_stderr
-from gemini_sync.testing.emulator import Emulator, default_text
+from gemini_sync.testing.emulator import default_text
 from tests.adapter_kit import Gate, Rig
 from tests.auth.credentials_kit import together
 
@@ -18,14 +18,8 @@ PROMPT = "Why is the sky blue?"
 THREADS = 20
 
 
-@pytest.fixture
-def rig(emulator: Emulator, tmp_path: Path) -> Iterator[Rig]:
-    with Rig(emulator, tmp_path) as rig:
-        yield rig
-
-
 def served_by(adapter: GeminiDualAdapter) -> str:
-    """The route that gave the whole answer, streamed."""
+    """The route that streamed the whole answer."""
     with adapter.stream(PROMPT) as reply:
         assert "".join(reply) == default_text(PROMPT)
     assert reply.route is not None
@@ -106,8 +100,8 @@ def test_exercise__with_threads(rig: Rig, capfd: pytest.CaptureFixture[str]) -> 
     assert capfd.readouterr() == ("", "")
 
 
-def test_exercise__broken_while_streams_are_on_their_way(rig: Rig, capfd: pytest.CaptureFixture[str]) -> None:
-    """What runs on OAuth goes on to its end, whatever happens to the file and to the calls that come later."""
+def test_exercise__file_breaks_while_streams_run(rig: Rig, capfd: pytest.CaptureFixture[str]) -> None:
+    """Streams that run over OAuth go on to their end, although later calls fall back."""
     gate = Gate()
     rig.emulator.oauth.answer(pace=lambda index: gate() if index == 2 else None)
     adapter = rig.adapter(on_fallback=notify_stderr)

@@ -1,26 +1,18 @@
-"""Holds that a failure lets go of its caller: what it held is freed with the error, not at the next gc."""
+"""An error that is dropped frees the frames of its callers at once, without a garbage collection."""
 
 from __future__ import annotations
 
 import gc
 import weakref
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gemini_sync import GeminiDualAdapter, GeminiSyncError, Retry, Timeouts
-from gemini_sync.testing.emulator import Emulator
 from tests.adapter_kit import Rig
 
-SHORT = Timeouts(connect=20, first_token=0.05, idle=0.05)  # which deadline or fault ends a call is all the same here
-
-
-@pytest.fixture
-def rig(emulator: Emulator, tmp_path: Path) -> Iterator[Rig]:
-    with Rig(emulator, tmp_path) as rig:
-        yield rig
+SHORT = Timeouts(connect=20, first_token=0.05, idle=0.05)  # the deadline or the fault may end the call
 
 
 @pytest.fixture
@@ -32,11 +24,11 @@ def no_gc() -> Iterator[None]:
 
 
 class Held:
-    """Stands for what a caller has at hand, such as a large document."""
+    """An object of the caller, such as a large document."""
 
 
 def is_kept(use: Callable[[], Any]) -> bool:
-    """Whether the frame of the caller whose ``use()`` failed outlives the error."""
+    """True if the frame of a caller still exists after ``use()`` failed in it and the error is gone."""
 
     def caller() -> weakref.ref[Held]:
         held = Held()
@@ -78,7 +70,9 @@ CASES = [(name, *fault) for name in OPERATIONS for fault in EVERY + (OF_STREAMS 
 
 @pytest.mark.parametrize("routes", ["both", "api_key"])
 @pytest.mark.parametrize(("operation", "kind", "arguments"), CASES)
-def test_fault(rig: Rig, no_gc: None, routes: str, operation: str, kind: Any, arguments: dict[str, Any]) -> None:
+def test_freed__after_a_fault(
+    rig: Rig, no_gc: None, routes: str, operation: str, kind: Any, arguments: dict[str, Any]
+) -> None:
     for route in (rig.emulator.oauth, rig.emulator.api_key):
         route.fail(kind, times=None, **arguments)
     changes = {} if routes == "both" else {"oauth_creds_path": None}
@@ -88,7 +82,7 @@ def test_fault(rig: Rig, no_gc: None, routes: str, operation: str, kind: Any, ar
 
 @pytest.mark.parametrize("fallback", [True, False])
 @pytest.mark.parametrize("broken", ["missing", "corrupt", "refused", "unreachable"])
-def test_credentials(rig: Rig, no_gc: None, broken: str, fallback: bool) -> None:
+def test_freed__after_broken_credentials(rig: Rig, no_gc: None, broken: str, fallback: bool) -> None:
     rig.emulator.api_key.fail(503, times=None)
     if broken == "missing":
         rig.path.unlink()
@@ -102,13 +96,13 @@ def test_credentials(rig: Rig, no_gc: None, broken: str, fallback: bool) -> None
 
 
 @pytest.mark.parametrize("status", [403, 503])
-def test_project(rig: Rig, no_gc: None, status: int) -> None:
+def test_freed__after_no_project(rig: Rig, no_gc: None, status: int) -> None:
     rig.emulator.load_code_assist.fail(status, times=None)
     adapter = rig.adapter(fallback=False)
     assert not is_kept(lambda: adapter.generate("Why?"))
 
 
-def test_cancelled(rig: Rig, no_gc: None) -> None:
+def test_freed__after_cancel(rig: Rig, no_gc: None) -> None:
     reply = rig.adapter().stream("Why?")
     rig.emulator.oauth.fail("stall", after=1)
 

@@ -1,4 +1,4 @@
-"""Holds what lives in a forked child to locks of its own, and what is gone to being forgotten."""
+"""Objects in a forked child get new locks, and the list of these objects keeps none of them alive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.adapter_kit import Gate, in_thread
 from tests.support import in_child, run_python
 
 
-class Renewed:
+class Counter:
     def __init__(self) -> None:
         self.times = 0
         fork.register_after_fork(self)
@@ -25,30 +25,30 @@ class Renewed:
         self.times += 1
 
 
-def test_renew__each_living_object_once() -> None:
-    first, second = Renewed(), Renewed()
+def test_after_fork__each_object_once() -> None:
+    first, second = Counter(), Counter()
     fork.register_after_fork(first)
     fork._after_fork()
     assert (first.times, second.times) == (1, 1)
 
 
-def test_renew__keeps_nothing_alive() -> None:
+def test_register__keeps_no_object_alive() -> None:
     gc.disable()
     try:
-        gone = weakref.ref(Renewed())
+        gone = weakref.ref(Counter())
         assert gone() is None
     finally:
         gc.enable()
     fork._after_fork()
 
 
-def test_without_fork__the_module_works_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_register__on_a_system_without_fork(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "register_at_fork", raising=False)
     names = runpy.run_path(str(fork.__file__))
-    renewed = Renewed()
-    names["register_after_fork"](renewed)
+    counter = Counter()
+    names["register_after_fork"](counter)
     names["_after_fork"]()
-    assert renewed.times == 1
+    assert counter.times == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
@@ -58,7 +58,7 @@ import os, sys, threading
 from gemini_sync.routing.fallback import FallbackState
 
 state = FallbackState()
-holder = threading.Thread(target=state._lock.acquire)  # that thread is not in the child
+holder = threading.Thread(target=state._lock.acquire)  # this thread does not exist in the child
 holder.start()
 holder.join()
 child = os.fork()
@@ -73,7 +73,7 @@ sys.exit(os.WEXITSTATUS(status) if not state.fallback_active else 2)
 
 
 class SlowKey(str):
-    """The key of an attempt: looking it up takes as long as its gate is closed."""
+    """The key of an attempt, whose look-up waits for a gate."""
 
     gate: Gate
 

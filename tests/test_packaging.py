@@ -1,4 +1,4 @@
-"""Holds the package to what gets installed, and the README and the pages to code that runs."""
+"""What is installed, what is in the repository, and the examples of README and docs, which must run."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def setup_cfg() -> configparser.ConfigParser:
 
 
 def committable() -> Iterator[Path]:
-    """The files of the checkout that git does not ignore; what lies in a copy without git counts just so."""
+    """The files of the checkout that .gitignore does not name; this works without git."""
     patterns = [".git", *((ROOT / ".gitignore").read_text().replace("/", "").split())]
     for folder, folders, files in os.walk(ROOT):
         folders[:] = [name for name in folders if not any(fnmatch(name, pattern) for pattern in patterns)]
         yield from (Path(folder, name) for name in files if not any(fnmatch(name, pattern) for pattern in patterns))
 
 
-def test_dependencies__are_as_promised(setup_cfg: configparser.ConfigParser) -> None:
+def test_dependencies__are_the_four_libraries(setup_cfg: configparser.ConfigParser) -> None:
     stated = setup_cfg["options"]["install_requires"].split()
     assert stated == ["requests>=2.32.3", "sseclient-py>=1.8", "tenacity>=8.5", "urllib3>=2.3"]
 
 
 def test_metadata__of_the_installed_package() -> None:
     if not _installed():
-        pytest.skip("gemini-sync is not installed here, only importable")
+        pytest.skip("gemini-sync can be imported here, but it is not installed")
     distribution = importlib.metadata.distribution("gemini-sync")
     assert distribution.version == gemini_sync.__version__
     assert distribution.metadata["Requires-Python"] == ">=3.9"
@@ -65,7 +65,7 @@ def _installed() -> bool:
 
 
 def test_import__needs_the_declared_dependencies_only() -> None:
-    """Neither the extras nor what tests use is imported before it is needed."""
+    """The libraries of the extras are not imported, nor argparse, nor the testing kit."""
     code = "import gemini_sync, sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
@@ -79,12 +79,12 @@ def test_typed__marker_is_in_the_package() -> None:
 
 
 def test_packages__are_all_found() -> None:
-    """Folders without ``__init__`` would be left out of the wheel."""
+    """A folder without ``__init__.py`` would be missing in the wheel."""
     folders = {path.parent for path in (ROOT / "gemini_sync").rglob("*.py")}
     assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
 
 
-# -- the tree
+# -- the repository
 
 
 def test_tree__holds_no_secret() -> None:
@@ -94,17 +94,17 @@ def test_tree__holds_no_secret() -> None:
     assert [path for path in files if shapes.search(path.read_bytes())] == []
 
 
-def test_tree__top_level_is_what_the_house_says() -> None:
+def test_tree__top_level_has_no_other_file() -> None:
     names = {path.relative_to(ROOT).parts[0] for path in committable()}
     assert names <= TOP_LEVEL
 
 
-def test_version__is_three_numbers_and_the_changelog_knows_what_is_coming() -> None:
+def test_version__is_three_numbers_and_the_changelog_has_an_unreleased_part() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", gemini_sync.__version__)
     assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-# -- what users read
+# -- README and docs
 
 
 def _python_blocks(text: str) -> list[str]:
@@ -113,7 +113,7 @@ def _python_blocks(text: str) -> list[str]:
 
 @pytest.fixture
 def user(emulator: Emulator, home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The environment of somebody who has both credentials; everything goes to the emulator."""
+    """The environment of a user who has both credentials; all requests go to the emulator."""
     emulator.write_credentials(home / ".gemini" / "oauth_creds.json")
     for name, value in {
         "GEMINI_API_KEY": emulator.key,
@@ -144,19 +144,19 @@ def test_readme__example_of_a_test(tmp_path: Path) -> None:
 def test_docs__examples_run(user: dict[str, Any], page: str) -> None:
     blocks = _python_blocks((ROOT / "docs" / page).read_text(encoding="utf-8"))
     assert blocks
-    for block in blocks:  # a later one goes on where the first ended
+    for block in blocks:  # a block uses the names of the blocks before it
         exec(block, user)
     user["adapter"].close()
 
 
-def test_examples__with_credentials_of_the_readers_own_compile() -> None:
+def test_examples__that_need_real_credentials_compile() -> None:
     blocks = [*_python_blocks(README), *_python_blocks((ROOT / "docs" / "credentials.md").read_text(encoding="utf-8"))]
     assert len(blocks) >= 4
     for block in blocks:
         compile(block, "example", "exec")
 
 
-def test_readme__two_commands_set_everything_up() -> None:
+def test_readme__two_commands_for_the_demo_and_the_tests() -> None:
     commands = re.findall(r"^python3 -m venv \.venv && .*$", README, re.MULTILINE)
     assert len(commands) == 2
     assert commands[0].endswith("gemini-sync demo")

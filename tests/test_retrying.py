@@ -1,4 +1,4 @@
-"""The retry policy: which errors are tried again, how long it waits, and what comes out in the end."""
+"""The retry policy: which errors it tries again, how long it waits, and which result or error comes out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gemini_sync.retrying import RetryPolicy
 
 
 class Tries:
-    """Gives or raises one outcome after the other."""
+    """Returns or raises one outcome after the other."""
 
     def __init__(self, *outcomes: Any) -> None:
         self.outcomes = list(outcomes)
@@ -28,7 +28,7 @@ class Tries:
 
 
 class Clock:
-    """Stands in for a call: remembers what was slept, and has so many seconds left."""
+    """Takes the place of a call: it has ``left`` seconds left, and remembers each pause."""
 
     def __init__(self, left: Optional[float] = None) -> None:
         self.left, self.slept = left, []
@@ -50,7 +50,7 @@ def slow(seconds: float) -> ServerError:
     return error
 
 
-def test_run__gives_what_the_first_good_try_returns() -> None:
+def test_run__returns_the_result_of_the_first_good_try() -> None:
     tries, clock = Tries(ServerError("one"), ServerError("two"), "good"), Clock()
     assert policy().run(tries, clock) == "good"
     assert tries.outcomes == []
@@ -67,7 +67,7 @@ def test_run__raises_the_error_of_the_last_try() -> None:
     "error",
     [ConfigError("no"), slow(10.01), StreamInterrupted("gone", cancelled=True), KeyboardInterrupt(), ValueError()],
 )
-def test_run__raises_at_once_what_another_try_would_not_mend(error: BaseException) -> None:
+def test_run__errors_that_are_not_tried_again(error: BaseException) -> None:
     tries, always = Tries(error, "good"), RetryPolicy(Retry(), lambda error: not isinstance(error, ConfigError))
     with pytest.raises(type(error)) as caught:
         always.run(tries, Clock())
@@ -115,7 +115,7 @@ def test_run__inside_another_run_of_the_same_policy() -> None:
     assert shared.run(outer, Clock()) == "outer good"
 
 
-def test_run__judgement_that_fails() -> None:
+def test_run__policy_that_fails() -> None:
     def worth_another(error: GeminiSyncError) -> bool:
         raise ConfigError("policy must return a Decision") from error
 
@@ -123,7 +123,7 @@ def test_run__judgement_that_fails() -> None:
         RetryPolicy(Retry(), worth_another).run(Tries(ServerError("one")), Clock())
 
 
-def test_run__failure_is_freed_without_gc() -> None:
+def test_run__error_is_freed_without_gc() -> None:
     class Held:
         pass
 

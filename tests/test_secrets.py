@@ -1,4 +1,4 @@
-"""Holds every failure to silence about credentials, though servers echo them and logging is at DEBUG."""
+"""No error, event, log record or pickle shows a credential, even if the server quotes it and logging is at DEBUG."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEY, CLIENT_SECRET = "canary+api/key=1", "canary+client/secret=2"
 ACCESS_TOKEN, REFRESH_TOKEN = "emulator-access-token", "emulator-refresh-token"
 CANARIES = (KEY, CLIENT_SECRET, ACCESS_TOKEN, REFRESH_TOKEN, *map(urllib.parse.quote_plus, (KEY, CLIENT_SECRET)))
 
-# What a server may do with the credentials it was sent: {echo} stands for all of them.
+# Answers of a server that quotes the credentials it got; {echo} stands for them.
 FAULTS: dict[str, tuple[Any, dict[str, Any]]] = {
     **{f"{code} echo": (code, {"message": "You sent {echo}."}) for code in (400, 401, 403, 404, 409, 429, 500, 503)},
     "reason": (403, {"reason": "{echo}", "metadata": {"sent": "{echo}"}}),
@@ -55,7 +55,7 @@ def echoed(value: Any, secrets: str) -> Any:
 
 
 def sent_to(route: str, rig: Rig) -> str:
-    """The credentials that a route gets to see, as a server would quote them."""
+    """The credentials that are sent to a route, as its server would quote them."""
     by_route = {"api_key": KEY, "token": f"{file_token(rig, 'refresh')} {CLIENT_SECRET}"}
     return by_route.get(route, file_token(rig, "access"))
 
@@ -69,8 +69,8 @@ def file_token(rig: Rig, kind: str) -> str:
 def rig(tmp_path: Path, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest) -> Iterator[Rig]:
     caplog.set_level(logging.DEBUG)
     with Emulator(key=KEY, client_secret=CLIENT_SECRET) as emulator:
-        # After a 401 a second token is sent, but the server still quotes the first one. Only its form tells that it
-        # is a token.
+        # After a 401 the adapter sends a second token, but the server still quotes the first one. Only its form shows
+        # that it is a token.
         if "401" in request.node.name:
             emulator.accounts.token_prefix = "ya29."
         with Rig(emulator, tmp_path) as rig:
@@ -78,7 +78,7 @@ def rig(tmp_path: Path, caplog: pytest.LogCaptureFixture, request: pytest.Fixtur
 
 
 def check_silence(rig: Rig, caplog: pytest.LogCaptureFixture, *shown: object) -> None:
-    """No canary in ``shown``, in what was logged, or in what people are told."""
+    """No canary is in ``shown``, in the log, or in an event."""
     texts = [caplog.text, *(str(event) + repr(event) for event in rig.flips)]
     for item in shown:
         texts += [repr(item), str(item)]
@@ -90,7 +90,7 @@ def check_silence(rig: Rig, caplog: pytest.LogCaptureFixture, *shown: object) ->
 
 
 def failures(rig: Rig) -> list[Any]:
-    """What came of both routes, of OAuth alone and of the key alone; and each adapter with its status."""
+    """The replies, errors, adapters and statuses with both routes, with OAuth alone and with the key alone."""
     found: list[Any] = []
     for changes in ({}, {"api_key": None}, {"oauth_creds_path": None}):
         adapter = rig.adapter(**changes)
@@ -104,7 +104,7 @@ def failures(rig: Rig) -> list[Any]:
 
 
 @pytest.mark.parametrize(("kind", "arguments"), FAULTS.values(), ids=FAULTS)
-def test_failure__of_a_route_tells_no_secret(
+def test_failure__of_a_route_shows_no_secret(
     rig: Rig, caplog: pytest.LogCaptureFixture, kind: Any, arguments: dict[str, Any]
 ) -> None:
     for route in ("oauth", "api_key"):
@@ -118,7 +118,7 @@ def test_failure__of_a_route_tells_no_secret(
 @pytest.mark.parametrize(
     "fault", ["400 echo", "401 echo", "403 echo", "503 echo", "reason", "text body", "redirect", "reset"]
 )
-def test_failure__on_the_way_to_a_route_tells_no_secret(
+def test_failure__before_a_route_shows_no_secret(
     rig: Rig, caplog: pytest.LogCaptureFixture, route: str, fault: str
 ) -> None:
     kind, arguments = FAULTS[fault]
@@ -134,8 +134,8 @@ def test_failure__on_the_way_to_a_route_tells_no_secret(
 
 
 @pytest.mark.parametrize("escape", ["/", "all"])
-def test_echo__that_is_escaped_in_json_tells_no_secret(rig: Rig, caplog: pytest.LogCaptureFixture, escape: str) -> None:
-    """Some servers write \\/ for a slash, and Google's \\u003d for an equals sign."""
+def test_echo__escaped_in_json_shows_no_secret(rig: Rig, caplog: pytest.LogCaptureFixture, escape: str) -> None:
+    """Some servers write \\/ for a slash, and those of Google write \\u003d for an equals sign."""
     for route in ("oauth", "api_key"):
         secret = sent_to(route, rig)
         secret = secret.replace("/", "\\/") if escape == "/" else "".join(f"\\u{ord(c):04x}" for c in secret)
@@ -147,7 +147,7 @@ def test_echo__that_is_escaped_in_json_tells_no_secret(rig: Rig, caplog: pytest.
 
 
 @pytest.mark.parametrize("echo", ["plain", "quoted"])
-def test_refused_refresh__tells_no_secret(rig: Rig, caplog: pytest.LogCaptureFixture, echo: str) -> None:
+def test_refused_refresh__shows_no_secret(rig: Rig, caplog: pytest.LogCaptureFixture, echo: str) -> None:
     rig.path = rig.emulator.write_credentials(rig.path, expires_in=-60)
     form = f"{file_token(rig, 'refresh')} {CLIENT_SECRET}"
     form = form if echo == "plain" else urllib.parse.quote_plus(form)
@@ -159,7 +159,7 @@ def test_refused_refresh__tells_no_secret(rig: Rig, caplog: pytest.LogCaptureFix
 
 @pytest.mark.parametrize("refused", ["prompt", "answer"])
 @pytest.mark.parametrize("route", ["oauth", "api_key"])
-def test_verdict__tells_no_secret(rig: Rig, caplog: pytest.LogCaptureFixture, route: str, refused: str) -> None:
+def test_blocked__shows_no_secret(rig: Rig, caplog: pytest.LogCaptureFixture, route: str, refused: str) -> None:
     said = f"You sent {sent_to(route, rig)}."
     if refused == "prompt":
         chunk: dict[str, Any] = {"promptFeedback": {"blockReason": "SAFETY", "blockReasonMessage": said}}
@@ -172,7 +172,7 @@ def test_verdict__tells_no_secret(rig: Rig, caplog: pytest.LogCaptureFixture, ro
     assert not [canary for canary in CANARIES if any(canary in text for text in texts)]
 
 
-def test_many_401s__at_once_tell_no_secret(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+def test_many_401s__at_once_show_no_secret(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     for route in ("oauth", "api_key"):
         getattr(rig.emulator, route).fail(401, times=None, message=f"You sent {sent_to(route, rig)}.")
     adapter = rig.adapter()
@@ -181,7 +181,7 @@ def test_many_401s__at_once_tell_no_secret(rig: Rig, caplog: pytest.LogCaptureFi
     check_silence(rig, caplog, adapter, *errors)
 
 
-def test_success__tells_no_secret(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+def test_success__shows_no_secret(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     rig.path = rig.emulator.write_credentials(rig.path, expires_in=-60)
     adapter = rig.adapter()
     replies = [adapter.generate("Hi")]
@@ -190,4 +190,4 @@ def test_success__tells_no_secret(rig: Rig, caplog: pytest.LogCaptureFixture) ->
     assert [reply.route for reply in replies] == ["oauth", "api_key"]
     check_silence(rig, caplog, adapter, adapter.route_status(), *replies)
     assert not any(canary.encode() in pickle.dumps(reply) for reply in replies for canary in CANARIES)
-    assert "POST" in caplog.text  # urllib3 does log at DEBUG
+    assert "POST" in caplog.text  # the log holds the DEBUG records of urllib3

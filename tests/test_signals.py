@@ -1,13 +1,12 @@
-"""Holds what a signal handler, or the collection of garbage, may do to a call at any line of it: nothing blocks."""
+"""A signal handler or the garbage collector may run at any line of a call, and use the adapter without blocking."""
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,21 +15,15 @@ from gemini_sync import ConfigError, GeminiDualAdapter, GeminiSyncError, StreamI
 from gemini_sync.auth import single_flight
 from gemini_sync.network import deadlines
 from gemini_sync.routing import fallback, router
-from gemini_sync.testing.emulator import Emulator, default_text
+from gemini_sync.testing.emulator import default_text
 from tests.adapter_kit import Rig
 
 LINES_OF = {module.__file__ for module in (deadlines, single_flight, router, fallback)}
 BOUND_SECONDS = 10.0
 
 
-@pytest.fixture
-def rig(emulator: Emulator, tmp_path: Path) -> Iterator[Rig]:
-    with Rig(emulator, tmp_path) as rig:
-        yield rig
-
-
 class AtLine:
-    """A trace function that runs ``handler`` before the line with that number, counting those of ``files``."""
+    """A trace function that counts the lines of ``files`` and runs ``handler`` before the line with that number."""
 
     def __init__(self, number: int, handler: Callable[[], object], files: Collection[Any] = LINES_OF) -> None:
         self.left, self._handler, self._files = number, handler, files
@@ -47,7 +40,7 @@ class AtLine:
 
 
 def outcome(adapter: GeminiDualAdapter, number: int, handler: Callable[[], object]) -> Any:
-    """What a call gave whose line ``number`` was interrupted by ``handler``; None where it has no such line."""
+    """The text or the error of a call in which ``handler`` runs before line ``number``; None if it has fewer lines."""
     found: list[Any] = []
 
     def run() -> None:

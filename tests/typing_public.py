@@ -1,4 +1,4 @@
-"""Knows how callers use the public names, for mypy alone: nothing here runs, each line is a promise about types."""
+"""Uses the public names as callers do. Only mypy reads this file, and each line is a promise about types."""
 
 from __future__ import annotations
 

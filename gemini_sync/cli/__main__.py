@@ -2,6 +2,6 @@
 
 import sys
 
-from gemini_sync.cli.main import main
+from gemini_sync.cli import main
 
 sys.exit(main())

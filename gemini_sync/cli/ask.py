@@ -1,4 +1,4 @@
-"""The command ``ask``: a prompt from the arguments or standard input, the answer to standard output."""
+"""The command ``ask``, which writes the answer to a prompt to standard output."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from gemini_sync.routing.events import FallbackEvent
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     ask = commands.add_parser("ask", help="stream the answer to a prompt to standard output")
-    ask.add_argument("prompt", nargs="?", help="the prompt; '-', or none with a pipe, reads standard input")
+    ask.add_argument("prompt", nargs="?", help="the prompt; if it is '-' or missing, standard input is read")
     ask.add_argument("--model", help="the model to ask (default: GEMINI_MODEL, else the package's)")
     ask.add_argument("--system", metavar="TEXT", help="a system instruction")
-    ask.add_argument("--json", action="store_true", help="write each chunk as it came, as one line of JSON")
-    ask.add_argument("--thoughts", action="store_true", help="ask for thought summaries, on standard error")
+    ask.add_argument("--json", action="store_true", help="write each chunk as one line of JSON")
+    ask.add_argument("--thoughts", action="store_true", help="also write thought summaries, to standard error")
     ask.set_defaults(run=run, refuse=ask.error)
 
 
@@ -53,10 +53,10 @@ def _stream(reply: Reply, thoughts: bool, output: Output, error_output: Output) 
         if chunk.text:
             error_output.end_line()
             output.write(chunk.text)
-    next(reply, None)  # raises the verdict on the whole answer: blocked, failed or empty
+    next(reply, None)  # raises an error if the answer is blocked, failed or empty
     if reply.finish_reason == "MAX_TOKENS":
         output.end_line()
-        error_output.write("gemini-sync: the answer ends early: it reached the limit of tokens (MAX_TOKENS).\n")
+        error_output.write("gemini-sync: the answer is cut off, because it reached the limit of tokens (MAX_TOKENS).\n")
 
 
 def _prompt(options: argparse.Namespace) -> str:
@@ -65,7 +65,7 @@ def _prompt(options: argparse.Namespace) -> str:
         if sys.stdin is None or (prompt is None and sys.stdin.isatty()):
             options.refuse("give a prompt, or '-' to read it from standard input")
         if isinstance(sys.stdin, io.TextIOWrapper):
-            sys.stdin.reconfigure(errors="strict")  # the C locale would let anything pass
+            sys.stdin.reconfigure(errors="strict")  # in the C locale Python accepts any byte
         try:
             prompt = sys.stdin.read()
         except UnicodeDecodeError as exc:

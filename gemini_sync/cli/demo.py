@@ -1,4 +1,4 @@
-"""Knows the exercise this package exists for, played on an emulator; knows nothing of terminals and real accounts."""
+"""The command ``demo``, which shows the fallback on an emulator."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _PACE_SECONDS = 0.05
 
 
 class DemoFailed(GeminiSyncError):
-    """A step of the demo went another way than it must."""
+    """A step of the demo did not go as expected."""
 
 
 def run(write: Callable[[str], object]) -> None:
-    """Play the exercise; ``write`` gets the story and the streamed text, standard error the adapter's own messages.
+    """Run the four steps; ``write`` gets their story and the answers, standard error the line of the adapter.
 
-    Everything happens on loopback and in a temporary folder: no real credentials, home or proxy is looked at.
+    All requests stay on loopback, and all files in a temporary folder. No real credentials, home or proxy is used.
 
     Raises:
-        DemoFailed: a step went another way than it must.
+        DemoFailed: a step did not go as expected.
     """
     flips: list[FallbackEvent] = []
 
@@ -55,16 +55,16 @@ def run(write: Callable[[str], object]) -> None:
             ask = _Asker(adapter, write, flips)
             ask("1. Both routes are set up, and the OAuth credentials are good.", "oauth", flips=0)
             path.write_text("{ this is no JSON")
-            ask("2. The credentials file is corrupted, on purpose. Watch standard error.", "api_key", flips=1)
+            ask("2. The credentials file is now corrupt, on purpose. Watch standard error.", "api_key", flips=1)
             path.write_bytes(good)
-            ask("3. The credentials file is repaired. The API key stays in use: no flapping.", "api_key", flips=1)
+            ask("3. The credentials file is repaired. The API key stays in use.", "api_key", flips=1)
             adapter.reset()
             ask("4. adapter.reset() is the only way back.", "oauth", flips=1)
-    write("\nAll four steps went as they must.\n")
+    write("\nAll four steps went as expected.\n")
 
 
 class _Asker:
-    """Asks once per step and holds the adapter to what that step must show."""
+    """Asks the question once per step, and checks the answer and the state of the adapter."""
 
     def __init__(self, adapter: GeminiDualAdapter, write: Callable[[str], object], flips: list[FallbackEvent]) -> None:
         self._adapter, self._write, self._flips = adapter, write, flips
@@ -80,12 +80,12 @@ class _Asker:
             raise DemoFailed(f"Step {story[0]} of the demo failed: the text is not the whole answer.")
         if (reply.route, active, len(self._flips)) != (route, route != "oauth", flips):
             raise DemoFailed(
-                f"Step {story[0]} of the demo failed: expected the route {route!r} after {flips} fallbacks, came "
-                f"{reply.route!r} after {len(self._flips)} with fallback_active {active}."
+                f"Step {story[0]} of the demo failed: expected route {route!r} after {flips} fallbacks, but "
+                f"{reply.route!r} answered after {len(self._flips)}, with fallback_active {active}."
             )
 
 
 def _direct_session() -> requests.Session:
     session = default_session()
-    session.trust_env = False  # a proxy of the environment cannot reach this machine's loopback
+    session.trust_env = False  # a proxy of the environment cannot reach the loopback of this machine
     return session

@@ -1,4 +1,4 @@
-"""The command line: its arguments and its exit statuses."""
+"""The command line, its arguments and its exit statuses."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ DONE, FAILED, INTERRUPTED = 0, 1, 130  # wrong usage is 2, by argparse
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command line ``argv`` (default: the process's own).
+    """Run the command line ``argv``, by default that of the process.
 
-    Returns the exit status: 0 done (also when the reader of a pipe had enough), 1 failed, 130 interrupted. Raises
-    SystemExit: 2 for wrong usage, 0 after ``--help`` and ``--version``.
+    Returns the exit status: 0 for done, even if the reader of a pipe has gone, 1 for failed, 130 for interrupted.
+    Raises SystemExit: 2 for wrong usage, 0 after ``--help`` and ``--version``.
     """
     parser = _parser()
     options, rest = parser.parse_known_args(argv)
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gemini-sync {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     ask.add_parser(commands)
-    demo = commands.add_parser("demo", help="see the fallback happen, on an emulator, without credentials")
+    demo = commands.add_parser("demo", help="show the fallback on an emulator, without credentials")
     demo.set_defaults(run=_demo)
     emulator = commands.add_parser("emulator", help="serve both Gemini endpoints on this machine", add_help=False)
     emulator.set_defaults(run=_emulator)
@@ -54,12 +54,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo(options: argparse.Namespace, output: Output, error_output: Output) -> None:
-    from gemini_sync.cli import demo  # only this command pays for the emulator
+    from gemini_sync.cli import demo  # imports the emulator, which other commands do not need
 
     demo.run(output.write)
 
 
 def _emulator(options: argparse.Namespace, output: Output, error_output: Output) -> None:
-    from gemini_sync.testing.emulator.__main__ import main as serve  # only this command pays for the emulator
+    from gemini_sync.testing.emulator.__main__ import main as serve  # other commands do not need the emulator
 
     serve(options.arguments)

@@ -1,4 +1,4 @@
-"""Standard output and standard error of a command, cleaned for terminals."""
+"""Standard output and standard error of a command, without control characters on a terminal."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import os
 import re
 from typing import Optional, TextIO
 
-# What could move a terminal's cursor, recolour, retitle or reorder it: escape sequences, then every control character
-# but newline and tab, and the bidirectional overrides and isolates.
+# These can move the cursor of a terminal, or change its colours, its title or the order of its text: escape sequences,
+# all control characters except newline and tab, and the bidirectional overrides and isolates.
 _UNSAFE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c\x9d]*(?:\x07|\x1b\\|\x9c)"
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
@@ -17,10 +17,10 @@ _UNSAFE = re.compile(
 
 
 class Output:
-    """A standard stream, written and flushed piece by piece; control characters are removed if it is a terminal.
+    """A standard stream that is flushed after each piece; on a terminal it removes control characters.
 
-    As a context manager it ends the last line. A write that fails raises OSError if ``required`` (BrokenPipeError if
-    the reader has gone); otherwise the text is dropped, because there is no other place to report that.
+    The end of a ``with`` block ends the last line. If a write fails and the stream is ``required``, ``write`` raises
+    OSError (BrokenPipeError if the reader has gone). If it is not required, the text is dropped.
     """
 
     def __init__(self, stream: Optional[TextIO], *, required: bool) -> None:
@@ -28,7 +28,7 @@ class Output:
         self._terminal = stream is not None and stream.isatty()
         self._in_line = False
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # an answer may hold what the locale's encoding does not
+            stream.reconfigure(errors="replace")  # the encoding of the locale may lack characters of the answer
 
     def __enter__(self) -> Output:
         return self
@@ -53,17 +53,15 @@ class Output:
                 raise
 
     def end_line(self) -> None:
-        """Start a new line, unless at the start of one."""
+        """Start a new line, unless the last one has ended."""
         if self._in_line:
             self.write("\n")
 
     def _abandon(self) -> None:
-        """Send what is left to the null device, because the interpreter would try to write it again at exit."""
+        """Send the rest to the null device, because the interpreter would try to write it again at exit."""
         stream, self._stream = self._stream, None
         self._in_line = False
         if isinstance(stream, io.TextIOWrapper):
-            with (
-                contextlib.suppress(OSError),
-                open(os.devnull, "wb") as nowhere,
-            ):  # a stream without a descriptor has no flush at exit
+            # A stream without a descriptor raises an OSError, and is not flushed at exit.
+            with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
                 os.dup2(nowhere.fileno(), stream.fileno())

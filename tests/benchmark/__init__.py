@@ -1,1 +1,1 @@
-"""Knows what reading a Gemini stream costs, here and with what people would pick instead; knows no correctness."""
+"""The benchmark: what reading a Gemini stream costs with gemini_sync and with the alternatives."""

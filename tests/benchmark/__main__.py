@@ -1,4 +1,4 @@
-"""Knows the command line of the benchmark, ``python -m tests.benchmark``, and starts its servers; knows no case."""
+"""The command line of the benchmark, ``python -m tests.benchmark``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 @contextlib.contextmanager
 def _bench(rounds: int) -> Iterator[Bench]:
-    """Both servers running, and what reads from them."""
+    """Both servers, running, and the readers that use them."""
     authority = trustme.CA()
     with tempfile.TemporaryDirectory() as folder:
         certificate, bundle = Path(folder, "server.pem"), Path(folder, "bundle.pem")
@@ -37,17 +37,19 @@ def _bench(rounds: int) -> Iterator[Bench]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmark", description="What reading a stream costs.")
-    parser.add_argument("--only", action="append", choices=list(CASES), help="this case; may be given more than once")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: sooner done, noisier")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures")
-    parser.add_argument("--svg", type=Path, metavar="PATH", help="write a plot of them")
+    parser.add_argument(
+        "--only", action="append", choices=list(CASES), help="run this case; may be given more than once"
+    )
+    parser.add_argument("--quick", action="store_true", help="take fewer rounds, which is faster and less exact")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures to this file")
+    parser.add_argument("--svg", type=Path, metavar="PATH", help="write a plot of the figures to this file")
     arguments = parser.parse_args()
-    for name in _PROXIES:  # all is loopback
+    for name in _PROXIES:  # all servers are on loopback
         os.environ.pop(name, None)
         os.environ.pop(name.upper(), None)
     results = []
     with _bench(_QUICK_ROUNDS if arguments.quick else _ROUNDS) as bench:
-        gc.freeze()  # what importing all these libraries left behind is nobody's cost
+        gc.freeze()  # no case pays for the objects of the imported libraries
         for name in arguments.only or CASES:
             print(f"{name} …", file=sys.stderr, flush=True)
             results.append(CASES[name](bench))

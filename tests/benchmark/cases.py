@@ -1,4 +1,4 @@
-"""Knows the list of cases; knows none of them."""
+"""The list of all cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows the cases of calls: short ones, fresh TLS connections, many threads; knows no large or long stream."""
+"""The cases of short calls: on an open connection, on fresh TLS connections, and in many threads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MOST_ROUNDS = 11
 
 
 def calls(bench: Bench) -> Result:
-    """A call of 3 events on a connection that is open already."""
+    """A call of 3 events on an open connection."""
     readers = bench.readers.named(names.OURS, names.PLAIN, names.OAUTH, names.GENAI, names.REQUESTS, names.HTTP_CLIENT)
     measure.verify(readers, _SHORT)
 
@@ -43,7 +43,7 @@ def calls(bench: Bench) -> Result:
 
 
 def _fresh_connections(bench: Bench, name: str) -> float:
-    """CPU seconds of one call on a connection of its own: that many streams are open at the same time."""
+    """CPU seconds of one call on a fresh connection; ``_STREAMS`` streams are open at the same time."""
     readers = Readers(bench.tls_url, bench.bundle)
     reader = readers.named(name)[name]
     found = 0
@@ -61,7 +61,7 @@ def _fresh_connections(bench: Bench, name: str) -> float:
 
 
 def tls(bench: Bench) -> Result:
-    """16 fresh TLS connections, each verified against the usual CA bundle (with one CA more)."""
+    """16 fresh TLS connections, each verified against the usual CA bundle with one more CA."""
     os.environ["REQUESTS_CA_BUNDLE"] = bench.bundle
     try:
         tasks = {name: partial(_fresh_connections, bench, name) for name in (names.OURS, names.GENAI, names.REQUESTS)}
@@ -78,7 +78,7 @@ def tls(bench: Bench) -> Result:
 
 @contextlib.contextmanager
 def _bound(cores: Optional[set[int]]) -> Iterator[None]:
-    """The threads started meanwhile run on ``cores`` only."""
+    """Threads that start in this block run on ``cores`` only."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores or before)
     try:
@@ -88,7 +88,7 @@ def _bound(cores: Optional[set[int]]) -> Iterator[None]:
 
 
 def _in_threads(bench: Bench, count: int, cores: Optional[set[int]]) -> float:
-    """CPU seconds of one event when ``count`` threads share the reading of 32 streams."""
+    """CPU seconds of one event if ``count`` threads read 32 streams together."""
     streams = max(_THREADS)
     started = threading.Barrier(count)
     with _bound(cores), ThreadPoolExecutor(count) as pool:
@@ -109,16 +109,18 @@ def _threads(count: int) -> str:
 
 
 def threads(bench: Bench) -> Result:
-    """The same 32 streams read by 1, 8 and 32 threads, on one core and free; a short stream beside silent ones."""
+    """32 streams in 1, 8 and 32 threads, on one core and on all; a short call beside silent streams."""
     result, most = Result(), _threads(max(_THREADS))
     if hasattr(os, "sched_setaffinity"):
         core = {min(os.sched_getaffinity(0))}
-        for where, cores, limit in (("on one core", core, 1.2), ("free", None, 1.8)):
+        for cores_name, cores, limit in (("on one core", core, 1.2), ("free", None, 1.8)):
             tasks = {_threads(count): partial(_in_threads, bench, count, cores) for count in _THREADS}
             tasks[most]()
             samples = paired(tasks, min(bench.rounds, _MOST_ROUNDS))
-            result.tables.append(table(f"threads, {where}", "us per event", samples, MICRO))
-            result.expect(f"CPU per event {where}, {most} / {_threads(1)}", ratio(samples, most, _threads(1)), limit)
+            result.tables.append(table(f"threads, {cores_name}", "us per event", samples, MICRO))
+            result.expect(
+                f"CPU per event {cores_name}, {most} / {_threads(1)}", ratio(samples, most, _threads(1)), limit
+            )
     samples = _beside_silent(bench)
     result.tables.append(table("a call of 3 events, wall time", "ms", samples, MILLI))
     figure = ratio(samples, f"beside {_SILENT_STREAMS} silent streams", "alone")

@@ -1,4 +1,4 @@
-"""Knows the case of importing: CPU and memory of fresh interpreters; knows nothing of what is imported."""
+"""The case of importing: CPU and memory of fresh interpreters."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 _BASE = "import requests, sseclient, tenacity"
 _OURS = "import gemini_sync"
 _GENAI = "from google import genai"
-_ROUNDS_MORE = 2  # an import cannot be repeated within a process, so single samples are noisy
-# VmHWM, since ru_maxrss of a child begins with what its parent had.
+_ROUNDS_FACTOR = 2  # more rounds, because a process can import only once and so single samples vary
+# VmHWM, because ru_maxrss of a child includes the memory of its parent.
 _CHILD = """
 import json, sys, time
 started = time.process_time()
@@ -32,7 +32,7 @@ print(json.dumps([seconds, int(status.get("VmHWM", "0 kB").split()[0]) / 1024, "
 
 
 def _import(statement: str, cache: str) -> tuple[float, float, bool]:
-    """CPU seconds, peak resident MiB, and whether the command line came along; compiled modules are in ``cache``."""
+    """CPU seconds, peak resident MiB, and True if the command line is imported, too; ``cache`` holds the bytecode."""
     command = [sys.executable, "-c", _CHILD.format(statement=statement)]
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": cache, "PYTHONDONTWRITEBYTECODE": ""}
     output = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True, check=True).stdout
@@ -41,7 +41,7 @@ def _import(statement: str, cache: str) -> tuple[float, float, bool]:
 
 
 def imports(bench: Bench) -> Result:
-    """Importing gemini_sync beside what it stands on, and google-genai."""
+    """Importing gemini_sync, the libraries that it uses, and google-genai."""
     seen: dict[str, list[tuple[float, float, bool]]] = {statement: [] for statement in (_BASE, _OURS, _GENAI)}
 
     def seconds(statement: str) -> float:
@@ -51,12 +51,12 @@ def imports(bench: Bench) -> Result:
     with tempfile.TemporaryDirectory() as cache:
         for statement in seen:  # fills the cache
             _import(statement, cache)
-        samples = paired({statement: partial(seconds, statement) for statement in seen}, bench.rounds * _ROUNDS_MORE)
+        samples = paired({statement: partial(seconds, statement) for statement in seen}, bench.rounds * _ROUNDS_FACTOR)
     memory = {statement: median(peak for _, peak, _ in found) for statement, found in seen.items()}
     result = Result([table("import", "ms", samples, MILLI)])
-    if memory[_BASE]:  # known on Linux alone
+    if memory[_BASE]:  # only Linux tells it
         rows = [Row(statement, peak, peak / memory[_BASE]) for statement, peak in memory.items()]
         result.tables.append(Table("import: memory", "MiB, peak resident set", rows))
     result.expect(f"CPU of {_OURS} / {_BASE}", ratio(samples, _OURS, _BASE), 1.25)
-    result.expect("imports of gemini_sync that bring its command line along", sum(cli for *_, cli in seen[_OURS]), 0)
+    result.expect("imports of gemini_sync that also import its command line", sum(cli for *_, cli in seen[_OURS]), 0)
     return result

@@ -1,4 +1,4 @@
-"""Knows the cases of one large event: its CPU beside the peers', its memory, and that both grow with its size only."""
+"""The cases of one large event: its CPU and memory, and how they grow with its size."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.benchmark.results import Result, Row, Table
 
 _SIZES = (8, 16, 32)
 _GROWTH_SIZES = (5, 10, 20, 40)
-# The target is to deliver an event. Decoding its base64 besides, which google-genai does in Rust and always, takes the
-# standard library as long as all the rest; so for that the limit is one of our own.
+# The target is for the delivery of an event. google-genai also decodes the base64, always and in Rust. In the standard
+# library that takes as long as the delivery, so the limit for data is higher.
 _GENAI_LIMITS = {"text": 0.55, "data": 0.75}
-_GROWTH_LIMIT = 8  # for four times the size; 32 MiB are new pages of memory each time, which 8 MiB are not
+_GROWTH_LIMIT = 8  # for four times the size, because 32 MiB need new pages of memory each time and 8 MiB do not
 _MEMORY_LIMITS = {8: 4.0, 32: 3.5}
 _MOST_ROUNDS = 7
 
@@ -35,14 +35,14 @@ def _genai_data(bench: Bench, answer: Answer) -> Iterator[bytes]:
 
 
 def _readers(bench: Bench, kind: str) -> dict[str, Callable[[Answer], Iterator[Any]]]:
-    # requests' iter_lines and sseclient's own reader are quadratic: 8 MB take them half a minute.
-    if kind == "data":  # decoded, which google-genai always does
+    # iter_lines of requests and the reader of sseclient are quadratic. They need half a minute for 8 MB.
+    if kind == "data":  # all readers decode it, because google-genai always does
         return {names.OURS: partial(_ours_data, bench), names.GENAI: partial(_genai_data, bench)}
     return bench.readers.named(names.OURS, names.GENAI, names.HTTP_CLIENT, names.FLOOR)
 
 
 def _measure(bench: Bench, kind: str, sizes: tuple[int, ...], *wanted: str) -> dict[int, Samples]:
-    """CPU seconds of each reader by size in MiB, all sizes and readers taking turns."""
+    """CPU seconds of each reader by size in MiB; all sizes and readers take turns."""
     readers = _readers(bench, kind)
     answers = {size: Answer(kind, 1, size * MEBI) for size in sizes}
     tasks = {
@@ -61,7 +61,7 @@ def _growth(samples: dict[int, Samples], small: int, large: int) -> float:
 
 
 def large(bench: Bench) -> Result:
-    """One event of 8, 16 and 32 MiB: as text, and as inline data decoded to bytes."""
+    """One event of 8, 16 and 32 MiB, as text and as inline data that is decoded."""
     result = Result()
     for kind in ("text", "data"):
         samples = _measure(bench, kind, _SIZES)
@@ -86,7 +86,7 @@ def _peak(reader: Callable[[Answer], Iterator[Any]], answer: Answer) -> float:
 
 
 def growth(bench: Bench) -> Result:
-    """One event of inline data of 5, 10, 20 and 40 MiB: the cost of a byte stays what it is."""
+    """One event of inline data of 5, 10, 20 and 40 MiB, which should cost the same per byte."""
     samples = _measure(bench, "data", _GROWTH_SIZES, names.OURS)
     per_mebi = {f"{size} MiB": [seconds / size for seconds in of_size[names.OURS]] for size, of_size in samples.items()}
     result = Result([table("one event of inline data, decoded: growth", "ms per MiB", per_mebi, MILLI)])

@@ -1,4 +1,4 @@
-"""Knows how to measure fairly: CPU time, readers in turn, medians of paired rounds; knows no case and no limit."""
+"""How the cases measure: CPU time and memory, readers that take turns, medians of paired rounds."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ MEBI = 2**20
 
 @dataclass(frozen=True)
 class Bench:
-    """What a case is given.
+    """The input of a case.
 
     Attributes:
-        readers: of the server that speaks plain HTTP.
-        tls_url: of the one that speaks TLS; ``bundle`` is the CA bundle that verifies it.
-        rounds: how many times each reader has its turn; cases whose turns are long take fewer.
+        readers: the readers of the server that speaks plain HTTP.
+        tls_url: the server that speaks TLS.
+        bundle: the path of the CA bundle that verifies it.
+        rounds: how many turns each reader gets; cases with long turns take fewer.
     """
 
     readers: Readers
@@ -38,7 +39,7 @@ class Bench:
 
 
 def consume(pieces: Iterable[Sized]) -> int:
-    """Read to the end and keep nothing; the total length."""
+    """Read all pieces and keep none; returns their total length."""
     total = 0
     for piece in pieces:
         total += len(piece)
@@ -46,7 +47,7 @@ def consume(pieces: Iterable[Sized]) -> int:
 
 
 def cpu_seconds(task: Callable[[], object]) -> float:
-    """The CPU time of this process, all its threads, while ``task`` runs."""
+    """The CPU time of this process, with all its threads, while ``task`` runs."""
     gc.collect()
     started = time.process_time()
     task()
@@ -54,7 +55,7 @@ def cpu_seconds(task: Callable[[], object]) -> float:
 
 
 def read_cpu(reader: Reader, answer: Answer, times: int = 1) -> float:
-    """The CPU time in seconds of reading ``answer``; raises AssertionError where not all of it was found."""
+    """The CPU time in seconds of reading ``answer``; raises AssertionError if part of it is missing."""
     found = 0
 
     def read() -> None:
@@ -69,7 +70,7 @@ def read_cpu(reader: Reader, answer: Answer, times: int = 1) -> float:
 
 
 def peak_bytes(task: Callable[[], object]) -> int:
-    """The most memory that Python objects made by ``task`` held at one time (tracemalloc)."""
+    """The peak memory of the Python objects that ``task`` makes, by tracemalloc."""
     gc.collect()
     tracemalloc.start()
     try:
@@ -80,14 +81,14 @@ def peak_bytes(task: Callable[[], object]) -> int:
 
 
 def verify(readers: Mapping[str, Reader], answer: Answer) -> None:
-    """Each reader finds the text itself, not only its length; this warms up its connections as well."""
+    """Check that each reader finds the exact text; this also opens its connections."""
     for name, reader in readers.items():
         if "".join(reader(answer)) != text_of(answer):
             raise AssertionError(f"{name} did not read the text of {answer.name}")
 
 
 def paired(tasks: Mapping[str, Task], rounds: int) -> Samples:
-    """The samples of each task; in each round all take their turn, in another order: nobody always follows the same."""
+    """The samples of each task; each round runs all tasks in another order, so that none always follows the same."""
     samples: Samples = {name: [] for name in tasks}
     for number in range(rounds):
         for name in random.Random(number).sample(list(tasks), len(tasks)):
@@ -100,12 +101,12 @@ def median(samples: Iterable[float]) -> float:
 
 
 def ratio(samples: Samples, name: str, other: str) -> float:
-    """The median of the ratios within each round: what slows the machine down for a while slows both."""
-    return median(mine / theirs for mine, theirs in zip(samples[name], samples[other]))
+    """The median of the ratios in each round; if the machine is slow for a while, it is slow for both."""
+    return median(one / two for one, two in zip(samples[name], samples[other]))
 
 
 def table(title: str, unit: str, samples: Samples, scale: float = 1.0) -> Table:
-    """The medians, times ``scale``, and the ratios to the first of ``samples``."""
+    """The medians, multiplied by ``scale``, and the ratios to the first of ``samples``."""
     first = next(iter(samples))
     rows = [Row(name, median(values) * scale, ratio(samples, name, first)) for name, values in samples.items()]
     return Table(title, unit, rows)

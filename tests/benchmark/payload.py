@@ -1,6 +1,6 @@
-"""Knows the canned answers: a name for each, the bytes the server sends, the text a reader must find; knows no socket.
+"""The canned answers: their names, the bytes that the server sends, and the text that a reader must find.
 
-The name travels as the model's name, so every reader asks for an answer in the way its library has anyway.
+A reader asks for an answer by its name, which it sends as the name of the model.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-# Plain prose; every eighth piece has a character beyond ASCII and an escape, as answers have.
+# Plain text. As in real answers, some pieces have characters beyond ASCII and an escape: here one in eight.
 _PROSE = "The sky looks blue since air scatters short waves more than long ones. "
 _PROSE_BEYOND_ASCII = "The sky\u2019s colour:\nair scatters \u201cshort\u201d waves more than it does long ones. "
 _VARIED_EVENTS = 8
@@ -25,8 +25,8 @@ class Answer:
 
     Attributes:
         kind: ``"text"``, or ``"data"`` for base64 in inlineData.
-        events: how many, the last with a finish reason; above 10,000 whole thousands.
-        size: of the text in each, in characters, or of the base64.
+        events: the number of events; the last has a finish reason. Above 10,000 it must be whole thousands.
+        size: the characters of text, or of base64, in each event.
         pace: ``"burst"`` (all at once), ``"paced"`` (an event each millisecond) or ``"silent"`` (one event, then none).
     """
 
@@ -41,19 +41,19 @@ class Answer:
 
     @property
     def length(self) -> int:
-        """Characters of text, or decoded bytes, that a reader must find."""
+        """How many characters of text, or decoded bytes, a reader must find."""
         return self.events * (self.size if self.kind == "text" else self.size * 3 // 4)
 
 
 def answer_named(name: str) -> Answer:
-    """The answer a model name asks for; raises ValueError where it is none."""
+    """The answer with this name; raises ValueError if the name is wrong."""
     kind, events, size, pace = name.split("-")
     return Answer(kind, int(events), int(size), pace)
 
 
 @functools.lru_cache(maxsize=64)
 def pieces(answer: Answer) -> list[str]:
-    """The texts (or base64 strings) of the first events; later events repeat them in turn."""
+    """The texts, or base64 strings, of the first events; later events repeat them in turn."""
     varied = min(answer.events, _VARIED_EVENTS)
     if answer.kind == "data":
         block = base64.b64encode(bytes(range(256)) * 192).decode()
@@ -92,13 +92,13 @@ def _event(answer: Answer, number: int, wrapped: bool) -> bytes:
 
 
 def framed(event: bytes) -> bytes:
-    """``event`` as one HTTP chunk: that is how Google sends them."""
+    """``event`` as one HTTP chunk, as Google sends it."""
     return b"%x\r\n%s\r\n" % (len(event), event)
 
 
 @functools.lru_cache(maxsize=64)
 def framed_events(answer: Answer, wrapped: bool) -> list[bytes]:
-    """The HTTP chunks of an answer. In long ones blocks of events repeat, so that they need no memory to speak of."""
+    """The HTTP chunks of an answer; in a long answer a block of events repeats, to save memory."""
     if answer.events <= 10_000:
         return [framed(_event(answer, number, wrapped)) for number in range(answer.events)]
     block = b"".join(framed(_event(answer, number, wrapped)) for number in range(1000))
@@ -107,5 +107,5 @@ def framed_events(answer: Answer, wrapped: bool) -> list[bytes]:
 
 
 def event_bytes(answer: Answer) -> int:
-    """The size of the largest event, in bytes as sent."""
+    """The size of the largest event, in bytes."""
     return max(len(_event(answer, number, wrapped=False)) for number in range(min(answer.events, _VARIED_EVENTS)))

@@ -1,4 +1,4 @@
-"""Knows how figures become an SVG, a panel of bars for each comparison; measures nothing and needs no library."""
+"""Draws the figures as an SVG, with a panel of bars for each comparison."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _text(x: float, y: float, content: str, attributes: str = "") -> str:
 
 
 def _panel(table: Table, top: int) -> list[str]:
-    """Title and bars, to the scale of the longest."""
+    """The title and the bars of a table; the longest bar sets the scale."""
     longest = max(row.value for row in table.rows) or 1.0
     room = _WIDTH - 2 * _MARGIN - _NAME_WIDTH - _VALUE_WIDTH
     lines = [_text(_MARGIN, top + 14, f"{table.title}, {table.unit}", ' class="title"')]
@@ -38,7 +38,7 @@ def _panel(table: Table, top: int) -> list[str]:
 
 
 def write_svg(path: Path, results: Iterable[Result]) -> None:
-    """Draw the tables in which google-genai stands, machine and versions beneath."""
+    """Draw the tables that have a row for google-genai, and below them the machine and the versions."""
     lines: list[str] = []
     y = _MARGIN
     tables = (table for result in results for table in result.tables)

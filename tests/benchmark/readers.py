@@ -1,4 +1,4 @@
-"""Knows the ways to read a stream that are compared; each yields the text of one canned answer and checks nothing."""
+"""The readers that are compared; each yields the text of one canned answer."""
 
 from __future__ import annotations
 
@@ -40,17 +40,16 @@ def _path(answer: Answer) -> str:
 
 
 def text_in(decoded: Any) -> str:
-    """The text of an event, as whoever writes such a loop takes it out."""
+    """The text of an event, as a simple loop would read it."""
     return decoded["candidates"][0]["content"]["parts"][0]["text"]  # type: ignore[no-any-return]
 
 
 class Readers:
-    """All readers of one server, each with the connections it keeps; ``close()`` ends them.
+    """All readers of one server; each keeps its connections until ``close()``.
 
     Args:
-        url: of the server.
-        bundle: the CA bundle that verifies it, where it speaks TLS; requests and gemini_sync take it from
-            REQUESTS_CA_BUNDLE.
+        url: the base URL of the server.
+        bundle: the CA bundle if the server speaks TLS; requests and gemini_sync read REQUESTS_CA_BUNDLE instead.
     """
 
     def __init__(self, url: str, bundle: Optional[str] = None) -> None:

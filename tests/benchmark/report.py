@@ -1,4 +1,4 @@
-"""Knows how figures are shown: one table with ratios, a line for each target, JSON; measures nothing."""
+"""Shows the figures: tables with ratios, a line for each target, and JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LIBRARIES = ("requests", "urllib3", "sseclient-py", "tenacity", "google-genai")
 
 
 def machine() -> str:
-    """The processor and the number of cores this process may use."""
+    """The processor, and the number of cores that this process may use."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -37,7 +37,7 @@ def environment() -> str:
 
 
 def show(results: Iterable[Result]) -> None:
-    """Print the table and the targets."""
+    """Print the tables and the targets."""
     write = sys.stdout.write
     results = list(results)
     write(f"{environment()}\nClient CPU unless the unit says otherwise; medians; the ratio is to the first row.\n\n")

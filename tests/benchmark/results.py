@@ -1,4 +1,4 @@
-"""Knows what a case finds: tables of figures and the targets they must meet; measures and prints nothing."""
+"""The result of a case: tables of figures, and the targets that they must meet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Optional
 
 @dataclass(frozen=True)
 class Row:
-    """What one reader took: ``value`` in the table's unit, and how many times that of the table's first row it is."""
+    """The figure of one reader, in the unit of its table, and its ratio to the first row."""
 
     name: str
     value: float
@@ -24,7 +24,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Target:
-    """A promise: ``figure`` is at most ``limit``."""
+    """A limit: ``figure`` must be at most ``limit``."""
 
     what: str
     figure: float

@@ -1,7 +1,7 @@
-"""Knows how to serve canned bytes from a process of its own, as cheaply as Python can; knows no Gemini beyond them.
+"""The server of the benchmark, which runs in its own process and sends canned bytes as cheaply as Python can.
 
-Run as ``python -m tests.benchmark.server [CERTIFICATE]``: prints the port it listens on, serves each connection in a
-thread, over TLS where a certificate is given, and ends when its standard input does.
+``python -m tests.benchmark.server [CERTIFICATE]`` prints its port and serves each connection in a thread, with TLS if
+there is a certificate. It ends at the end of its standard input.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.benchmark.payload import answer_named, framed_events
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PACE_SECONDS = 0.001
-# The headers Google's front end sends: parsing them is part of what a call costs.
+# The headers that Google sends, because parsing them is part of the cost of a call.
 _HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Disposition: attachment\r\n"
     b"Vary: Origin\r\nVary: X-Origin\r\nVary: Referer\r\nTransfer-Encoding: chunked\r\n"
@@ -40,7 +40,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 @functools.lru_cache(maxsize=64)
 def _body(name: str, wrapped: bool) -> list[bytes]:
-    """What follows the headers, in as few pieces as the pace and memory allow."""
+    """The bytes after the headers, in as few pieces as the pace and the memory allow."""
     answer = answer_named(name)
     events = framed_events(answer, wrapped)
     if answer.pace == "burst" and len(events) == answer.events:
@@ -49,7 +49,7 @@ def _body(name: str, wrapped: bool) -> list[bytes]:
 
 
 def _request(sock: socket.socket, received: bytes) -> tuple[bytes, bytes, bytes]:
-    """The head and the body of the next request, and what came after it; an empty head at the end."""
+    """The head and the body of the next request, and the bytes after it; the head is empty at the end."""
     while b"\r\n\r\n" not in received:
         data = sock.recv(65536)
         if not data:
@@ -83,13 +83,13 @@ def _answer(sock: socket.socket, head: bytes, body: bytes) -> None:
             due += _PACE_SECONDS
             time.sleep(max(0.0, due - time.monotonic()))
             sock.sendall(part)
-    else:  # silent: until the client goes away
+    else:  # silent, until the client closes the connection
         sock.sendall(_HEAD + parts[0])
         sock.recv(1)
 
 
 def _serve(sock: socket.socket, context: Optional[ssl.SSLContext]) -> None:
-    with contextlib.suppress(OSError):  # the client went away, as some readers do
+    with contextlib.suppress(OSError):  # some readers close the connection early
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if context is not None:
             sock = context.wrap_socket(sock, server_side=True)
@@ -121,7 +121,7 @@ def main(certificate: Optional[str] = None) -> None:
 
 @contextlib.contextmanager
 def running(certificate: Optional[Path] = None) -> Iterator[str]:
-    """A server in a process of its own; its base URL."""
+    """The base URL of a server that runs in its own process."""
     command = [sys.executable, "-m", "tests.benchmark.server", *([str(certificate)] if certificate else [])]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=_ROOT, text=True, stdin=pipe, stdout=pipe) as process:

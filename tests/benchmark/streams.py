@@ -1,4 +1,4 @@
-"""Knows the cases of ordinary streams: many small events, in a burst, paced, and without an end in sight."""
+"""The cases of ordinary streams: many small events in a burst, paced, and in a very long stream."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _per_event(bench: Bench, answer: Answer, *wanted: str) -> Samples:
 
 
 def small(bench: Bench) -> Result:
-    """CPU per event, all events sent at once."""
+    """CPU per event if all events are sent at once."""
     result = Result()
     for answer, genai_limit, loop_limit in _SMALL:
         samples = _per_event(bench, answer)
@@ -48,14 +48,14 @@ def small(bench: Bench) -> Result:
 
 
 def paced(bench: Bench) -> Result:
-    """CPU per event, one sent each millisecond: every event costs a system call, and the scheduler."""
+    """CPU per event if one is sent each millisecond, so that each costs a system call and the scheduler."""
     samples = _per_event(bench, _PACED, names.OURS, names.GENAI, names.SSECLIENT, names.REQUESTS, names.HTTP_CLIENT)
     title = f"{_PACED.events} events of {_PACED.size} characters, one per ms"
     return Result([table(title, "us per event", samples, MICRO)])
 
 
 def _quarters(bench: Bench) -> list[float]:
-    """The CPU seconds of an event in each quarter of the endless stream."""
+    """The CPU seconds of an event in each quarter of the very long stream."""
     marks, found = [time.process_time()], 0
     for number, text in enumerate(bench.readers.ours(_ENDLESS), 1):
         found += len(text)
@@ -65,12 +65,12 @@ def _quarters(bench: Bench) -> list[float]:
         raise AssertionError(f"found {found} characters of {_ENDLESS.length}")
     slices = [(after - before) / _SLICE for before, after in zip(marks, marks[1:])]
     quarter = len(slices) // 4
-    # Medians of slices: the neighbours on the machine come and go within seconds.
+    # Medians of slices, because other programs on the machine come and go within seconds.
     return [median(slices[start : start + quarter]) for start in range(0, len(slices), quarter)]
 
 
 def endless(bench: Bench) -> Result:
-    """200,000 events in one stream: no event costs more for those before it, and only the text stays in memory."""
+    """200,000 events in one stream: the last cost no more than the first, and only the text stays in memory."""
     rounds = [_quarters(bench) for _ in range(_ENDLESS_ROUNDS)]
     samples = {f"quarter {number + 1}": [quarters[number] for quarters in rounds] for number in range(4)}
     title = f"{_ENDLESS.events} events in one stream"

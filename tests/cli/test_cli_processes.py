@@ -1,4 +1,4 @@
-"""Holds the command line to what a shell sees: exit statuses, pipes, terminals, signals."""
+"""The command line in a process of its own: exit statuses, pipes, terminals and signals."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def with_key(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
 # -- streams that end early
 
 
-def many(emulator: Emulator) -> None:
-    """An answer larger than any pipe's buffer."""
+def answer_much(emulator: Emulator) -> None:
+    """Answer with more than the buffer of a pipe holds."""
     chunks = [candidate("x" * 999 + "\n") for _ in range(300)]
     emulator.api_key.answer(chunks=[*chunks, candidate("end", finishReason="STOP")])
 
 
-def test_closed_pipe__is_quiet_and_done(emulator: Emulator) -> None:
-    many(emulator)
+def test_closed_pipe__is_no_error(emulator: Emulator) -> None:
+    answer_much(emulator)
     with python_child(*ASK, "hello") as child:
         assert child.stdout is not None
         assert child.stderr is not None
@@ -41,13 +41,13 @@ def test_closed_pipe__is_quiet_and_done(emulator: Emulator) -> None:
         assert child.wait() == 0
 
 
-def test_closed_stdout__is_quiet_and_done(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_stdout__is_no_error(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout", None)
     assert cli.main(["ask", "hello"]) == 0
     assert capsys.readouterr().err == ""
 
 
-def test_closed_stderr__does_not_hurt_the_answer(
+def test_closed_stderr__changes_nothing_in_the_answer(
     emulator: Emulator, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     emulator.api_key.answer(text="The answer.", thoughts="Let me think.")
@@ -59,8 +59,8 @@ def test_closed_stderr__does_not_hurt_the_answer(
 @POSIX
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8", "POSIX"])
 @pytest.mark.parametrize("way", ["standard input", "argument"])
-def test_prompt__that_is_no_text(locale: str, way: str) -> None:
-    """Containers run with such locales, under which Python itself lets any byte pass."""
+def test_prompt__bytes_that_are_no_text(locale: str, way: str) -> None:
+    """Containers often have these locales, in which Python accepts any byte."""
     given = b"\xff\xfe prompt"
     arguments = ["-"] if way == "standard input" else [os.fsdecode(given)]
     done = run_python(*ASK, *arguments, given=os.fsdecode(given), errors="surrogateescape", env={"LC_ALL": locale})
@@ -69,7 +69,7 @@ def test_prompt__that_is_no_text(locale: str, way: str) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_full_disk__is_an_error_said_once() -> None:
+def test_full_disk__is_one_error_line() -> None:
     with open("/dev/full", "w") as full:
         done = run_python(*ASK, "hello", stdout=full)
     assert done.returncode == 1
@@ -78,7 +78,7 @@ def test_full_disk__is_an_error_said_once() -> None:
 
 
 @POSIX
-def test_interrupt__is_130_without_a_traceback(emulator: Emulator) -> None:
+def test_interrupt__exit_status_is_130_and_there_is_no_traceback(emulator: Emulator) -> None:
     emulator.api_key.answer(chunks=[candidate("first\n"), candidate("never")])
     emulator.api_key.fail("stall", after=1)
     with python_child(*ASK, "hello") as child:
@@ -90,7 +90,7 @@ def test_interrupt__is_130_without_a_traceback(emulator: Emulator) -> None:
         assert child.wait() == 130
 
 
-def test_encoding__what_the_locale_lacks_is_replaced(emulator: Emulator) -> None:
+def test_encoding__characters_that_it_lacks_are_replaced(emulator: Emulator) -> None:
     emulator.api_key.answer(text="naïve \N{SNOWMAN}", thoughts="\N{SNOWMAN}?")
     done = run_python(*ASK, "--thoughts", "hello", env={"PYTHONIOENCODING": "ascii"})
     assert (done.returncode, done.stdout, done.stderr) == (0, "na?ve ?\n", "??\n")
@@ -107,26 +107,26 @@ CLEAN = "plain\ttext red ]8;;no end (0 override"
 
 @pytest.fixture
 def terminal() -> Iterator[tuple[int, int]]:
-    """The two ends of a pseudo-terminal, ours and the program's, which leaves our newlines alone."""
+    """The two ends of a pseudo-terminal: one to read in the test, one for the program. It changes no newlines."""
     import pty
     import tty
 
-    ours, theirs = pty.openpty()
-    tty.setraw(theirs)
-    yield ours, theirs
-    os.close(ours)
-    os.close(theirs)
+    reading, writing = pty.openpty()
+    tty.setraw(writing)
+    yield reading, writing
+    os.close(reading)
+    os.close(writing)
 
 
-def shown(ours: int, until: bytes) -> str:
+def shown(reading: int, until: bytes) -> str:
     data = b""
     while until not in data:
-        data += os.read(ours, 4096)
+        data += os.read(reading, 4096)
     return data.decode()
 
 
 @POSIX
-def test_terminal__control_characters_are_stripped(emulator: Emulator, terminal: tuple[int, int]) -> None:
+def test_terminal__control_characters_are_removed(emulator: Emulator, terminal: tuple[int, int]) -> None:
     emulator.api_key.answer(text=HOSTILE, thoughts="deep \x1b[2Jthought")
     done = run_python(*ASK, "--thoughts", "hello", stdout=terminal[1], stderr=terminal[1])
     assert done.returncode == 0
@@ -136,14 +136,14 @@ def test_terminal__control_characters_are_stripped(emulator: Emulator, terminal:
 
 
 @POSIX
-def test_terminal__a_server_cannot_write_to_it_by_an_error(emulator: Emulator, terminal: tuple[int, int]) -> None:
+def test_terminal__control_characters_of_an_error_are_removed(emulator: Emulator, terminal: tuple[int, int]) -> None:
     emulator.api_key.fail(400, message="bad \x1b[2Jthing")
     done = run_python(*ASK, "hello", stderr=terminal[1])
     assert done.returncode == 1
     assert shown(terminal[0], b"\n").startswith("gemini-sync: 400 INVALID_ARGUMENT: bad [2Jthing")
 
 
-def test_pipe__gets_the_text_as_it_came(emulator: Emulator, capsys: Captured) -> None:
+def test_pipe__text_is_not_changed(emulator: Emulator, capsys: Captured) -> None:
     emulator.api_key.answer(text=HOSTILE)
     assert cli.main(["ask", "hello"]) == 0
     assert capsys.readouterr().out == HOSTILE + "\n"
@@ -177,6 +177,7 @@ def test_emulator__port_that_is_taken(capsys: Captured) -> None:
     assert capsys.readouterr().err.startswith("gemini-sync: ")
 
 
-def test_module__runs_as_a_program() -> None:
-    done = run_python("-m", "gemini_sync.cli", "--version")
+@pytest.mark.parametrize("module", ["gemini_sync", "gemini_sync.cli"])
+def test_module__runs_as_a_program(module: str) -> None:
+    done = run_python("-m", module, "--version")
     assert (done.returncode, done.stdout) == (0, f"gemini-sync {VERSION}\n")

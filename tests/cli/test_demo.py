@@ -1,4 +1,4 @@
-"""Holds the demo to showing the fallback, to noticing when it does not, and to leaving nothing behind."""
+"""The demo shows the fallback, reports a step that fails, and leaves no files and no threads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def snapshot(folder: Path) -> list[Path]:
 
 
 def test_demo__from_the_command_line(home: Path, tmp_path: Path) -> None:
-    """Whatever the environment says: proxies, keys and credentials of it are left alone."""
+    """The demo does not use the proxies, keys and credentials of the environment."""
     nowhere = "http://127.0.0.1:9"
     hostile = {
         **dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY", "GOOGLE_GEMINI_BASE_URL"), nowhere),
@@ -36,15 +36,15 @@ def test_demo__from_the_command_line(home: Path, tmp_path: Path) -> None:
     done = run_python("-m", "gemini_sync.cli", "demo", env=hostile, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(TEXT) == 4
-    told = [line.split()[2] for line in done.stdout.splitlines() if "served by" in line]
-    assert told == ["oauth", "api_key", "api_key", "oauth"]
+    served = [line.split()[2] for line in done.stdout.splitlines() if "served by" in line]
+    assert served == ["oauth", "api_key", "api_key", "oauth"]
     assert done.stderr.startswith("gemini-sync: OAuth failed")
     assert done.stderr.count("\n") == 1
     assert snapshot(home) == []
     assert snapshot(tmp_path) == []
 
 
-def test_demo__streams(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo__answers_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "_PACE_SECONDS", None)
     pieces: list[str] = []
     demo.run(pieces.append)
@@ -60,7 +60,7 @@ def test_demo__streams(monkeypatch: pytest.MonkeyPatch) -> None:
         (GeminiDualAdapter, "reset", lambda self: None, "4"),
     ],
 )
-def test_demo__notices_what_goes_wrong(
+def test_demo__step_that_fails(
     owner: Any, name: str, broken: Any, step: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "_PACE_SECONDS", None)

@@ -1,4 +1,4 @@
-"""Holds the command line to what each command writes where, and to the exit status it gives."""
+"""The command line: what each command writes to standard output and standard error, and its exit status."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def with_key(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def with_oauth(emulator: Emulator, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Besides, a credentials file in its default place."""
+    """The environment gets OAuth as well, with a credentials file at the default path."""
     monkeypatch.setenv("CODE_ASSIST_ENDPOINT", emulator.url)
     monkeypatch.setenv("GEMINI_OAUTH_CLIENT_ID", emulator.client_id)
     monkeypatch.setenv("GEMINI_OAUTH_CLIENT_SECRET", emulator.client_secret)
     return emulator.write_credentials(home / ".gemini" / "oauth_creds.json")
 
 
-# -- what goes where
+# -- output
 
 
 def test_ask__streams_the_text_and_ends_the_line(capsys: Captured) -> None:
@@ -45,7 +45,9 @@ def test_ask__text_that_ends_its_line_gets_no_second_newline(emulator: Emulator,
     assert capsys.readouterr().out == "one line\n"
 
 
-def test_ask__each_piece_is_out_before_the_next_is_sent(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ask__each_piece_is_written_before_the_next_one_comes(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written = threading.Semaphore(0)
 
     class Screen(io.StringIO):
@@ -64,7 +66,7 @@ def test_ask__each_piece_is_out_before_the_next_is_sent(emulator: Emulator, monk
     assert screen.getvalue() == "one two three\n"
 
 
-def test_ask__model_and_system_reach_the_wire(emulator: Emulator) -> None:
+def test_ask__model_and_system_instruction_are_sent(emulator: Emulator) -> None:
     assert cli.main(["ask", "--model", "gemini-2.5-pro", "--system", "Be brief.", "hello"]) == 0
     (request,) = emulator.requests
     assert request.model == "gemini-2.5-pro"
@@ -72,7 +74,7 @@ def test_ask__model_and_system_reach_the_wire(emulator: Emulator) -> None:
     assert "generationConfig" not in request.json
 
 
-def test_ask__json_is_a_line_for_each_chunk(emulator: Emulator, capsys: Captured) -> None:
+def test_ask__json_writes_one_line_for_each_chunk(emulator: Emulator, capsys: Captured) -> None:
     chunks = [candidate("grüß\n"), candidate("\x9b31m\u2028", finishReason="STOP")]
     emulator.api_key.answer(chunks=chunks)
     assert cli.main(["ask", "--json", "hello"]) == 0
@@ -94,7 +96,7 @@ def test_ask__thoughts_go_to_standard_error(emulator: Emulator, capsys: Captured
     assert emulator.requests[0].json["generationConfig"] == {"thinkingConfig": {"includeThoughts": True}}
 
 
-def test_ask__thoughts_stay_away_unless_asked_for(emulator: Emulator, capsys: Captured) -> None:
+def test_ask__no_thoughts_without_the_option(emulator: Emulator, capsys: Captured) -> None:
     emulator.api_key.answer(text="The answer.", thoughts="Let me think.")
     assert cli.main(["ask", "hello"]) == 0
     assert capsys.readouterr() == ("The answer.\n", "")
@@ -110,13 +112,13 @@ def test_ask__fallback_is_one_line_on_standard_error(with_oauth: Path, capsys: C
     assert err.count("\n") == 1
 
 
-def test_ask__link_that_mends_the_fallback_is_shown(with_oauth: Path, emulator: Emulator, capsys: Captured) -> None:
+def test_ask__link_of_the_fallback_is_shown(with_oauth: Path, emulator: Emulator, capsys: Captured) -> None:
     emulator.oauth.fail(403, reason="VALIDATION_REQUIRED", link="https://example.com/validate", times=None)
     assert cli.main(["ask", "hello"]) == 0
     assert capsys.readouterr().err.count("https://example.com/validate") == 1
 
 
-def test_ask__token_limit_is_no_error_but_said(emulator: Emulator, capsys: Captured) -> None:
+def test_ask__token_limit_is_a_notice_and_no_error(emulator: Emulator, capsys: Captured) -> None:
     emulator.api_key.answer(text="Half an ans", finish_reason="MAX_TOKENS")
     assert cli.main(["ask", "hello"]) == 0
     out, err = capsys.readouterr()
@@ -124,7 +126,7 @@ def test_ask__token_limit_is_no_error_but_said(emulator: Emulator, capsys: Captu
     assert "MAX_TOKENS" in err
 
 
-def test_ask__on_one_screen_each_stream_begins_a_line(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ask__each_stream_begins_a_line_on_a_shared_screen(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     emulator.api_key.answer(text="Half an ans", thoughts="Let me think.", finish_reason="MAX_TOKENS")
     screen = io.StringIO()
     monkeypatch.setattr("sys.stdout", screen)
@@ -132,7 +134,7 @@ def test_ask__on_one_screen_each_stream_begins_a_line(emulator: Emulator, monkey
     assert cli.main(["ask", "--thoughts", "hello"]) == 0
     thoughts, text, notice = screen.getvalue().splitlines()
     assert (thoughts, text) == ("Let me think.", "Half an ans")
-    assert notice.startswith("gemini-sync: the answer ends early")
+    assert notice.startswith("gemini-sync: the answer is cut off")
 
 
 # -- the prompt
@@ -153,7 +155,7 @@ def test_prompt__comes_through_a_real_pipe(emulator: Emulator) -> None:
     assert done.stdout == default_text("from a pipe: ü") + "\n"
 
 
-def test_prompt__argument_wins_over_a_pipe(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompt__argument_wins_over_standard_input(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("piped"))
     assert cli.main(["ask", "given"]) == 0
     assert emulator.requests[0].json["contents"][0]["parts"] == [{"text": "given"}]
@@ -183,7 +185,7 @@ def not_text() -> io.TextIOWrapper:
         (["sing"], None, "sing"),
     ],
 )
-def test_usage__wrong_is_2_and_sends_nothing(
+def test_usage__wrong_arguments(
     arguments: list[str],
     stdin: Any,
     complaint: str,
@@ -228,7 +230,7 @@ def test_failure__before_any_text_is_one_line(emulator: Emulator, capsys: Captur
     assert err.count("\n") == 1
 
 
-def test_failure__in_mid_text_keeps_the_text_and_ends_its_line(emulator: Emulator, capsys: Captured) -> None:
+def test_failure__in_the_middle_of_the_text(emulator: Emulator, capsys: Captured) -> None:
     emulator.api_key.answer(chunks=[candidate("half a sen"), candidate("tence", finishReason="STOP")])
     emulator.api_key.fail("reset", after=1)
     assert cli.main(["ask", "hello"]) == 1
@@ -237,7 +239,7 @@ def test_failure__in_mid_text_keeps_the_text_and_ends_its_line(emulator: Emulato
     assert "interrupted" in err
 
 
-def test_failure__blocked_answer_is_an_error_after_its_text(emulator: Emulator, capsys: Captured) -> None:
+def test_failure__blocked_answer(emulator: Emulator, capsys: Captured) -> None:
     emulator.api_key.answer(text="So far", finish_reason="SAFETY")
     assert cli.main(["ask", "hello"]) == 1
     out, err = capsys.readouterr()
@@ -245,13 +247,13 @@ def test_failure__blocked_answer_is_an_error_after_its_text(emulator: Emulator, 
     assert "SAFETY" in err
 
 
-def test_failure__bad_setting(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure__setting_that_cannot_be_used(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", "http://example.com")
     assert cli.main(["ask", "hello"]) == 1
     assert "https://" in capsys.readouterr().err
 
 
-def test_no_credentials__says_what_to_set(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_credentials__message_says_what_to_set(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GEMINI_API_KEY")
     assert cli.main(["ask", "hello"]) == 1
     out, err = capsys.readouterr()

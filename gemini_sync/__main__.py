@@ -1,0 +1,7 @@
+"""Runs the command line by ``python -m gemini_sync``."""
+
+import sys
+
+from gemini_sync.cli import main
+
+sys.exit(main())
