@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Optional
 
 from gemini_sync.config import Timeouts
-from gemini_sync.errors import DeadlineExceeded, GeminiSyncError, cancelled_error
+from gemini_sync.errors import DeadlineExceeded, cancelled_error
 
 Clock = Callable[[], float]
 
@@ -222,16 +222,6 @@ class Call:
                 except OSError:
                     self.socket = None  # the other side has closed it, so no read is blocked
             self._changed.notify_all()
-
-    @contextmanager
-    def cancelled_first(self) -> Iterator[None]:
-        """Raise ``StreamInterrupted`` (``cancelled``) if the call was cancelled, whatever error ended it."""
-        try:
-            yield
-        except GeminiSyncError as exc:
-            if self.cancelled and not exc.cancelled:
-                raise cancelled_error() from exc
-            raise
 
 
 class _Current(threading.local):

@@ -156,10 +156,13 @@ class _RoutedCall:
             first, rest = self._serve(self._open)
             with closing(rest):
                 try:
-                    with _cancelled_first(self.call):
+                    try:
                         yield first
                         del first
                         yield from rest
+                    except GeminiSyncError as exc:
+                        _raise_if_cancelled(self.call, exc)
+                        raise
                 except GeminiSyncError as exc:
                     self._interrupted(exc)
                     raise
@@ -227,8 +230,11 @@ class _RoutedCall:
             account_error = self._state.snapshot.account_error
             if account_error is not None and route == OAUTH:
                 raise copy.copy(account_error)
-            with _cancelled_first(self.call):
+            try:
                 result = operation(self._router._services[route])
+            except GeminiSyncError as exc:
+                _raise_if_cancelled(self.call, exc)
+                raise
         except GeminiSyncError as exc:
             outcome, kept = "cancelled" if exc.cancelled else "failed", copy.copy(exc)
             attempt = Attempt(route, started, clock() - begun, outcome, kept, exc.retry_after, exc.trace_id)
@@ -281,15 +287,10 @@ class _RoutedCall:
             self._state.block_account(self._choice, error)
 
 
-@contextmanager
-def _cancelled_first(call: Call) -> Iterator[None]:
-    """A call that was cancelled ends as cancelled, even if it failed in another way meanwhile."""
-    try:
-        yield
-    except GeminiSyncError as exc:
-        if call.cancelled and not exc.cancelled:
-            raise cancelled_error() from exc
-        raise
+def _raise_if_cancelled(call: Call, error: GeminiSyncError) -> None:
+    """A call that was cancelled ends as cancelled, even if it failed with ``error`` meanwhile."""
+    if call.cancelled and not error.cancelled:
+        raise cancelled_error() from error
 
 
 def _line(error: BaseException) -> str:
