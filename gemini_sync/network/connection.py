@@ -139,15 +139,12 @@ class _DeadlineMixin:
             call.connection_is_new = not self._has_sent
             self._start_answer()
         # Head and body of a small request leave in one system call; a second costs 3 % of a short call.
-        if call is not None and isinstance(body, bytes) and len(body) <= RECEIVE_BYTES:
-            self._parts = []
-        try:
-            super().request(method, url, body, *args, **kwargs)  # type: ignore[misc]
-            parts, self._parts = self._parts, None
-            if parts:
-                self.send(b"".join(parts))
-        finally:
-            self._parts = None
+        small = call is not None and isinstance(body, bytes) and len(body) <= RECEIVE_BYTES
+        self._parts = [] if small else None
+        super().request(method, url, body, *args, **kwargs)  # type: ignore[misc]
+        parts, self._parts = self._parts, None
+        if parts:
+            self.send(b"".join(parts))
         self._has_sent = True
 
     def send(self, data: Any) -> None:
