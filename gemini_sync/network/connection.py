@@ -18,8 +18,8 @@ from urllib3.util.connection import allowed_gai_family
 from gemini_sync.network.deadlines import Call, current
 
 RECEIVE_BYTES = 120 * 1024  # 64 KiB costs more system calls; from 128 KiB on, malloc asks the kernel for each buffer
-# The end of one HTTP chunk and the size of the next (RFC 9112 section 7.1), without extensions.
-_NEXT_CHUNK = re.compile(rb"\r\n([0-9a-fA-F]{1,8})\r\n")
+# The line before an HTTP chunk (RFC 9112 section 7.1), without extensions.
+_CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
 
 
 class _DeadlineReader(io.RawIOBase):
@@ -37,7 +37,7 @@ class _DeadlineReader(io.RawIOBase):
         if timeout != self._timeout:
             self._timeout = timeout
             self._sock.settimeout(timeout)
-        return self._raw.readinto(buffer)
+        return self._sock.recv_into(buffer)
 
     def close(self) -> None:
         self._raw.close()
@@ -60,23 +60,28 @@ class DeadlineResponse(http.client.HTTPResponse):
         return data
 
     def _whole_chunks(self) -> bytes:
-        """The HTTP chunks that have arrived whole, except the first of a body and the last.
+        """The HTTP chunks that have arrived whole, except the last of the body.
 
-        http.client reads one at a time, in 3 us. Servers send each event as a chunk of its own, so in a burst that
-        is a third of the time from bytes to text.
+        http.client reads one at a time, in many steps. Servers send each event as a chunk of its own.
         """
-        if self.fp is None or not self.chunked or self.chunk_left != 0:
+        if self.fp is None or not self.chunked or self.chunk_left:
             return b""
         received = self.fp.peek()  # waits only if nothing is left of what arrived
-        pieces, position = [], 0
-        while (head := _NEXT_CHUNK.match(received, position)) is not None:
+        position, pieces = 0, []
+        if self.chunk_left == 0:  # http.client has read a chunk, but not the line end behind it
+            if not received.startswith(b"\r\n"):
+                return b""
+            position = 2
+        while (head := _CHUNK_SIZE.match(received, position)) is not None:
             start = head.end()
             end = start + int(head[1], 16)
-            if end == start or end > len(received):
+            if end == start or received[end : end + 2] != b"\r\n":
                 break
             pieces.append(received[start:end])
-            position = end
-        self.fp.read(position)
+            position = end + 2
+        if pieces:
+            self.fp.read(position)
+            self.chunk_left = None  # to http.client: the size of a chunk comes next
         return b"".join(pieces)
 
 

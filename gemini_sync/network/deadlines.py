@@ -91,7 +91,8 @@ class Call:
             socket.timeout: the deadline passed. To a socket, 0 would mean not to wait at all.
         """
         if self.got_chunk:
-            self.begin_read()
+            self.got_chunk = False
+            self.enter("idle", self.timeouts.idle)
             if self._phase == "idle":
                 return self._phase_seconds
         if self.deadline_at == math.inf:
