@@ -53,6 +53,14 @@ class DeadlineResponse(http.client.HTTPResponse):
         if call is not None:
             self.fp = io.BufferedReader(_DeadlineReader(self.fp.detach(), sock, call), RECEIVE_BYTES)
 
+    def _read_status(self) -> tuple[str, int, str]:
+        """The final status. Of the interim answers (RFC 9110 section 15.2), http.client itself skips only 100."""
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 101 < status < 200:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+
     def read1(self, n: int = -1) -> bytes:
         data = (self._whole_chunks() if n >= RECEIVE_BYTES else b"") or super().read1(n)
         if n and not data and self.length:  # of the bytes that Content-Length announced, so many are missing

@@ -123,7 +123,7 @@ def _body_reader(raw: Any) -> Callable[[], bytes]:
     """A function that reads the next bytes of a body, still compressed, and gives ``b""`` at its end."""
     response = getattr(raw, "_original_response", None)
     if isinstance(response, DeadlineResponse):
-        return partial(response.read1, RECEIVE_BYTES)  # urllib3, around it, takes 14 us for each read
+        return partial(response.read1, RECEIVE_BYTES)  # urllib3 around it costs 14 us for each read
     if isinstance(raw, BaseHTTPResponse):
         return partial(raw.read1, RECEIVE_BYTES, decode_content=False)
     if raw is None:

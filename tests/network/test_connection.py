@@ -110,6 +110,20 @@ def test_read1__chunked_body_that_is_cut_off(pair, cut):
     assert len(came) >= sum(cut >= end for end in (6, 14, 24)) * 3
 
 
+@pytest.mark.parametrize("interim", [(100,), (103,), (102, 103, 103), (100, 103)])
+def test_status__interim_answers_are_skipped(pair, interim):
+    """RFC 9110 section 15.2."""
+    hints = b"".join(b"HTTP/1.1 %d Wait\r\nLink: </x>; rel=preload\r\n\r\n" % status for status in interim)
+    pair[1].sendall(hints + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    response = response_on(pair[0])
+    assert (response.status, response.getheader("Link"), read_all(response)) == (200, None, [b"ok"])
+
+
+def test_status__switching_protocols_is_final(pair):
+    pair[1].sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+    assert response_on(pair[0]).status == 101
+
+
 def test_read1__gives_all_chunks_that_have_arrived(pair):
     pieces = [event(f"piece {n}") for n in range(50)]
     body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
