@@ -1,1 +1,1 @@
-"""Gemini's JSON and event streams as values; no input or output happens here."""
+"""Gemini's JSON and its event streams as Python values. Nothing here reads from the network or a file."""

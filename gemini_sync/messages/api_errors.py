@@ -1,4 +1,4 @@
-"""Reads Google's error answers: a ``google.rpc.Status`` (https://aip.dev/193) becomes a typed error."""
+"""How Google's error answers become typed errors. They are a ``google.rpc.Status`` (https://aip.dev/193)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from gemini_sync.errors import (
     QuotaError,
     ServerError,
 )
-from gemini_sync.messages.rest_json import list_of, text_of
+from gemini_sync.messages.rest_json import dict_of, list_of, text_of
 from gemini_sync.redaction import one_line, redact_json, redact_text, redacted_excerpt
 
 _MESSAGE_CHARACTERS = 10_000
 
-# google.rpc.Code in numeric order, with the HTTP status each maps to (googleapis google/rpc/code.proto).
+# The values of google.rpc.Code in numeric order, each with its HTTP status (googleapis google/rpc/code.proto).
 _RPC_CODES = (
     ("OK", 200),
     ("CANCELLED", 499),
@@ -48,7 +48,7 @@ _RPC_CODES = (
 )
 _HTTP_OF_STATUS = dict(_RPC_CODES)
 
-# The reason decides about the class first, then the HTTP code.
+# The reason decides the class. If it is not here, the HTTP code decides.
 _BY_REASON: dict[str, type[ApiError]] = {
     "API_KEY_INVALID": AuthError,
     "ACCESS_TOKEN_TYPE_UNSUPPORTED": AuthError,
@@ -74,9 +74,9 @@ _NEXT_STEP: dict[type[ApiError], str] = {
 
 
 def decode_body(text: str) -> Any:
-    """The JSON value of a body, or None if it holds none.
+    """The JSON value of a body, or None if the body is no JSON.
 
-    A refusal may be framed as the events would have been; no line of JSON begins with ``data:``.
+    The body of an error may be an event of an event stream. No line of JSON begins with ``data:``.
     """
     block = re.split("\r\n\r\n|\n\n|\r\r", text, maxsplit=1)[0]
     data = [line[len("data:") :] for line in re.split("[\r\n]+", block) if line.startswith("data:")]
@@ -87,17 +87,17 @@ def decode_body(text: str) -> Any:
 
 
 def find_error(decoded: Any) -> Optional[dict[str, Any]]:
-    """The google.rpc.Status in a decoded body, ``{"error": {…}}`` or the same in an array; None if there is none."""
+    """The google.rpc.Status in a decoded body, or None. The body is ``{"error": {…}}``, or an array of that."""
     if isinstance(decoded, list):
         decoded = decoded[0] if decoded else None
-    error = decoded.get("error") if isinstance(decoded, dict) else None
-    if isinstance(error, str):  # the shape of the OAuth token endpoint (RFC 6749 section 5.2)
+    error = dict_of(decoded).get("error")
+    if isinstance(error, str):  # the OAuth token endpoint answers in this form (RFC 6749 section 5.2)
         return {"status": error, "message": text_of(decoded.get("error_description")) or error}
     return error if isinstance(error, dict) else None
 
 
 def answer_error(status: int, headers: Mapping[str, str], text: str, secrets: Iterable[str]) -> Optional[ApiError]:
-    """The error that a whole answer is, by its status or by its body; None if it is none."""
+    """The error that a whole answer reports by its status or in its body, or None if it reports none."""
     decoded = decode_body(text)
     if status >= 400:
         return api_error(status, text if decoded is None else decoded, headers=headers, secrets=secrets)
@@ -117,11 +117,11 @@ def api_error(
     """The typed error for an error answer.
 
     Args:
-        code: the HTTP status; None if the error came inside a 200: then the body's own code counts.
-        body: the text of the body, or the decoded JSON value.
-        headers: the response headers, for ``Retry-After``.
-        secrets: credentials that were sent; they are removed from the server's words.
-        now: seconds since the epoch, for a ``Retry-After`` that is a date.
+        code: the HTTP status, or None if the error came inside a 200. Then the code in the body counts.
+        body: the text of the body, or its decoded JSON value.
+        headers: the response headers. ``Retry-After`` and the names of the request are read from them.
+        secrets: the credentials that were sent. They are removed from the server's text.
+        now: the time in seconds since the epoch. A ``Retry-After`` that is a date is compared to it.
     """
     headers, secrets = headers or {}, tuple(secrets)
     try:
@@ -180,15 +180,14 @@ def quota_ids(error: GeminiSyncError) -> list[str]:
 
 
 def of_type(details: Iterable[Mapping[str, Any]], name: str) -> Iterator[dict[str, Any]]:
-    """The details of one ``google.rpc`` type, such as ``"ErrorInfo"``."""
+    """The details of one type of ``google.rpc``, such as ``"ErrorInfo"``."""
     return (dict(d) for d in details if str(d.get("@type", "")).endswith("google.rpc." + name))
 
 
 def _link(details: Iterable[Mapping[str, Any]], info: Mapping[str, Any]) -> Optional[str]:
     links = [link for d in of_type(details, "Help") for link in list_of(d.get("links"))]
-    urls = [link.get("url") for link in links if isinstance(link, dict)]
-    metadata = info.get("metadata")
-    urls += [metadata.get("validation_link"), metadata.get("appeal_url")] if isinstance(metadata, dict) else []
+    metadata = dict_of(info.get("metadata"))
+    urls = [*(dict_of(link).get("url") for link in links), metadata.get("validation_link"), metadata.get("appeal_url")]
     return next(filter(None, map(text_of, urls)), None)
 
 
@@ -197,7 +196,7 @@ def _trace_id(headers: Mapping[str, str], secrets: Iterable[str]) -> Optional[st
     return redact_text(name, secrets) or None
 
 
-# How long the server asks to wait.
+# -- how long the server asks to wait
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|h|m|s)")
 _DURATIONS = re.compile(rf"(?:{_DURATION.pattern})+")
@@ -212,19 +211,19 @@ def _first_hint(
     message: str,
     now: Optional[float],
 ) -> Optional[float]:
-    """The first delay hint in the order of Google's own clients: RetryInfo, header, ErrorInfo metadata, text."""
-    metadata, in_text = info.get("metadata"), _HINT_IN_TEXT.search(message)
+    """The first delay hint. Google's own clients use this order: RetryInfo, header, ErrorInfo metadata, text."""
+    in_text = _HINT_IN_TEXT.search(message)
     hints = [
         *(_duration(retry_info.get("retryDelay")) for retry_info in of_type(details, "RetryInfo")),
         retry_after_header(headers.get("Retry-After"), now),
-        _duration(metadata.get("quotaResetDelay")) if isinstance(metadata, dict) else None,
+        _duration(dict_of(info.get("metadata")).get("quotaResetDelay")),
         _duration(in_text.group(1)) if in_text else None,
     ]
     return next((min(seconds, LONGEST_SECONDS) for seconds in hints if seconds is not None), None)
 
 
 def _duration(value: Any) -> Optional[float]:
-    """Seconds in a duration as Google writes it: ``"34.07s"``, ``"900ms"``, ``"1h2m3s"`` or ``{seconds, nanos}``."""
+    """The seconds of a duration in one of Google's forms: ``"34.07s"``, ``"1h2m3s"`` or ``{seconds, nanos}``."""
     if isinstance(value, dict):
         try:
             return max(0.0, float(value.get("seconds") or 0) + float(value.get("nanos") or 0) / 1e9)
@@ -236,14 +235,14 @@ def _duration(value: Any) -> Optional[float]:
 
 
 def retry_after_header(value: Optional[str], now: Optional[float] = None) -> Optional[float]:
-    """``Retry-After`` in seconds, from seconds or an HTTP date (RFC 9110 section 10.2.3); None for anything else."""
+    """The seconds of a ``Retry-After`` (RFC 9110 section 10.2.3), or None if it is neither seconds nor an HTTP date."""
     if not value:
         return None
     value = value.strip()
     if re.fullmatch(r"\d{1,9}(\.\d+)?", value):
         return float(value)
     try:
-        at = calendar.timegm(parsedate_to_datetime(value).utctimetuple())  # a date without a zone is in UTC, too
+        at = calendar.timegm(parsedate_to_datetime(value).utctimetuple())  # a date without a zone is in UTC
     except (TypeError, ValueError, IndexError, OverflowError):
         return None
     return min(max(0.0, at - (time.time() if now is None else now)), LONGEST_SECONDS)

@@ -1,4 +1,4 @@
-"""What is known of one call: which route serves it, and what was tried."""
+"""What is known about one call: the route that serves it, and what was tried."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _Error = TypeVar("_Error", bound=GeminiSyncError)
 
 
 class CallRecord:
-    """The record of one call; the router writes it, and the reply reads it.
+    """The record of one call. The router writes it, and the reply reads it.
 
     Attributes:
         model: the model's resource name.
-        route: the route that serves the answer; None before its first chunk.
-        trace_id: the server's name for the answer, or None.
+        route: the route that serves the answer, or None before its first chunk.
+        trace_id: the name that the server gave the answer, or None.
         attempts: what was tried, in order.
     """
 
@@ -38,6 +38,6 @@ class CallRecord:
             self.attempts[-1] = replace(self.attempts[-1], outcome=outcome, error=error, retry_after=hint)
 
     def label(self, error: _Error, route: Optional[str] = None) -> _Error:
-        """``error``, with the route it came from and what was tried."""
+        """Write the route and what was tried onto ``error``, and return it."""
         error.route, error.attempts = route or self.route or error.route, tuple(self.attempts)
         return error

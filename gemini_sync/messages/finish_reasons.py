@@ -1,4 +1,4 @@
-"""What the end of an answer means: which finish and block reasons are errors, and which answers are empty."""
+"""The verdict on a complete answer: which finish and block reasons are errors, and which answers are empty."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gemini_sync.messages.reply import Reply
     from gemini_sync.messages.turn import Turn
 
-# REST reference, GG types.FinishReason. A reason that is in neither set is no error.
+# From the REST reference and GG types.FinishReason. A reason that is in neither set is no error.
 _REFUSED = frozenset(
     "SAFETY RECITATION LANGUAGE BLOCKLIST PROHIBITED_CONTENT SPII ESCALATION MODEL_ARMOR IMAGE_SAFETY "
     "IMAGE_PROHIBITED_CONTENT IMAGE_RECITATION".split()
@@ -24,7 +24,7 @@ _FAILED = frozenset(
 
 
 def verdict(turn: Turn, partial: Reply, secrets: Collection[str]) -> Optional[GeminiSyncError]:
-    """What is wrong with the complete answer ``turn``, or None; ``partial`` goes onto the error."""
+    """What is wrong with the complete answer ``turn``, or None. The error gets ``partial`` as an attribute."""
     if turn.block_reason is not None:
         said = str((turn.prompt_feedback or {}).get("blockReasonMessage") or "Change the prompt.")
         why = f"The prompt was refused ({turn.block_reason}): {redacted_excerpt(said, secrets)}"

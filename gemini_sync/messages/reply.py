@@ -1,4 +1,4 @@
-"""The reply a caller holds: one stream as text or as chunks, and all that has come so far."""
+"""The reply that a caller holds: one stream as text or as chunks, and all that has come so far."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _State:
         self.phase = phase
 
     def begin(self) -> None:
-        """Iterating begins, or goes on in another way."""
+        """Begin to iterate, or go on in the other way."""
         if self.phase is _Phase.CLOSED:
             raise self.closed()
         if self.phase is _Phase.INTERRUPTED:
@@ -51,7 +51,7 @@ class _State:
             self.phase = _Phase.OPEN
 
     def end(self) -> None:
-        """The chunks ended cleanly: decide whether the answer is complete."""
+        """The chunks ended cleanly. Decide whether the answer is complete."""
         if self.phase is _Phase.CLOSED:
             raise self.closed()
         if self.require_finish and self.turn.finish_reason is None and self.turn.block_reason is None:
@@ -61,8 +61,8 @@ class _State:
         self.phase = _Phase.COMPLETE
 
     def fail(self, error: BaseException) -> None:
-        """The chunks ended with ``error``: raises what the caller sees instead, if that is another error."""
-        if self.phase is _Phase.CLOSED and isinstance(error, ValueError):  # another thread runs the generator: close()
+        """The chunks ended with ``error``. Raises another error if the caller must see that one instead."""
+        if self.phase is _Phase.CLOSED and isinstance(error, ValueError):  # another thread closes the generator
             raise self.closed() from error
         self.phase = _Phase.INTERRUPTED
         if isinstance(error, StreamInterrupted):
@@ -93,11 +93,11 @@ def _texts(state: _State) -> Iterator[str]:
     try:
         for chunk in state.chunks:
             text = add(chunk)
-            del chunk  # while this generator waits, it must not keep a large chunk alive
+            del chunk  # a suspended generator would keep a large chunk in memory
             if text:
                 yield text
     except GeneratorExit:
-        raise  # this way of iterating was dropped; the reply may go on another way
+        raise  # the caller dropped this iterator, and may go on with another
     except BaseException as exc:
         state.fail(exc)
         raise
@@ -107,7 +107,7 @@ def _texts(state: _State) -> Iterator[str]:
         try:
             raise state.record.label(error)
         finally:
-            del error  # or the error and this frame would keep each other alive
+            del error  # the error and this frame would keep each other in memory
 
 
 def _chunks(state: _State) -> Iterator[Chunk]:
@@ -127,12 +127,14 @@ def _chunks(state: _State) -> Iterator[Chunk]:
 
 
 class Reply(Iterator[str]):
-    """One answer: iterate it for its text as it arrives, or ``chunks()`` for everything; both share one stream.
+    """One answer. Iterate it for its text as it arrives, or iterate ``chunks()`` for everything.
 
-    The properties are right at any moment, while the answer arrives and after. Used by one thread, except ``cancel()``
-    and ``close()``, which any thread may call. Iterating raises, before anything came, the error of the call; later
-    ``StreamInterrupted`` (with ``partial``, what came so far). Iterating the text raises besides, at the end,
-    ``BlockedError``, ``FinishReasonError`` or ``EmptyResponseError``.
+    Both ways share one stream. The properties are right at any moment, while the answer arrives and afterwards. One
+    thread uses a reply. Only ``cancel()`` and ``close()`` may be called from any thread.
+
+    If the call fails before the first chunk, iterating raises its error. If it fails later, iterating raises
+    ``StreamInterrupted``, whose ``partial`` shows what came. At the end of a complete answer, iterating the text may
+    raise ``BlockedError``, ``FinishReasonError`` or ``EmptyResponseError``.
     """
 
     def __init__(
@@ -149,14 +151,14 @@ class Reply(Iterator[str]):
 
     @classmethod
     def _of(cls, state: _State) -> Reply:
-        """A reply that shows what ``state`` holds and has no stream any more."""
+        """A reply that shows what ``state`` holds, but has no stream."""
         reply = cls.__new__(cls)
         reply._state, reply._texts = state, iter(())
         return reply
 
     def __iter__(self) -> Iterator[str]:
         phase = self._state.phase
-        # A generator that was dropped, or has raised, would just end as if the answer were complete.
+        # A generator that was dropped or has raised just ends, as if the answer were complete. So make another.
         dropped = phase is _Phase.OPEN and getattr(self._texts, "gi_frame", None) is None
         if dropped or phase in (_Phase.INTERRUPTED, _Phase.CLOSED):
             self._texts = _texts(self._state)
@@ -166,7 +168,7 @@ class Reply(Iterator[str]):
         return next(iter(self))
 
     def chunks(self) -> Iterator[Chunk]:
-        """The rest of the stream as ``Chunk`` objects; raises for failures and interruptions only, not for verdicts."""
+        """The rest of the stream as ``Chunk`` objects. It raises failures and interruptions, but no finish reasons."""
         return _chunks(self._state)
 
     @property
@@ -181,7 +183,7 @@ class Reply(Iterator[str]):
 
     @property
     def content(self) -> dict[str, Any]:
-        """The model's turn so far as a Content dict, for the history: parts verbatim, adjacent text joined."""
+        """The model's turn so far, a Content dict for the history: parts as they came, neighbouring texts joined."""
         return {"role": "model", "parts": self._state.turn.parts}
 
     @property
@@ -190,12 +192,12 @@ class Reply(Iterator[str]):
 
     @property
     def inline_data(self) -> tuple[Blob, ...]:
-        """The inline data so far, decoded; raises ``ProtocolError`` where that is not base64."""
+        """The inline data so far, decoded to bytes. Raises ``ProtocolError`` if some of it is not base64."""
         return inline_data(self._state.turn.parts)
 
     @property
     def finish_reason(self) -> Optional[str]:
-        """Why the model stopped (``"STOP"``, ``"MAX_TOKENS"``, …), as the server spells it; None before that."""
+        """Why the model stopped, as the server spells it: ``"STOP"``, ``"MAX_TOKENS"``, …; None before that."""
         return self._state.turn.finish_reason
 
     @property
@@ -217,7 +219,7 @@ class Reply(Iterator[str]):
 
     @property
     def route(self) -> Optional[str]:
-        """``"oauth"`` or ``"api_key"``: the route that serves this answer; None before the first chunk."""
+        """The route that serves this answer, ``"oauth"`` or ``"api_key"``. None before the first chunk."""
         return self._state.record.route
 
     @property
@@ -226,9 +228,10 @@ class Reply(Iterator[str]):
         return tuple(self._state.record.attempts)
 
     def close(self) -> None:
-        """Release the connection; an unread rest is given up: whoever goes on iterating gets ``StreamInterrupted``.
+        """Release the connection, and give up what was not read.
 
-        Idempotent. From another thread than the one that reads it cancels.
+        Iterating on raises ``StreamInterrupted``. A second ``close()`` does nothing. If another thread is reading, this
+        cancels the call.
         """
         if self._state.phase in (_Phase.NEW, _Phase.OPEN):
             self._state.phase = _Phase.CLOSED
@@ -236,11 +239,11 @@ class Reply(Iterator[str]):
         if close is not None:
             try:
                 close()
-            except ValueError:  # the generator is running, in the thread that reads
+            except ValueError:  # another thread runs the generator: it is reading
                 self.cancel()
 
     def cancel(self) -> None:
-        """End the stream from any thread: its reader wakes at once with ``StreamInterrupted`` (``cancelled``)."""
+        """End the stream from any thread. Its reader wakes at once with ``StreamInterrupted`` (``cancelled``)."""
         if self._state.cancel is not None:
             self._state.cancel()
 
@@ -251,7 +254,7 @@ class Reply(Iterator[str]):
         self.close()
 
     def __reduce__(self) -> Any:
-        # A copy in another process shows what came; the stream stays here.
+        # A copy in another process shows what came. The stream stays here.
         state = self._state
         phase = state.phase if state.phase in (_Phase.COMPLETE, _Phase.INTERRUPTED) else _Phase.CLOSED
         return _restored, (state.turn, state.record, phase)

@@ -1,8 +1,8 @@
-"""Makes a request of a prompt, parts or a history, and its REST body for each service."""
+"""How a prompt, parts or a history become a request, and the REST body of a request for each service."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, TypedDict, Union
 from urllib.parse import quote
 
@@ -22,7 +22,7 @@ SystemInstruction = Union[str, Part, Content, Sequence[Union[str, Part]]]
 
 
 class Request(NamedTuple):
-    """One request, checked and copied: changing the caller's dicts afterwards changes nothing here.
+    """One request, checked and copied. If the caller changes a dict afterwards, nothing changes here.
 
     Attributes:
         model: the model's resource name, such as ``"models/gemini-3.5-flash"``.
@@ -34,18 +34,18 @@ class Request(NamedTuple):
 
     @property
     def path(self) -> str:
-        """The model as it stands in a URL path; quoted, because a name could otherwise rewrite the URL."""
+        """The model for a URL path. It is quoted, because a name could otherwise change the URL."""
         collection, name = self.model.split("/")
         return f"{collection}/{quote(name, safe='')}"
 
 
 def body_for(request: Request, service: str) -> dict[str, Any]:
-    """The GenerateContentRequest for one service. Whatever differs from service to service is changed here."""
+    """The GenerateContentRequest for one service. All that differs between the services is changed here."""
     return dict(request.fields)
 
 
 class RequestOptions(TypedDict, total=False):
-    """What a request can hold besides its contents and its model; None means that an option is not given."""
+    """What a request can hold besides its contents and its model. None means that an option is not given."""
 
     system_instruction: Optional[SystemInstruction]
     tools: Optional[Sequence[Tool]]
@@ -63,9 +63,9 @@ class CallOptions(RequestOptions, total=False):
     timeouts: Optional[Timeouts]
 
 
-# The REST field of each option, and the type of its value.
+# The REST field of each option, the type of its value, and how messages describe that type.
 _FIELDS: Mapping[str, tuple[str, Any, str]] = {
-    "system_instruction": ("systemInstruction", object, ""),
+    "system_instruction": ("systemInstruction", Mapping, "a dict"),
     "tools": ("tools", Sequence, "a list of dicts"),
     "tool_config": ("toolConfig", Mapping, "a dict"),
     "safety_settings": ("safetySettings", Sequence, "a list of dicts"),
@@ -79,11 +79,11 @@ def build(contents: Contents, *, model: str = DEFAULT_MODEL, **options: Unpack[R
     """The request for ``contents``.
 
     Raises:
-        ConfigError: something is empty, of the wrong type, or cannot be written as JSON.
+        ConfigError: something is empty, has the wrong type, or cannot be written as JSON.
         TypeError: there is no such option.
     """
     model = check_model(model)
-    fields: dict[str, Any] = {"contents": copy_json(_turns(contents), "contents")}
+    fields = {"contents": copy_json(_turns(contents), "contents")}
     value: Any
     for option, value in options.items():
         if option not in _FIELDS:
@@ -91,19 +91,19 @@ def build(contents: Contents, *, model: str = DEFAULT_MODEL, **options: Unpack[R
         if value is None:
             continue
         name, kind, expected = _FIELDS[option]
-        if name == "systemInstruction":
+        if option == "system_instruction":
             value = _system(value)
-        elif not isinstance(value, kind) or (kind is Sequence and isinstance(value, (str, bytes))):
+        if not isinstance(value, kind) or (kind is Sequence and isinstance(value, (str, bytes))):
             raise ConfigError(f"{name} must be {expected} with REST field names, not {type(value).__name__}.")
         fields[name] = copy_json(list(value) if kind is Sequence else value, name)
     return Request(model, fields)
 
 
 def check_model(model: object) -> str:
-    """The resource name of ``model``: ``models/…`` unless it says ``tunedModels/…``.
+    """The resource name of ``model``. It begins with ``models/`` unless ``model`` begins with ``tunedModels/``.
 
     Raises:
-        ConfigError: it is no model name (another type, empty, white space, a path).
+        ConfigError: it is no model name. It has another type, is empty, or holds white space or a path.
     """
     if not isinstance(model, str):
         raise ConfigError(f"model must be a string such as {DEFAULT_MODEL!r}, not {type(model).__name__}.")
@@ -117,56 +117,58 @@ def check_model(model: object) -> str:
 
 
 def _turns(contents: Any) -> list[Any]:
-    """``contents`` as a list of Content; neighbouring strings and parts make one user turn."""
-    items = contents if isinstance(contents, (list, tuple)) else [contents]
-    if not items:
-        raise ConfigError("contents is empty. Give a prompt: a string, a part, a content, or a list of these.")
-    turns: list[dict[str, Any]] = []
-    loose: list[Any] = []
-    for item in items:
-        if isinstance(item, Mapping) and ("parts" in item or "role" in item):
-            _flush(loose, turns)
-            turns.append({**item, "parts": _parts(item.get("parts"), "a Content's parts")})
+    """``contents`` as a list of Content. Neighbouring strings and parts make one user turn."""
+    turns: list[Any] = []
+    user_parts: list[Any] = []  # of the last turn, if more may join it
+    for item in _listed(contents):
+        if _is_content(item):
+            turns.append(_content(item, "a Content's parts"))
+            user_parts = []
         else:
-            loose.append(_part(item, "contents"))
-    _flush(loose, turns)
+            user_parts.append(_part(item, "contents"))
+            if len(user_parts) == 1:
+                turns.append({"role": "user", "parts": user_parts})
+    if not turns:
+        raise ConfigError("contents is empty. Give a prompt: a string, a part, a content, or a list of these.")
     if all(_is_blank(part) for turn in turns for part in turn["parts"]):
         raise ConfigError("The prompt is empty: there is no text and no data in it.")
     return turns
 
 
-def _flush(loose: list[Any], turns: list[dict[str, Any]]) -> None:
-    if loose:
-        turns.append({"role": "user", "parts": list(loose)})
-        loose.clear()
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else [value]
 
 
-def _part(item: Any, where: str) -> Any:
-    if isinstance(item, str):
-        return {"text": item}
-    if isinstance(item, Mapping):
-        if not item:
-            raise ConfigError(f"An empty dict in {where} is no part. Give it one kind of data, such as 'text'.")
-        return dict(item)
-    raise ConfigError(
-        f"{where} must be a string, a part or content dict with REST field names, or a list of these, "
-        f"not {type(item).__name__}."
-    )
+def _is_content(item: Any) -> bool:
+    return isinstance(item, Mapping) and ("parts" in item or "role" in item)
 
 
-def _parts(parts: Any, where: str) -> list[Any]:
+def _content(item: Mapping[str, Any], where: str) -> dict[str, Any]:
+    parts = item.get("parts")
     if not isinstance(parts, (list, tuple)) or not parts:
         raise ConfigError(f"{where} must be a list of at least one part, not {type(parts).__name__}.")
-    return [_part(part, where) for part in parts]
+    return {**item, "parts": [_part(part, where) for part in parts]}
+
+
+def _system(instruction: Any) -> dict[str, Any]:
+    if _is_content(instruction):
+        return _content(instruction, "system_instruction's parts")
+    return _content({"parts": _listed(instruction)}, "system_instruction")
+
+
+def _part(item: Any, where: str) -> Mapping[str, Any]:
+    if isinstance(item, str):
+        return {"text": item}
+    if not isinstance(item, Mapping):
+        raise ConfigError(
+            f"{where} must be a string, a part or content dict with REST field names, or a list of these, "
+            f"not {type(item).__name__}."
+        )
+    if not item:
+        raise ConfigError(f"An empty dict in {where} is no part. Give it one kind of data, such as 'text'.")
+    return item
 
 
 def _is_blank(part: Mapping[str, Any]) -> bool:
     text = part.get("text", "")
     return isinstance(text, str) and not text.strip() and not (set(part) - {"text", "thought"})
-
-
-def _system(instruction: Any) -> dict[str, Any]:
-    if isinstance(instruction, Mapping) and "parts" in instruction:
-        return {**instruction, "parts": _parts(instruction["parts"], "system_instruction's parts")}
-    items: Iterable[Any] = instruction if isinstance(instruction, (list, tuple)) else [instruction]
-    return {"parts": _parts([_part(item, "system_instruction") for item in items], "system_instruction")}

@@ -1,19 +1,19 @@
-"""Knows REST response JSON: the view of one chunk, and the typed values in it; knows no stream."""
+"""One chunk of a response, and the typed values in its JSON."""
 
 from __future__ import annotations
 
-import binascii
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from gemini_sync.errors import ProtocolError
-from gemini_sync.messages.rest_json import text_of
+from gemini_sync.messages.rest_json import dict_of, list_of, text_of
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Token counts; None where the server gave none. ``raw`` is its usageMetadata."""
+    """Token counts. A count is None if the server gave none. ``raw`` is the server's usageMetadata."""
 
     prompt_token_count: Optional[int] = None
     candidates_token_count: Optional[int] = None
@@ -25,7 +25,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class FunctionCall:
-    """A call the model wants made; ``id`` goes back in the functionResponse where it is not None."""
+    """A call that the model asks for. If ``id`` is not None, the functionResponse must repeat it."""
 
     name: str
     args: Mapping[str, Any]
@@ -41,7 +41,7 @@ class Blob:
 
 
 def usage(raw: Any) -> Optional[Usage]:
-    """The typed form of a usageMetadata dict; None where it is none."""
+    """The typed form of a usageMetadata dict, or None if it is no dict."""
     if not isinstance(raw, dict):
         return None
 
@@ -60,23 +60,20 @@ def usage(raw: Any) -> Optional[Usage]:
 
 
 def candidate_of(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Candidate 0 of a GenerateContentResponse; an empty dict where there is none."""
-    candidates = raw.get("candidates")
-    if isinstance(candidates, list):
-        for candidate in candidates:
-            if isinstance(candidate, dict) and not candidate.get("index"):
-                return candidate
+    """Candidate 0 of a GenerateContentResponse, or an empty dict if there is none."""
+    for candidate in list_of(raw.get("candidates")):
+        if isinstance(candidate, dict) and not candidate.get("index"):
+            return candidate
     return {}
 
 
 def parts_of(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
-    content = candidate.get("content")
-    parts = content.get("parts") if isinstance(content, dict) else None
-    return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    """The parts of a candidate, as they came."""
+    return [part for part in list_of(dict_of(candidate.get("content")).get("parts")) if isinstance(part, dict)]
 
 
 def text_in(parts: list[dict[str, Any]], *, thought: bool) -> str:
-    """The answer text among ``parts``, or that of the thoughts."""
+    """The answer text among ``parts``, or the text of the thoughts."""
     texts = (part.get("text") for part in parts if bool(part.get("thought")) is thought)
     return "".join(text for text in texts if isinstance(text, str))
 
@@ -84,17 +81,13 @@ def text_in(parts: list[dict[str, Any]], *, thought: bool) -> str:
 def function_calls(parts: list[dict[str, Any]]) -> tuple[FunctionCall, ...]:
     calls = [part["functionCall"] for part in parts if isinstance(part.get("functionCall"), dict)]
     return tuple(
-        FunctionCall(
-            text_of(call.get("name")) or "",
-            call["args"] if isinstance(call.get("args"), dict) else {},
-            text_of(call.get("id")),
-        )
+        FunctionCall(text_of(call.get("name")) or "", dict_of(call.get("args")), text_of(call.get("id")))
         for call in calls
     )
 
 
 def inline_data(parts: list[dict[str, Any]]) -> tuple[Blob, ...]:
-    """The inline data among ``parts``; raises ``ProtocolError`` where it is not base64."""
+    """The inline data among ``parts``. Raises ``ProtocolError`` if some of it is not base64."""
     blobs = [part["inlineData"] for part in parts if isinstance(part.get("inlineData"), dict)]
     return tuple(Blob(text_of(blob.get("mimeType")) or "", _decode(blob.get("data"))) for blob in blobs)
 
@@ -102,23 +95,16 @@ def inline_data(parts: list[dict[str, Any]]) -> tuple[Blob, ...]:
 def _decode(data: Any) -> bytes:
     if not isinstance(data, str):
         return b""
-    if "-" in data or "_" in data:  # proto JSON admits both alphabets of base64
-        data = data.replace("-", "+").replace("_", "/")
-    padding = len(data[-2:]) - len(data[-2:].rstrip("="))
-    missing = -len(data) % 4
+    # Proto JSON allows both alphabets of base64, with and without padding.
+    standard = data.replace("-", "+").replace("_", "/") + "=" * (-len(data) % 4)
     try:
-        decoded = binascii.a2b_base64(data + "=" * missing if missing else data)
-        # It skips what is no base64, as all do that need no copy of a text of many megabytes; the length tells.
-        whole = len(decoded) == (len(data) - padding) * 3 // 4 and (len(data) - padding) % 4 != 1
-    except ValueError:  # binascii.Error is one
-        whole = False
-    if not whole:
-        raise ProtocolError(f"Expected base64 in inlineData, came {len(data)} characters that are not.")
-    return decoded
+        return base64.b64decode(standard, validate=True)
+    except ValueError as exc:
+        raise ProtocolError(f"Expected base64 in inlineData, came {len(data)} characters that are not.") from exc
 
 
 class Chunk:
-    """A read-only view over one decoded event; each property is computed when asked for.
+    """A read-only view of one decoded event. It computes each property when you ask for it.
 
     Attributes:
         raw: the GenerateContentResponse dict (unwrapped on the OAuth route).
@@ -146,12 +132,12 @@ class Chunk:
 
     @property
     def text(self) -> str:
-        """The answer text in it, without thoughts."""
+        """The answer text in this chunk, without thoughts."""
         return text_in(self.parts, thought=False)
 
     @property
     def thoughts(self) -> str:
-        """The thought summaries in it."""
+        """The thought summaries in this chunk."""
         return text_in(self.parts, thought=True)
 
     @property
@@ -160,7 +146,7 @@ class Chunk:
 
     @property
     def inline_data(self) -> tuple[Blob, ...]:
-        """Its inline data, decoded; raises ``ProtocolError`` where that is not base64."""
+        """The inline data, decoded to bytes. Raises ``ProtocolError`` if some of it is not base64."""
         return inline_data(self.parts)
 
     @property
@@ -182,16 +168,13 @@ class Chunk:
 
     @property
     def citations(self) -> list[dict[str, Any]]:
-        metadata = candidate_of(self._raw).get("citationMetadata")
-        metadata = metadata if isinstance(metadata, dict) else {}
-        # Vertex and older versions of the API say "citations".
-        sources = metadata.get("citationSources", metadata.get("citations"))
-        return sources if isinstance(sources, list) else []
+        metadata = dict_of(candidate_of(self._raw).get("citationMetadata"))
+        # Vertex and older versions of the API call the field "citations".
+        return list_of(metadata.get("citationSources", metadata.get("citations")))
 
     @property
     def safety_ratings(self) -> list[dict[str, Any]]:
-        ratings = candidate_of(self._raw).get("safetyRatings")
-        return ratings if isinstance(ratings, list) else []
+        return list_of(candidate_of(self._raw).get("safetyRatings"))
 
     @property
     def prompt_feedback(self) -> Optional[dict[str, Any]]:

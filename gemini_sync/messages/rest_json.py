@@ -1,7 +1,7 @@
-"""Google's REST JSON: its field names as TypedDicts, and what all readers and writers of such JSON share.
+"""Google's REST JSON: its field names as TypedDicts, and the functions that readers and writers of it share.
 
-The names are those of the reference at https://ai.google.dev/api/generate-content. Type checkers use them; a field
-missing here works all the same, because dicts are sent as they are.
+The names come from the reference at https://ai.google.dev/api/generate-content. Only type checkers use them. A field
+that is missing here works too, because dicts are sent as they are.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class FileData(TypedDict, total=False):
 
 
 class Part(TypedDict, total=False):
-    """One piece of a turn; exactly one of the kinds, perhaps with a thought signature."""
+    """One piece of a turn. It has one kind of data, and may have a thought signature besides."""
 
     text: str
     thought: bool
@@ -42,14 +42,17 @@ class Part(TypedDict, total=False):
 
 
 class Content(TypedDict, total=False):
-    """One turn: ``role`` is ``"user"`` or ``"model"``."""
+    """One turn. Its ``role`` is ``"user"`` or ``"model"``."""
 
     role: str
     parts: list[Part]
 
 
 class ThinkingConfig(TypedDict, total=False):
-    """``thinkingBudget`` for 2.5 models (0 off, -1 automatic), ``thinkingLevel`` for 3 and later; never both."""
+    """How much the model thinks. Give one of the two, never both.
+
+    ``thinkingBudget`` is for the models of 2.5 (0 means off, -1 automatic), ``thinkingLevel`` for 3 and later.
+    """
 
     includeThoughts: bool
     thinkingBudget: int
@@ -94,13 +97,18 @@ class ToolConfig(TypedDict, total=False):
 
 
 def text_of(value: Any) -> Optional[str]:
-    """``value`` if it is a string with something in it."""
+    """``value`` if it is a string that is not empty, else None."""
     return value if isinstance(value, str) and value else None
 
 
 def list_of(value: Any) -> list[Any]:
-    """``value`` if it is a list, else an empty one."""
+    """``value`` if it is a list, else an empty list."""
     return value if isinstance(value, list) else []
+
+
+def dict_of(value: Any) -> dict[str, Any]:
+    """``value`` if it is a dict, else an empty dict."""
+    return value if isinstance(value, dict) else {}
 
 
 def encode_json(value: Any) -> bytes:
@@ -108,10 +116,10 @@ def encode_json(value: Any) -> bytes:
 
 
 def copy_json(value: Any, path: str) -> Any:
-    """A copy of ``value`` that shares no dict or list with it; ``path`` names it in messages.
+    """A copy of ``value`` that shares no dict or list with it. Messages name it by ``path``.
 
     Raises:
-        ConfigError: it holds what JSON cannot.
+        ConfigError: something in ``value`` has no form in JSON. The message names its path.
     """
     try:
         return _copy(value, path)

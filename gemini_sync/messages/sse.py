@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 Event = sseclient.Event
 
-_LF, _CR = 10, 13  # numbers, because `in` finds a number in bytes several times faster than bytes
+_LF, _CR = 10, 13  # numbers, because `in` finds a number in bytes several times faster than it finds bytes
 _FIELD = re.compile(rb"(?:data|event|id|retry)(?::|$)")
 _BARE_JSON = re.compile(rb"\s*[{\[]")
 # It matches an unclosed string as well. A match never fails, so a line full of quotes takes linear time.
@@ -40,12 +40,12 @@ logging.getLogger(_Client.__module__).setLevel(logging.INFO)
 
 
 def events(chunks: Iterable[bytes], max_event_bytes: int) -> Iterator[Event]:
-    """The events in a byte stream, each as soon as the line end that completes it is there.
+    """The events in a byte stream. Each comes as soon as the line end that completes it has come.
 
     Follows the parsing rules of the HTML standard (section 9.2.6) with two differences. A last block without its blank
-    line is an event if its data is one JSON value, because Google's servers leave that line out at times. Bare JSON
-    objects and arrays outside the fields come out as ``BareJsonEvent``, each after the event of the block it came in.
-    An exception of ``chunks`` passes through, and the unfinished block is dropped then.
+    line is an event if its data is one JSON value, because Google's servers sometimes leave that line out. Bare JSON
+    objects and arrays outside the fields become ``BareJsonEvent``, each after the event of the block it came in. An
+    exception of ``chunks`` passes through, and the unfinished block is dropped.
 
     Raises:
         ProtocolError: an event is larger than ``max_event_bytes``.
@@ -54,8 +54,8 @@ def events(chunks: Iterable[bytes], max_event_bytes: int) -> Iterator[Event]:
     block: list[bytes] = []  # the fields since the last blank line
     bare: list[bytes] = []  # the lines of a bare JSON value with open brackets
     depth = 0  # how many brackets are open
-    ready: deque[Event] = deque()  # complete events; they get no names, so that a taken one is freed at once
-    size = 0  # the bytes in all of these
+    ready: deque[Event] = deque()  # complete events; no name refers to one, so a taken event is freed at once
+    size = 0  # the bytes in these
     for line in _lines(chunks, max_event_bytes):
         if not line:
             pass
@@ -96,7 +96,7 @@ def events(chunks: Iterable[bytes], max_event_bytes: int) -> Iterator[Event]:
 
 
 def _lines(chunks: Iterable[bytes], max_event_bytes: int) -> Iterator[bytes]:
-    """The lines without their ends, each as soon as the first byte of its end is there."""
+    """The lines without their ends. Each comes as soon as the first byte of its end has come."""
     pieces: list[bytes] = []  # of the line whose end has not come
     bom = b"\xef\xbb\xbf"  # what the first line may begin with
     size = -len(bom)  # the bytes in the pieces
@@ -105,7 +105,7 @@ def _lines(chunks: Iterable[bytes], max_event_bytes: int) -> Iterator[bytes]:
         if after_cr:
             chunk = chunk.removeprefix(b"\n")
         after_cr = chunk.endswith(b"\r")
-        # The search runs at the speed of memory, splitlines a byte at a time.
+        # Search first: the search is as fast as memory, but splitlines goes byte by byte.
         lines = chunk.splitlines() if _LF in chunk or _CR in chunk else [chunk]
         rest = b"" if chunk.endswith((b"\n", b"\r")) else lines.pop()
         if lines:
@@ -125,7 +125,7 @@ def _lines(chunks: Iterable[bytes], max_event_bytes: int) -> Iterator[bytes]:
 
 
 def _block_parser() -> Callable[[list[bytes], int], list[Event]]:
-    """A function from the fields of one block and their size to its event, or to none if it has no data."""
+    """A function that takes the fields of one block and their size. It returns the event, or none without data."""
     blocks: list[bytes] = []  # sseclient takes its next block from here
     parsed = _Client(iter(blocks.pop, None)).events()
 
@@ -134,9 +134,9 @@ def _block_parser() -> Callable[[list[bytes], int], list[Event]]:
             return _parse_large(fields)
         block = b"\n".join(fields)
         if not block.startswith(b"data") and b"\ndata" not in block:
-            return []  # sseclient would pass over the block and ask for the next one
+            return []  # sseclient would skip the block and ask for the next one
         if not block.isascii():
-            block = block.decode("utf-8", "replace").encode()  # sseclient fails at bytes that are no UTF-8
+            block = block.decode("utf-8", "replace").encode()  # sseclient fails if bytes are no UTF-8
         blocks.append(block + b"\n\n")
         return [next(parsed)]
 
@@ -144,7 +144,7 @@ def _block_parser() -> Callable[[list[bytes], int], list[Event]]:
 
 
 def _parse_large(fields: list[bytes]) -> list[Event]:
-    """What sseclient makes of a block, but without copies of large values."""
+    """The event that sseclient makes of a block, but without copies of large values."""
     kind, data = "", []
     for field in fields:
         if field.startswith(b"data"):

@@ -16,7 +16,7 @@ from gemini_sync.messages import response
 from gemini_sync.messages.request import build
 from gemini_sync.messages.response import Chunk
 from gemini_sync.messages.sse import BareJsonEvent, events
-from gemini_sync.messages.turn import _PIECES_PER_BLOCK, Turn
+from gemini_sync.messages.turn import Turn
 
 
 def chunk(*parts: Any, **candidate: Any) -> Chunk:
@@ -79,7 +79,7 @@ def test_merging(parts: list[Any], merged: list[Any]) -> None:
 
 
 def test_merging__many_pieces() -> None:
-    pieces = [f"{number} " for number in range(3 * _PIECES_PER_BLOCK + 5)]
+    pieces = [f"{number} " for number in range(3000)]
     turn = turn_of(*(chunk({"text": piece}) for piece in pieces))
     assert turn.parts == [{"text": "".join(pieces)}]
     assert pickle.loads(pickle.dumps(turn)).text() == "".join(pieces)
