@@ -69,14 +69,17 @@ class RetryPolicy:
             too_late = any(seconds is not None and state.upcoming_sleep >= seconds for seconds in left)
             return state.attempt_number >= self._retry.max_attempts or too_late
 
-        outcome: Any = Retrying(
-            retry=retry_if_result(lambda outcome: isinstance(outcome, _Failed) and self._is_worth_another(outcome[0])),
-            stop=is_over,
-            wait=self._pause,
-            before_sleep=_log_pause,
-            sleep=waiter.sleep,
-            retry_error_callback=_outcome,
-        )(once)
+        outcome = once()
+        if isinstance(outcome, _Failed):
+            first = [outcome]  # for tenacity, which is set up for calls that fail alone
+            outcome = Retrying(
+                retry=retry_if_result(lambda now: isinstance(now, _Failed) and self._is_worth_another(now[0])),
+                stop=is_over,
+                wait=self._pause,
+                before_sleep=_log_pause,
+                sleep=waiter.sleep,
+                retry_error_callback=_outcome,
+            )(lambda: first.pop() if first else once())
         if isinstance(outcome, _Failed):
             raise outcome.pop()
         return outcome  # type: ignore[no-any-return]

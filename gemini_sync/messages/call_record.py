@@ -26,11 +26,6 @@ class CallRecord:
         self.trace_id: Optional[str] = None
         self.attempts = list(attempts)
 
-    def answered(self, attempt: Attempt) -> None:
-        """``attempt`` has brought the first chunk."""
-        self.route = attempt.route
-        self.attempts.append(attempt)
-
     def mark_interrupted(self, outcome: str, error: Optional[GeminiSyncError] = None) -> None:
         """The answer of the last attempt ended before it was complete."""
         if self.attempts:

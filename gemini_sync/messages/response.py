@@ -61,15 +61,19 @@ def usage(raw: Any) -> Optional[Usage]:
 
 def candidate_of(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     """Candidate 0 of a GenerateContentResponse, or an empty dict if there is none."""
-    for candidate in list_of(raw.get("candidates")):
-        if isinstance(candidate, dict) and not candidate.get("index"):
-            return candidate
+    candidates = raw.get("candidates")
+    if isinstance(candidates, list):
+        for candidate in candidates:
+            if isinstance(candidate, dict) and not candidate.get("index"):
+                return candidate
     return {}
 
 
 def parts_of(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The parts of a candidate, as they came."""
-    return [part for part in list_of(dict_of(candidate.get("content")).get("parts")) if isinstance(part, dict)]
+    content = candidate.get("content")
+    parts = content.get("parts") if isinstance(content, dict) else None
+    return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
 
 
 def text_in(parts: list[dict[str, Any]], *, thought: bool) -> str:
@@ -191,7 +195,8 @@ class Chunk:
 
     @property
     def trace_id(self) -> Optional[str]:
-        return text_of(self.envelope.get("traceId"))
+        name = self.envelope.get("traceId")
+        return name if isinstance(name, str) and name else None
 
     def __reduce__(self) -> Any:
         return Chunk, (self._raw, self._envelope)

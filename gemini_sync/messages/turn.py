@@ -54,6 +54,7 @@ class Turn:
         self.chunks += 1
         raw = chunk._raw
         candidate = candidate_of(raw)
+        parts = parts_of(candidate)
         if "finishReason" in candidate:
             self.finish_reason = text_of(candidate["finishReason"]) or self.finish_reason
             self.finish_message = text_of(candidate.get("finishMessage")) or self.finish_message
@@ -61,10 +62,13 @@ class Turn:
             self.usage_metadata = dict_of(raw["usageMetadata"]) or self.usage_metadata
         if "promptFeedback" in raw:
             self.prompt_feedback = chunk.prompt_feedback or self.prompt_feedback
-        self.model_version = self.model_version or chunk.model_version
-        self.trace_id = self.trace_id or chunk.trace_id
-        self._response_id = self._response_id or chunk.response_id
-        return "".join(map(self._add_part, parts_of(candidate)))
+        if self.model_version is None:
+            self.model_version = text_of(raw.get("modelVersion"))
+        if self._response_id is None:
+            self._response_id = text_of(raw.get("responseId"))
+        if self.trace_id is None and chunk._envelope is not None:
+            self.trace_id = text_of(chunk._envelope.get("traceId"))
+        return "".join(map(self._add_part, parts))
 
     def _add_part(self, part: dict[str, Any]) -> str:
         """Merge one part and return its answer text."""

@@ -241,7 +241,8 @@ class _RoutedCall:
             record.attempts.append(attempt)
             self._remember(route, exc)
             raise
-        record.answered(Attempt(route, started, clock() - begun, "answered", trace_id=record.trace_id))
+        record.route = route
+        record.attempts.append(Attempt(route, started, clock() - begun, "answered", trace_id=record.trace_id))
         return result
 
     def _interrupted(self, error: GeminiSyncError) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES, Endpoints, check_secret
 from gemini_sync.messages.request import GEMINI_API, Request, body_for
-from gemini_sync.messages.response import Chunk
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.services.base import API_KEY, JSON_HEADERS, JsonApi, OpenStream
@@ -25,7 +24,7 @@ class ApiKeyService:
     def open(self, request: Request, call: Call) -> OpenStream:
         call.secrets.add(self._key)
         path = f"{request.path}:streamGenerateContent?alt=sse"
-        return self._api.stream(call, path, self._headers, body_for(request, GEMINI_API), Chunk)
+        return self._api.stream(call, path, self._headers, body_for(request, GEMINI_API))
 
     def count_tokens(self, request: Request, call: Call) -> int:
         call.secrets.add(self._key)

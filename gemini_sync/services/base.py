@@ -85,9 +85,9 @@ class JsonApi:
         path: str,
         headers: Mapping[str, str],
         body: Mapping[str, Any],
-        unwrap: Callable[[dict[str, Any]], Chunk],
+        envelope: Optional[str] = None,
     ) -> OpenStream:
-        """POST ``body`` and wait for the first chunk; ``unwrap`` makes a chunk of a decoded event.
+        """POST ``body`` and wait for the first chunk; ``envelope`` names the field of an event that holds the chunk.
 
         Raises:
             ApiError: the server answered with an error, as its status or inside the stream.
@@ -95,7 +95,7 @@ class JsonApi:
             TransportError, StreamInterrupted: as for ``Transport.send`` and ``Exchange.chunks``.
         """
         exchange = self._transport.send(call, "POST", self._base + path, headers, encode_json(body))
-        chunks = _chunks(exchange, self._max_event_bytes, unwrap)
+        chunks = _chunks(exchange, self._max_event_bytes, envelope)
         for chunk in chunks:
             return chunk, chunks
         raise ProtocolError("The stream ended before the first chunk. Expected at least one event.")
@@ -137,9 +137,7 @@ class JsonApi:
         )
 
 
-def _chunks(
-    exchange: Exchange, max_event_bytes: int, unwrap: Callable[[dict[str, Any]], Chunk]
-) -> Generator[Chunk, None, None]:
+def _chunks(exchange: Exchange, max_event_bytes: int, envelope: Optional[str]) -> Generator[Chunk, None, None]:
     """The chunks of a response, which is closed at the end.
 
     A suspended generator keeps its local variables alive, so large values are deleted before each ``yield``.
@@ -154,7 +152,12 @@ def _chunks(
             del event
             if decoded is None:
                 continue
-            chunk = unwrap(decoded)
+            if envelope is None:
+                chunk = Chunk(decoded)
+            else:
+                inner = decoded.get(envelope)
+                chunk = Chunk(inner if isinstance(inner, dict) else {}, decoded)
+                del inner
             del decoded
             yield chunk
             del chunk

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES, Endpoints
 from gemini_sync.messages.request import CODE_ASSIST, Request, body_for
-from gemini_sync.messages.response import Chunk
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.services.base import OAUTH, JsonApi, OpenStream, TokenProvider, bearer, with_token
@@ -47,7 +45,7 @@ class CodeAssistService:
                 "user_prompt_id": os.urandom(16).hex(),
                 "request": {**body_for(request, CODE_ASSIST), "session_id": self._session_id},
             }
-            return self._api.stream(call, "streamGenerateContent?alt=sse", bearer(token, call), body, _unwrap)
+            return self._api.stream(call, "streamGenerateContent?alt=sse", bearer(token, call), body, "response")
 
         return with_token(self._credentials, call, send)
 
@@ -65,8 +63,3 @@ class CodeAssistService:
 def _spelling(request: Request) -> str:
     name = request.model.split("/")[1]
     return CODE_ASSIST_MODELS.get(name, name)
-
-
-def _unwrap(event: dict[str, Any]) -> Chunk:
-    response = event.get("response")
-    return Chunk(response if isinstance(response, dict) else {}, event)
