@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Optional, Union
 
 from gemini_sync.messages.response import Chunk, candidate_of, parts_of, text_in
-from gemini_sync.messages.rest_json import dict_of, text_of
+from gemini_sync.messages.rest_json import text_of
 
 _TEXT_FIELDS = {"text", "thought"}
 _STRINGS_PER_BLOCK = 1024
@@ -58,8 +58,8 @@ class Turn:
         if "finishReason" in candidate:
             self.finish_reason = text_of(candidate["finishReason"]) or self.finish_reason
             self.finish_message = text_of(candidate.get("finishMessage")) or self.finish_message
-        if "usageMetadata" in raw:
-            self.usage_metadata = dict_of(raw["usageMetadata"]) or self.usage_metadata
+        if isinstance(raw.get("usageMetadata"), dict):
+            self.usage_metadata = raw["usageMetadata"]
         if "promptFeedback" in raw:
             self.prompt_feedback = chunk.prompt_feedback or self.prompt_feedback
         if self.model_version is None:

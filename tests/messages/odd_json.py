@@ -1,4 +1,4 @@
-"""Knows how JSON goes wrong: strategies for objects of the right outline with anything in any place."""
+"""Hypothesis strategies for JSON that is nearly right: known fields, but any value in any place."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ ODD = _LEAVES | st.sampled_from(
 
 
 def objects(**fields: Any) -> Any:
-    """Dicts with some of ``fields``, each as its strategy says or anything else."""
+    """Dicts with some of ``fields``. A value comes from the field's strategy, or is anything else."""
     return st.fixed_dictionaries({}, optional={name: ODD | shape for name, shape in fields.items()})
 
 
 def arrays(items: Any) -> Any:
-    """Short lists of ``items`` and of anything else."""
+    """Short lists of ``items`` and of any other values."""
     return st.lists(items | ODD, max_size=3)
 
 
@@ -34,7 +34,7 @@ PARTS = arrays(
         unknownKind=ODD,
     )
 )
-# Something like a GenerateContentResponse.
+# Nearly a GenerateContentResponse.
 RESPONSES = objects(
     candidates=arrays(
         objects(

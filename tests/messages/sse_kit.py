@@ -1,4 +1,4 @@
-"""How an event stream reads by the HTML standard, line after line. It shares no code with what it is compared to."""
+"""A parser of event streams that follows the HTML standard line by line. It shares no code with the tested parser."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gemini_sync.messages import sse
 from gemini_sync.messages.sse import BareJsonEvent, events
 
 MAX_EVENT_BYTES = 2**20
-# The two parsers of a block, and the limit of the module that selects each: sseclient, and its own for large blocks.
+# Both parsers of a block, each with the limit that selects it: sseclient, and our own for large blocks.
 PARSERS = {"sseclient": sse._LARGE_BLOCK_BYTES, "large": 0}
 
 
@@ -32,7 +32,7 @@ class Known(NamedTuple):
 
 
 def _lines(body: bytes) -> Iterator[tuple[str, int, bool]]:
-    """Each line, the number of bytes after which it is known, and whether its end was there."""
+    """Each line, the number of bytes after which it is known, and whether its line end has come."""
     position = 0
     for match in re.finditer(rb"([^\r\n]*)(\r\n|\r|\n)", body):
         yield match[1].decode("utf-8", "replace"), match.end(1) + 1, True
@@ -63,10 +63,10 @@ def _open_brackets(line: str) -> int:
 
 
 def read_by_the_standard(stream: bytes) -> list[Known]:
-    """The events of ``stream``: HTML standard, section 9.2.6, with the project's two policies.
+    """The events of ``stream`` by the HTML standard, section 9.2.6, with two rules of this project.
 
-    A last block without its blank line counts when its data is one JSON value. A JSON object or array in lines that are
-    no fields counts too, without its blank lines; one that comes inside a block follows the event of that block.
+    A last block without its blank line counts if its data is one JSON value. A JSON object or array in lines that are
+    no fields counts too, without its blank lines. If it comes inside a block, it follows the event of that block.
     """
     bom = 3 if stream.startswith(b"\xef\xbb\xbf") else 0
     found: list[Known] = []
@@ -117,7 +117,7 @@ def cut(stream: bytes, at: Iterable[int]) -> list[bytes]:
 
 
 def segmentations(stream: bytes, seed: str) -> Iterator[list[bytes]]:
-    """``stream`` whole, by single bytes, by two, and in 20 random divisions."""
+    """``stream`` whole, in single bytes, in pairs of bytes, and in 20 random divisions."""
     yield [stream]
     yield [stream[i : i + 1] for i in range(len(stream))]
     yield [stream[i : i + 2] for i in range(0, len(stream), 2)]
@@ -127,10 +127,10 @@ def segmentations(stream: bytes, seed: str) -> Iterator[list[bytes]]:
 
 
 def read(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTES) -> list[Known]:
-    """What ``events`` makes of ``pieces``, each event with the bytes that were taken before it came.
+    """What ``events`` makes of ``pieces``: each event, and the number of bytes that were taken before it came.
 
-    Nothing is taken too early or too late when that is the first piece that makes the event known; at the end of the
-    stream one more byte counts.
+    The last piece that was taken must be the first piece that makes the event known. The end of the stream counts as
+    one more byte.
     """
     taken = 0
 
@@ -148,7 +148,7 @@ def read(pieces: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTES) -> lis
 
 
 def expected_from(pieces: list[bytes]) -> list[Known]:
-    """What ``read`` should give, by the standard: each event with the end of the piece that makes it known."""
+    """What ``read`` must return by the standard: each event, and the end of the piece that makes it known."""
     stream = b"".join(pieces)
     ends = [sum(map(len, pieces[: number + 1])) for number in range(len(pieces))] + [len(stream) + 1]
     return [Known(seen, min(end for end in ends if end >= after)) for seen, after in read_by_the_standard(stream)]

@@ -1,4 +1,4 @@
-"""Holds a reply that is iterated again to saying so: only a complete answer may end silently."""
+"""Tests of a reply that is iterated again: only a complete answer may end without an error."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from gemini_sync.errors import BlockedError, GeminiSyncError, ServerError, Strea
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.response import Chunk
 from tests.adapter_kit import Gate, in_thread
-from tests.messages.test_reply_verdicts import STOP, chunk, end_of, reply_of
+from tests.messages.reply_kit import STOP, chunk, end_of, reply_of
 
 
 @pytest.mark.parametrize(
     "items", [[chunk("a")], [chunk("a"), ServerError("503")], [ServerError("503")]], ids=["cut", "error", "first"]
 )
 @pytest.mark.parametrize("first", [list, lambda reply: list(reply.chunks())], ids=["text", "chunks"])
-def test_second_iteration__after_an_interruption(items: list[Any], first: Any) -> None:
-    """It never looks like the end of an answer, whichever way was and is taken."""
+def test_second_iteration__after_an_interruption__raises_again(items: list[Any], first: Any) -> None:
+    """It must never look like a complete answer, neither as text nor as chunks."""
     reply = reply_of(*items)
     with pytest.raises(GeminiSyncError):
         first(reply)
@@ -31,16 +31,16 @@ def test_second_iteration__after_an_interruption(items: list[Any], first: Any) -
         assert caught.value.partial.text == reply.text
 
 
-def test_second_iteration__text_after_chunks__gives_the_verdict_once() -> None:
+def test_second_iteration__text_after_chunks__raises_the_verdict_once() -> None:
     reply = reply_of(chunk("a", finishReason="SAFETY"))
     assert len(list(reply.chunks())) == 1
     error = end_of(reply)
     assert isinstance(error, BlockedError)
-    for one in (reply, error.partial):  # a complete answer ends silently the next time
+    for one in (reply, error.partial):  # the second time a complete answer just ends
         assert (list(one), list(one.chunks())) == ([], [])
 
 
-def test_partial__is_over() -> None:
+def test_partial__cannot_be_iterated() -> None:
     error = end_of(reply_of(chunk("a")))
     assert isinstance(error, StreamInterrupted)
     assert error.partial is not None
@@ -67,7 +67,7 @@ def test_dropped_half_way__goes_on_at_the_next_iteration(drop: Any) -> None:
     assert (list(reply), reply.text) == ([], "123b")
 
 
-def test_dropped_half_way__still_gives_the_verdict() -> None:
+def test_dropped_half_way__still_raises_the_verdict() -> None:
     reply = reply_of(chunk("1"), chunk("2", finishReason="SAFETY"))
     texts = passed_on(reply)
     next(texts)
@@ -75,7 +75,7 @@ def test_dropped_half_way__still_gives_the_verdict() -> None:
     assert isinstance(end_of(reply), BlockedError)
 
 
-def test_closed_while_an_iterator_is_held__that_iterator_says_so() -> None:
+def test_closed__an_iterator_from_before_raises() -> None:
     reply = reply_of(chunk("1"), STOP)
     held = iter(reply)
     assert next(held) == "1"
@@ -86,7 +86,7 @@ def test_closed_while_an_iterator_is_held__that_iterator_says_so() -> None:
         assert caught.value.cancelled
 
 
-def test_closed__after_it_was_interrupted_or_complete_stays_so() -> None:
+def test_closed__after_its_end__stays_interrupted_or_complete() -> None:
     complete, cut = reply_of(STOP), reply_of(chunk("a"))
     assert (list(complete), end_of(cut)) != ([], None)
     for reply in (complete, cut):
@@ -97,8 +97,8 @@ def test_closed__after_it_was_interrupted_or_complete_stays_so() -> None:
     assert not caught.value.cancelled
 
 
-def test_close__by_another_thread_while_this_one_goes_on() -> None:
-    """The closing thread is inside the generator, giving the connection back."""
+def test_close__by_another_thread__while_this_one_iterates() -> None:
+    """The closing thread still runs the generator, because it gives the connection back."""
     gate = Gate()
 
     def source() -> Iterator[Chunk]:

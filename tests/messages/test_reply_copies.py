@@ -1,4 +1,4 @@
-"""Holds a reply to what a copy of it in another process shows, and to a repr that says where it stands."""
+"""Tests of the copies of a reply, which show what came, and of its repr, which tells its state."""
 
 from __future__ import annotations
 
@@ -12,22 +12,10 @@ import pytest
 
 from gemini_sync.errors import Attempt, FinishReasonError, GeminiSyncError, ServerError, StreamInterrupted
 from gemini_sync.messages.call_record import CallRecord
-from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.response import Chunk
+from tests.messages.reply_kit import STOP, chunk, reply_of
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
-
-
-def chunk(*parts: Any, usage: Any = None, **candidate: Any) -> Chunk:
-    content = {"content": {"parts": [{"text": part} if isinstance(part, str) else part for part in parts]}}
-    return Chunk({"candidates": [{**content, **candidate}], "usageMetadata": usage})
-
-
-def reply_of(*chunks: Chunk, **options: Any) -> Reply:
-    return Reply(iter(chunks), **options)
-
-
-STOP = chunk("b", finishReason="STOP")
 
 
 def test_pickle__shows_what_came() -> None:
@@ -60,7 +48,7 @@ def test_pickle__shows_what_came() -> None:
 @pytest.mark.parametrize(
     ("last", "error"), [(chunk("b", finishReason="OTHER"), FinishReasonError), (chunk("b"), StreamInterrupted)]
 )
-def test_pickle__of_a_partial(last: Chunk, error: type[GeminiSyncError], duplicate: Callable[[Any], Any]) -> None:
+def test_copies__of_a_partial_reply(last: Chunk, error: type[GeminiSyncError], duplicate: Callable[[Any], Any]) -> None:
     record = CallRecord("oauth")
     reply = reply_of(chunk("a"), last, record=record)
     with pytest.raises(error) as caught:
@@ -72,7 +60,7 @@ def test_pickle__of_a_partial(last: Chunk, error: type[GeminiSyncError], duplica
     assert twin.partial.attempts[0].outcome == "interrupted"
 
 
-def test_repr__route_state_and_counts() -> None:
+def test_repr__tells_route_state_and_counts() -> None:
     reply = reply_of(chunk("abc"), STOP, record=CallRecord("oauth"))
     seen = [repr(reply)]
     for _ in reply:

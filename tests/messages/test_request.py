@@ -1,4 +1,4 @@
-"""Holds prompts to the JSON they become: every form, snapshots of it, and clear refusals."""
+"""Tests of how prompts become JSON: every form of a prompt, copies of it, and clear errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gemini_sync.messages.rest_json import encode_json
 
 
 def encoded(request: Request) -> Any:
-    """The body as it goes over the wire."""
+    """The body that a server receives."""
     return json.loads(encode_json(body_for(request, GEMINI_API)))
 
 
@@ -60,7 +60,7 @@ MODEL_TURN = {"role": "model", "parts": [{"text": "", "thoughtSignature": "c2ln"
         ({"newKind": {"x": 1}}, [user({"newKind": {"x": 1}})]),
     ],
 )  # fmt: skip
-def test_contents__forms(contents: Any, turns: Any) -> None:
+def test_contents__every_form(contents: Any, turns: Any) -> None:
     before = copy.deepcopy(contents) if not isinstance(contents, MappingProxyType) else contents
     request = build(contents)
     assert encoded(request) == {"contents": turns}
@@ -81,7 +81,7 @@ def test_contents__forms(contents: Any, turns: Any) -> None:
         ([["Hi"]], "not list"), ({"Hi"}, "not set"), (iter(["Hi"]), "not list_iterator"), ([None], "not NoneType"),
     ],
 )  # fmt: skip
-def test_contents__refused(contents: Any, message: str) -> None:
+def test_contents__that_cannot_be_a_prompt__are_refused(contents: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(contents)
 
@@ -94,7 +94,7 @@ def test_contents__refused(contents: Any, message: str) -> None:
         ("\ud800", "half a character"), ({(1, 2): 3}, "expected field names"), ({1: 2}, "expected field names"),
     ],
 )  # fmt: skip
-def test_contents__no_json(value: Any, why: str) -> None:
+def test_contents__that_json_cannot_hold__are_refused_by_their_path(value: Any, why: str) -> None:
     path = r"contents\[0\]\.parts\[1\]\.inlineData\.data"
     with pytest.raises(ConfigError, match=rf"^{path} cannot be written as JSON: .*{why}"):
         build(["Hi", {"inlineData": {"mimeType": "image/png", "data": value}}])
@@ -102,19 +102,19 @@ def test_contents__no_json(value: Any, why: str) -> None:
         build("Hi", generation_config={"stopSequences": [value]})
 
 
-def test_contents__advice_on_binary_data_is_for_bytes_alone() -> None:
+def test_contents__only_bytes_get_the_advice_on_base64() -> None:
     with pytest.raises(ConfigError) as caught:
         build({"text": object()})
     assert "base64" not in str(caught.value)
 
 
-def test_contents__any_mapping_is_an_object() -> None:
+def test_contents__any_mapping__becomes_an_object() -> None:
     assert body_of({"functionCall": MappingProxyType({"name": "f"})})["contents"][0]["parts"] == [
         {"functionCall": {"name": "f"}}
     ]
 
 
-def test_contents__circular_or_too_deep() -> None:
+def test_contents__circular_or_too_deep__are_refused() -> None:
     circle: dict[str, Any] = {"text": "Hi"}
     circle["self"] = circle
     deep: Any = []
@@ -126,7 +126,7 @@ def test_contents__circular_or_too_deep() -> None:
             with pytest.raises(ConfigError, match="cannot be written as JSON"):
                 build(value)
     finally:
-        while deep:  # taken apart by hand: older interpreters overflow the stack when they free it
+        while deep:  # taken apart in a loop, because older interpreters overflow the stack when they free it
             deep = deep.pop()
 
 
@@ -139,7 +139,7 @@ def test_contents__any_text__arrives_as_it_is(text: str) -> None:
 # -- the rest of the body
 
 
-def test_body__every_field_by_its_rest_name() -> None:
+def test_body__has_each_field_by_its_rest_name() -> None:
     request = build(
         "Hi",
         system_instruction="Be brief.",
@@ -162,12 +162,12 @@ def test_body__every_field_by_its_rest_name() -> None:
     }
 
 
-def test_body__exact_bytes() -> None:
+def test_body__is_compact_utf8() -> None:
     body = encode_json(body_for(build("Grüße\n"), GEMINI_API))
     assert body == '{"contents":[{"role":"user","parts":[{"text":"Grüße\\n"}]}]}'.encode()
 
 
-def test_body__empty_lists_and_dicts_are_the_callers_choice() -> None:
+def test_body__keeps_empty_lists_and_dicts() -> None:
     assert body_of("Hi", tools=[], generation_config={}) == {
         "contents": [user({"text": "Hi"})],
         "tools": [],
@@ -177,7 +177,7 @@ def test_body__empty_lists_and_dicts_are_the_callers_choice() -> None:
 
 @pytest.mark.parametrize(("option", "name"), [("tools", "tools"), ("safety_settings", "safetySettings")])
 @pytest.mark.parametrize("kind", [tuple, UserList, deque])
-def test_body__any_sequence_is_a_list(option: str, name: str, kind: Any) -> None:
+def test_body__any_sequence__becomes_a_list(option: str, name: str, kind: Any) -> None:
     assert body_of("Hi", **{option: kind([{"a": 1}, {"b": 2}])})[name] == [{"a": 1}, {"b": 2}]
 
 
@@ -192,7 +192,7 @@ def test_body__any_sequence_is_a_list(option: str, name: str, kind: Any) -> None
         ("labels", "labels", [[], "x"]),
     ],
 )
-def test_body__wrong_types(option: str, name: str, values: list[Any]) -> None:
+def test_body__wrong_types__are_refused(option: str, name: str, values: list[Any]) -> None:
     for value in values:
         with pytest.raises(ConfigError, match=rf"{name} must be .* with REST field names, not {type(value).__name__}"):
             build("Hi", **{option: value})
@@ -208,17 +208,19 @@ def test_body__wrong_types(option: str, name: str, values: list[Any]) -> None:
         ({"role": "system", "parts": ["Be brief."]}, {"role": "system", "parts": [{"text": "Be brief."}]}),
     ],
 )
-def test_system_instruction__forms(instruction: Any, expected: Any) -> None:
+def test_system_instruction__every_form(instruction: Any, expected: Any) -> None:
     assert body_of("Hi", system_instruction=instruction)["systemInstruction"] == expected
 
 
-@pytest.mark.parametrize("instruction", [5, b"x", [], {}, [5], [["x"]], {"parts": []}, {"parts": "x"}])
-def test_system_instruction__refused(instruction: Any) -> None:
+@pytest.mark.parametrize(
+    "instruction", [5, b"x", [], {}, [5], [["x"]], {"parts": []}, {"parts": "x"}, {"role": "system"}]
+)
+def test_system_instruction__that_is_none__is_refused(instruction: Any) -> None:
     with pytest.raises(ConfigError, match="system_instruction"):
         build("Hi", system_instruction=instruction)
 
 
-def test_request__is_a_snapshot() -> None:
+def test_request__does_not_change_with_the_callers_dicts() -> None:
     part: Any = {"text": "Hi"}
     turn: Any = {"role": "user", "parts": [part]}
     contents: Any = [turn]
@@ -234,7 +236,7 @@ def test_request__is_a_snapshot() -> None:
     assert before["contents"] == [user({"text": "Hi"})]
 
 
-def test_request__frozen_and_picklable() -> None:
+def test_request__is_frozen_and_picklable() -> None:
     request = build("Hi")
     with pytest.raises(AttributeError):
         request.model = "models/other"  # type: ignore[misc]
@@ -259,7 +261,7 @@ def test_request__frozen_and_picklable() -> None:
         ("модель", "models/модель", "models/%D0%BC%D0%BE%D0%B4%D0%B5%D0%BB%D1%8C"),
     ],
 )
-def test_model__stands_quoted_in_the_path(model: str, resource: str, path: str) -> None:
+def test_model__is_quoted_in_the_path(model: str, resource: str, path: str) -> None:
     request = build("Hi", model=model)
     assert (request.model, request.path) == (resource, path)
     url = urlsplit(f"https://example.com/v1beta/{request.path}:generateContent?alt=sse")
@@ -274,20 +276,20 @@ def test_model__stands_quoted_in_the_path(model: str, resource: str, path: str) 
         "a\u00a0b", "a\ud800b", "MODELS/x",
     ],
 )  # fmt: skip
-def test_model__refused(model: str) -> None:
+def test_model__that_is_no_name__is_refused(model: str) -> None:
     with pytest.raises(ConfigError, match="model must be a name such as"):
         build("Hi", model=model)
 
 
 @pytest.mark.parametrize("model", [None, 5, b"gemini", ["gemini"]])
-def test_model__of_another_type(model: Any) -> None:
+def test_model__of_another_type__is_refused(model: Any) -> None:
     with pytest.raises(ConfigError, match=f"model must be a string.*not {type(model).__name__}"):
         check_model(model)
 
 
 @given(st.text(max_size=20))
 @settings(max_examples=200, deadline=None)
-def test_model__any_text__cannot_rewrite_the_url(model: str) -> None:
+def test_model__any_text__cannot_change_the_url(model: str) -> None:
     try:
         request = build("Hi", model=model)
     except ConfigError:

@@ -1,4 +1,4 @@
-"""Holds the chunk to what it shows of a response: every kind of part, every wrong shape, and nothing to change."""
+"""Tests of what a chunk shows of a response: every kind of part, and no error for JSON of a wrong shape."""
 
 from __future__ import annotations
 
@@ -17,12 +17,9 @@ from gemini_sync.messages import response
 from gemini_sync.messages.response import Blob, Chunk, FunctionCall, Usage
 from gemini_sync.messages.turn import Turn
 from tests.messages.odd_json import RESPONSES
+from tests.messages.reply_kit import chunk
 
 _PROPERTIES = [name for name in vars(Chunk) if isinstance(vars(Chunk)[name], property)]
-
-
-def chunk(*parts: Any, **candidate: Any) -> Chunk:
-    return Chunk({"candidates": [{"content": {"role": "model", "parts": list(parts)}, **candidate}]})
 
 
 # -- the chunk
@@ -84,7 +81,7 @@ def test_chunk__envelope() -> None:
     assert one != Chunk(raw)
 
 
-def test_chunk__without_anything() -> None:
+def test_chunk__empty() -> None:
     one = Chunk({})
     empty = {name: getattr(one, name) for name in _PROPERTIES}
     assert {name for name, value in empty.items() if value is None} == {
@@ -94,7 +91,7 @@ def test_chunk__without_anything() -> None:
     assert not any(empty.values())
 
 
-def test_chunk__read_only() -> None:
+def test_chunk__is_read_only() -> None:
     one = chunk({"text": "a"})
     for name in [*_PROPERTIES, "new"]:
         with pytest.raises(AttributeError):
@@ -103,7 +100,7 @@ def test_chunk__read_only() -> None:
         hash(one)
 
 
-def test_chunk__what_a_caller_does_to_one_list__concerns_no_other_chunk() -> None:
+def test_chunk__its_lists_are_not_shared_with_other_chunks() -> None:
     for name in ("parts", "citations", "safety_ratings"):
         mine = getattr(Chunk({}), name)
         mine.append({"text": "mine"})
@@ -122,21 +119,21 @@ def test_chunk__copies_are_equal(duplicate: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [Usage(1), FunctionCall("f", {}), Blob("a/b", b"")])
-def test_values__frozen_and_picklable(value: Any) -> None:
+def test_values__are_frozen_and_picklable(value: Any) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(value, dataclasses.fields(value)[0].name, "other")
     assert pickle.loads(pickle.dumps(value)) == value
 
 
-def test_blob__shows_its_type_not_its_data() -> None:
+def test_blob__repr_hides_the_data() -> None:
     assert repr(Blob("image/png", b"canary")) == "Blob(mime_type='image/png')"
 
 
-def test_usage__shows_its_counts_not_what_they_came_from() -> None:
+def test_usage__repr_hides_the_raw_metadata() -> None:
     assert "canary" not in repr(Usage(1, raw={"canary": 1}))
 
 
-def test_candidates__only_the_one_with_index_0() -> None:
+def test_candidates__only_index_0_counts() -> None:
     both = [{"index": 1, "content": {"parts": [{"text": "second"}]}}, {"content": {"parts": [{"text": "first"}]}}]
     assert Chunk({"candidates": both}).text == "first"
     assert Chunk({"candidates": both[:1]}).text == ""
@@ -158,7 +155,7 @@ def test_usage__counts_by_their_names() -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, "5", 1.5, True, [], {}])
-def test_usage__what_is_no_count__is_none(wrong: Any) -> None:
+def test_usage__a_value_that_is_no_count__is_none(wrong: Any) -> None:
     seen = response.usage({"promptTokenCount": wrong, "totalTokenCount": 0})
     assert seen is not None
     assert (seen.prompt_token_count, seen.total_token_count) == (None, 0)
@@ -177,8 +174,10 @@ def test_inline_data__both_alphabets_with_and_without_padding(data: bytes) -> No
             assert chunk({"inlineData": {"mimeType": "a/b", "data": text}}).inline_data == (Blob("a/b", data),)
 
 
-@pytest.mark.parametrize("data", ["a", "aGk=x", "a b", "aGk\n", "é", "====", "a$$$", "AAAA!", "AAAA\n", "AAAAA"])
-def test_inline_data__no_base64(data: str) -> None:
+@pytest.mark.parametrize(
+    "data", ["a", "aGk=x", "aGk==", "a b", "aGk\n", "é", "====", "a$$$", "AAAA!", "AAAA\n", "AAAAA"]
+)
+def test_inline_data__that_is_no_base64__raises(data: str) -> None:
     with pytest.raises(ProtocolError, match=rf"Expected base64 in inlineData, came {len(data)} characters"):
         _ = chunk({"inlineData": {"mimeType": "a/b", "data": data}}).inline_data
 
@@ -188,11 +187,11 @@ def test_inline_data__wrong_types(given_blob: Any, blob: Blob) -> None:
     assert chunk({"inlineData": given_blob}, {"inlineData": "x"}).inline_data == (blob,)
 
 
-# -- names
+# -- names and reasons
 
 
 @pytest.mark.parametrize("odd", ["", 0, 5, True, ["x"], {"x": "x"}], ids=repr)
-def test_names__that_are_no_text_are_none(odd: Any) -> None:
+def test_names__that_are_no_text__are_none(odd: Any) -> None:
     names = {"modelVersion": odd, "responseId": odd, "traceId": odd}
     one = Chunk({"candidates": [{"finishReason": odd, "finishMessage": odd}], **names})
     assert (one.model_version, one.response_id, one.trace_id) == (None, None, None)
@@ -200,12 +199,12 @@ def test_names__that_are_no_text_are_none(odd: Any) -> None:
     assert chunk({"functionCall": {"name": odd, "id": odd}}).function_calls == (FunctionCall("", {}, None),)
 
 
-# -- wrong shapes
+# -- JSON of a wrong shape
 
 
 @given(st.lists(st.tuples(RESPONSES, st.booleans()), min_size=1, max_size=4))
 @settings(max_examples=120, deadline=None)
-def test_wrong_shapes__never_raise(responses: list[tuple[Any, bool]]) -> None:
+def test_json_of_a_wrong_shape__never_raises(responses: list[tuple[Any, bool]]) -> None:
     turn, texts, thoughts = Turn(), "", ""
     for raw, wrapped in responses:
         one = Chunk(raw, {"response": raw, "traceId": raw.get("traceId")}) if wrapped else Chunk(raw)

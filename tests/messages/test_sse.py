@@ -1,4 +1,4 @@
-"""Holds the event stream to the standard in every segmentation, and to the project's policies beyond it."""
+"""Tests of the event parser: it follows the standard in every segmentation, and two rules of this project."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.messages.sse_kit import PARSERS, Seen, cut, expected_from, read, read
 
 @pytest.fixture(params=PARSERS)
 def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both parsers of a block, each for blocks of any small size."""
+    """Run the test with each of the two parsers of a block."""
     monkeypatch.setattr(sse, "_LARGE_BLOCK_BYTES", PARSERS[request.param])
     return str(request.param)
 
@@ -100,7 +100,7 @@ _SPAN = st.one_of(
     _PRETTY,
     _BLANKS,
 )
-# A start (a BOM, half of one, two), whole lines of all kinds, and perhaps a last line without its end.
+# A start (no BOM, one, half of one, two), whole lines of all kinds, and perhaps a last line without its end.
 _SPANS = st.tuples(
     st.sampled_from([b"", b"", b"\xef\xbb\xbf", b"\xef\xbb", b"\xef\xbb\xbf\xef\xbb\xbf"]),
     st.lists(_SPAN, max_size=10).map(tuple),
@@ -124,7 +124,7 @@ def test_any_stream__in_any_segmentation(large_bytes: int, spans: list[bytes], d
         patch.setattr(sse, "_LARGE_BLOCK_BYTES", large_bytes)
         patch.setattr(sse._log, "disabled", True)
         for pieces in segmentations:
-            # Equal also in when each comes: with the very piece that makes it known.
+            # Each event must also come with the piece that makes it known.
             assert read(pieces) == expected_from(pieces)
 
 
@@ -132,13 +132,13 @@ def test_any_stream__in_any_segmentation(large_bytes: int, spans: list[bytes], d
 @pytest.mark.usefixtures("parser")
 def test_event__comes_with_its_last_byte(end: bytes) -> None:
     stream = (b"data: 1" + end + end) * 3
-    size = len(b"data: 1") + len(end) + 1  # an LF after the CR that ends the blank line is not waited for
+    size = len(b"data: 1") + len(end) + 1  # the parser does not wait for an LF after the CR of the blank line
     assert [known.after for known in read(cut(stream, range(len(stream))))] == [
         size + number * (len(stream) // 3) for number in range(3)
     ]
 
 
-def test_event__the_next_piece_is_not_taken_before_it_is_asked_for() -> None:
+def test_event__comes_before_the_next_piece_is_taken() -> None:
     taken: list[int] = []
 
     def feed() -> Iterator[bytes]:
@@ -178,19 +178,19 @@ def test_event__the_next_piece_is_not_taken_before_it_is_asked_for() -> None:
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("parser")
-def test_bare_json__comes_in_its_place(stream: bytes, expected: list[Seen]) -> None:
+def test_bare_json__comes_in_order_with_the_events(stream: bytes, expected: list[Seen]) -> None:
     for pieces in segmentations(stream, "bare"):
         assert [known.seen for known in read(pieces)] == expected
 
 
 @pytest.mark.parametrize("size", [1, 2 * sse._LARGE_BLOCK_BYTES, 2**17])
-def test_bare_json__cut_in_two_by_an_event_is_not_joined(size: int) -> None:
+def test_bare_json__with_an_event_inside__is_no_json(size: int) -> None:
     stream = b'{"a":1\ndata: ' + b"x" * size + b"\n}\n\ndata: 2\n\n"
     for pieces in ([stream], cut(stream, range(0, len(stream), 1000)), cut(stream, [7, 13, 20])):
         assert [known.seen for known in read(pieces)] == [Seen("message", "x" * size), Seen("message", "2")]
 
 
-def test_bare_json_event__is_an_event_of_its_own_type() -> None:
+def test_bare_json_event__has_its_own_type() -> None:
     (event,) = events([b"[]\n"], 100)
     assert (type(event), isinstance(event, Event), event.data) == (BareJsonEvent, True, "[]")
 
@@ -207,7 +207,7 @@ def test_bare_json_event__is_an_event_of_its_own_type() -> None:
     ],
 )
 @pytest.mark.usefixtures("parser")
-def test_bare_text__no_json__is_logged_by_its_length_only(text: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_bare_text__that_is_no_json__is_logged_by_its_length(text: bytes, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, sse.__name__)
     for end in (b"", b"\n", b"\ndata: 1\n\n", b"\n\n"):
         caplog.clear()
@@ -216,7 +216,7 @@ def test_bare_text__no_json__is_logged_by_its_length_only(text: bytes, caplog: p
         assert re.fullmatch(r"ignored (a line of )?\d+ (bytes|characters) [a-zA-Z ]*", caplog.records[0].getMessage())
 
 
-def test_bare_text__credentials_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_bare_text__with_credentials__is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     assert (
         seen(b"{AIzaEXAMPLEcanary0000}\nAIzaEXAMPLEcanary0000\n: AIzaEXAMPLEcanary0000\ndata: AIzaEXAMPLEcanary0000")
@@ -226,8 +226,8 @@ def test_bare_text__credentials_are_not_logged(caplog: pytest.LogCaptureFixture)
     assert "canary" not in caplog.text
 
 
-def test_log__holds_nothing_of_the_parser(caplog: pytest.LogCaptureFixture) -> None:
-    """Its messages at DEBUG take longer than the parsing. The level of sseclient's own logger belongs to the user."""
+def test_log__has_no_messages_of_sseclient(caplog: pytest.LogCaptureFixture) -> None:
+    """sseclient's messages at DEBUG take longer than the parsing. The level of its own logger belongs to the user."""
     caplog.set_level(logging.DEBUG)
     assert len(seen(b"data: 1\n\nevent: e\ndata: 2\n\n")) == 2
     assert caplog.records == []
@@ -248,12 +248,12 @@ def test_log__holds_nothing_of_the_parser(caplog: pytest.LogCaptureFixture) -> N
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("parser")
-def test_last_block__without_its_blank_line__counts_when_it_is_json(block: bytes, comes: bool, end: bytes) -> None:
+def test_last_block__without_its_blank_line__counts_if_it_is_json(block: bytes, comes: bool, end: bytes) -> None:
     for pieces in ([b"data: first\n\n" + block + end], cut(b"data: first\n\n" + block + end, range(40))):
         assert len(read(pieces)) == 1 + comes
 
 
-def test_feed_fails__passes_through_and_drops_the_unfinished() -> None:
+def test_error_of_the_chunks__passes_through_and_drops_the_unfinished_block() -> None:
     def feed() -> Iterator[bytes]:
         yield b'data: 1\n\ndata: {"a": 1}\n'
         raise ConnectionError("broken")
@@ -265,12 +265,12 @@ def test_feed_fails__passes_through_and_drops_the_unfinished() -> None:
     assert next(stream, None) is None
 
 
-def test_empty_streams() -> None:
+def test_empty_stream__has_no_events() -> None:
     for pieces in ([], [b""], [b"", b""], [b"\xef\xbb\xbf"], [b"\xef", b"\xbb"], [b"\n"], [b"\r", b"\n", b"\r"]):
         assert read(pieces) == []
 
 
-def test_empty_pieces__are_passed_over() -> None:
+def test_empty_pieces__are_ignored() -> None:
     for pieces in (
         [b"data: 1\r", b"", b"\ndata: 2\n\n"],
         [b"", b"\xef", b"", b"\xbb\xbfda", b"", b"ta: 1\ndata: 2\n", b"\n"],

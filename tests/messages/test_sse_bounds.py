@@ -1,4 +1,4 @@
-"""Holds the event stream to its bounds: of one event, of what it keeps, and of what it leaves running."""
+"""Tests of the bounds of the event parser: the size of one event, its time, and its memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.messages.sse_kit import PARSERS, read, segmentations
 
 @pytest.fixture(params=PARSERS)
 def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both parsers of a block, each for blocks of any small size."""
+    """Run the test with each of the two parsers of a block."""
     monkeypatch.setattr(sse, "_LARGE_BLOCK_BYTES", PARSERS[request.param])
     return str(request.param)
 
@@ -36,7 +36,7 @@ def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     ],
 )
 @pytest.mark.usefixtures("parser")
-def test_max_event_bytes__the_bound_is_exact_in_any_segmentation(block: bytes, size: int) -> None:
+def test_max_event_bytes__is_exact_in_any_segmentation(block: bytes, size: int) -> None:
     for before in (b"", b"\xef\xbb\xbf", b"data: 1\n\n"):
         for pieces in [*segmentations(before + block + b"\n\n", "bound"), [before, block + b"\n\n"]]:
             assert len(read(pieces, size)) == (2 if b"data" in before else 1)
@@ -44,7 +44,7 @@ def test_max_event_bytes__the_bound_is_exact_in_any_segmentation(block: bytes, s
                 read(pieces, size - 1)
 
 
-def test_max_event_bytes__counts_bare_json_that_goes_on_after_its_block() -> None:
+def test_max_event_bytes__counts_bare_json_that_goes_on_after_a_block() -> None:
     stream = b'data: 1\n["0123456789",\n\n"0123456789"]\n'
     for pieces in segmentations(stream, "on"):
         assert len(read(pieces, 27)) == 2
@@ -53,7 +53,7 @@ def test_max_event_bytes__counts_bare_json_that_goes_on_after_its_block() -> Non
 
 
 @pytest.mark.usefixtures("parser")
-def test_max_event_bytes__holds_for_endless_lines_and_bare_text() -> None:
+def test_max_event_bytes__stops_endless_lines_and_bare_text() -> None:
     def endless(piece: bytes) -> Iterator[bytes]:
         while True:
             yield piece
@@ -64,7 +64,7 @@ def test_max_event_bytes__holds_for_endless_lines_and_bare_text() -> None:
 
 
 @pytest.mark.usefixtures("parser")
-def test_max_event_bytes__is_of_one_event() -> None:
+def test_max_event_bytes__limits_one_event_not_the_stream() -> None:
     stream = b"data: 0123456789\n\n: ping\n\n" * 50 + b"[1]\n" * 50
     for pieces in segmentations(stream, "many"):
         assert len(read(pieces, 16)) == 100
@@ -74,8 +74,8 @@ def test_max_event_bytes__is_of_one_event() -> None:
 
 
 @pytest.mark.parametrize("end", [b"", b'"', b"\\", b"}"])
-def test_bare_line__full_of_quotes_takes_no_quadratic_time(end: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    """Else these two megabytes take hours; what they hold may be anything, and is not shown."""
+def test_bare_line__full_of_quotes__takes_linear_time(end: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """In quadratic time these two megabytes would take hours. The log must not show the line."""
     line = b"{" + b'\\"' * 2**20 + end
     with caplog.at_level(logging.DEBUG):
         assert read([line + b"\n\ndata: 1\n\n"], 2**23)[-1].seen.data == "1"
@@ -90,7 +90,7 @@ def test_bare_line__full_of_quotes_takes_no_quadratic_time(end: bytes, caplog: p
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\n", b""])
-def test_large_event__is_let_go_of(end: bytes) -> None:
+def test_large_event__is_freed_at_once(end: bytes) -> None:
     size, left = 4 * 2**20, []
 
     def feed() -> Iterator[bytes]:
@@ -113,18 +113,18 @@ def test_large_event__is_let_go_of(end: bytes) -> None:
         assert len(event.data) == size + 2
         gone = weakref.ref(event)
         del event
-        assert gone() is None  # at once, however long the generator is left waiting
+        assert gone() is None  # at once, although the generator is suspended
         left.append(tracemalloc.get_traced_memory()[0] - before)
         assert len(list(stream)) == (end == b"\n\n")
         left.append(tracemalloc.get_traced_memory()[0] - before)
-        assert max(left) < size // 8  # neither while it waits for the next bytes nor at the end
+        assert max(left) < size // 8  # the parser keeps no copy, neither while it waits for bytes nor at the end
     finally:
         tracemalloc.stop()
         gc.enable()
 
 
 @pytest.mark.usefixtures("parser")
-def test_endless_small_events__constant_memory() -> None:
+def test_endless_small_events__take_constant_memory() -> None:
     def feed() -> Iterator[bytes]:
         while True:
             yield b": ping\r\n\r\ndata: " + b"x" * 500 + b'\r\n\r\ndata: y\r\n{"a": 1}\r\n\r\n'
@@ -141,7 +141,7 @@ def test_endless_small_events__constant_memory() -> None:
     assert max(sizes) - sizes[0] < 10_000
 
 
-def test_dropped_generator__closes_the_feed_at_once() -> None:
+def test_dropped_generator__closes_the_chunks_at_once() -> None:
     closed = []
 
     def feed() -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""Holds the turn that chunks add up to: text joined, all else verbatim, everything right at any moment."""
+"""Tests of the turn that chunks add up to: texts are joined, all else is verbatim, and it is right at any moment."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ from gemini_sync.messages.request import build
 from gemini_sync.messages.response import Chunk
 from gemini_sync.messages.sse import BareJsonEvent, events
 from gemini_sync.messages.turn import Turn
-
-
-def chunk(*parts: Any, **candidate: Any) -> Chunk:
-    return Chunk({"candidates": [{"content": {"role": "model", "parts": list(parts)}, **candidate}]})
+from tests.messages.reply_kit import chunk
 
 
 def turn_of(*chunks: Chunk) -> Turn:
@@ -71,21 +68,21 @@ NOTHING: list[dict[str, Any]] = [{}, {"text": None}, {"thought": True}, {"text":
         ([{"text": "", "thought": True, "unknown": "s"}], [{"text": "", "thought": True, "unknown": "s"}]),
     ],
 )  # fmt: skip
-def test_merging(parts: list[Any], merged: list[Any]) -> None:
+def test_merging__texts_join_and_other_parts_stay(parts: list[Any], merged: list[Any]) -> None:
     before = copy.deepcopy(parts)
     assert turn_of(*map(chunk, parts)).parts == merged
-    assert turn_of(chunk(*parts)).parts == merged, "all in one chunk"
+    assert turn_of(chunk(*parts)).parts == merged, "all parts in one chunk"
     assert parts == before
 
 
-def test_merging__many_pieces() -> None:
-    pieces = [f"{number} " for number in range(3000)]
-    turn = turn_of(*(chunk({"text": piece}) for piece in pieces))
-    assert turn.parts == [{"text": "".join(pieces)}]
-    assert pickle.loads(pickle.dumps(turn)).text() == "".join(pieces)
+def test_merging__many_short_texts() -> None:
+    texts = [f"{number} " for number in range(3000)]
+    turn = turn_of(*(chunk({"text": piece}) for piece in texts))
+    assert turn.parts == [{"text": "".join(texts)}]
+    assert pickle.loads(pickle.dumps(turn)).text() == "".join(texts)
 
 
-def test_merging__goes_on_after_a_look_and_after_a_pickle() -> None:
+def test_merging__goes_on_after_parts_and_after_a_pickle() -> None:
     turn = turn_of(chunk({"text": "a"}))
     turn.parts[0]["text"] = "changed"
     assert turn.parts == [{"text": "a"}]
@@ -120,7 +117,7 @@ def test_merging__is_the_same_in_any_division_into_chunks(texts: list[tuple[str,
         [{"functionCall": {"name": "f"}}, {"text": ""}],
     ],
 )
-def test_turn__can_be_sent_back(parts: list[Any]) -> None:
+def test_turn__its_parts_make_a_request(parts: list[Any]) -> None:
     history: list[Any] = [{"role": "model", "parts": turn_of(chunk(*parts)).parts}, "go on"]
     assert build(history).fields
 
@@ -214,7 +211,7 @@ def test_turn__each_name_may_come_alone(names: Any, envelope: Any, expected: Any
     assert (turn.model_version, turn.response_id, turn.trace_id) == expected
 
 
-def test_turn__code_assist_names_an_answer_by_its_trace() -> None:
+def test_response_id__is_the_trace_id_if_there_is_no_other() -> None:
     assert turn_of(Chunk({}, {"traceId": "t"})).response_id == "t"
     assert turn_of(Chunk({"responseId": "r"}, {"traceId": "t"})).response_id == "r"
 
@@ -222,7 +219,7 @@ def test_turn__code_assist_names_an_answer_by_its_trace() -> None:
 # -- recordings
 
 
-def test_recorded_streams(corpus: Path) -> None:
+def test_turn__recorded_streams(corpus: Path) -> None:
     recorded = json.loads((corpus / "streams" / "expected.json").read_text("utf-8"))
     assert len(recorded) >= 20
     for expected in recorded:

@@ -1,9 +1,8 @@
-"""Holds the end of a reply to its verdict: complete, partial, blocked, failed, empty or interrupted."""
+"""Tests of the verdict on a complete answer: it is good, refused, failed or empty."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
@@ -11,19 +10,17 @@ import pytest
 
 from gemini_sync.errors import (
     Attempt,
-    AuthError,
     BlockedError,
-    DeadlineExceeded,
     EmptyResponseError,
     FinishReasonError,
     GeminiSyncError,
-    ServerError,
     StreamInterrupted,
 )
 from gemini_sync.messages.call_record import CallRecord
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.response import Chunk
 from gemini_sync.messages.sse import BareJsonEvent, events
+from tests.messages.reply_kit import STOP, chunk, end_of, feedback, reply_of
 
 _COMPLETE = "STOP MAX_TOKENS FINISH_REASON_UNSPECIFIED SOMETHING_NEW stop".split()
 _REFUSED = (
@@ -36,38 +33,7 @@ _FAILED = (
 ).split()
 
 
-CANARY = "AIzaSyEXAMPLE-canary_00"  # nobody's
-
-
-def chunk(text: str = "", **candidate: Any) -> Chunk:
-    return Chunk({"candidates": [{"content": {"parts": [{"text": text}]}, **candidate}]})
-
-
-def feedback(**fields: Any) -> Chunk:
-    return Chunk({"promptFeedback": fields})
-
-
-STOP = chunk("b", finishReason="STOP")
-
-
-def reply_of(*items: Any, **options: Any) -> Reply:
-    def run() -> Iterator[Chunk]:
-        for item in items:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    return Reply(run(), **options)
-
-
-def end_of(reply: Reply) -> Optional[GeminiSyncError]:
-    """The error that iterating the text ends with."""
-    try:
-        for _ in reply:
-            continue
-    except GeminiSyncError as exc:
-        return exc
-    return None
+CANARY = "AIzaSyEXAMPLE-canary_00"  # no real key
 
 
 # -- finish reasons
@@ -108,7 +74,7 @@ def test_finish_reason__text_that_follows_it_still_counts() -> None:
 
 def test_chunks__raise_no_verdict() -> None:
     for last in (chunk("b", finishReason="SAFETY"), chunk("", finishReason="STOP"), feedback(blockReason="SAFETY")):
-        reply = reply_of(chunk("", thought=True), last)
+        reply = reply_of(chunk({"text": "hm", "thought": True}), last)
         assert len(list(reply.chunks())) == 2
         assert "state='complete'" in repr(reply)
 
@@ -127,7 +93,7 @@ def test_block_reason__raises_blocked(reason: str) -> None:
     assert str(error) == f"The prompt was refused ({reason}): Change the prompt."
 
 
-def test_block_reason__only_a_message() -> None:
+def test_block_reason__with_only_a_message() -> None:
     error = end_of(reply_of(feedback(blockReasonMessage="Not that.")))
     assert isinstance(error, BlockedError)
     assert (error.reason, str(error)) == ("BLOCKED", "The prompt was refused (BLOCKED): Not that.")
@@ -139,7 +105,7 @@ def test_block_reason__after_text__keeps_the_text() -> None:
     assert error.partial.text == "a"
 
 
-def test_prompt_feedback__that_blocks_nothing() -> None:
+def test_prompt_feedback__without_a_block_reason__is_no_error() -> None:
     assert end_of(reply_of(feedback(safetyRatings=[]), STOP)) is None
     assert isinstance(end_of(reply_of(chunk("a"), feedback(safetyRatings=[]))), StreamInterrupted)
 
@@ -165,7 +131,7 @@ def test_empty__raises(parts: Any) -> None:
 @pytest.mark.parametrize(
     "part", [{"functionCall": {"name": "f"}}, {"inlineData": {}}, {"executableCode": {}}, {"new": 1}]
 )
-def test_empty__not_with_anything_else_in_it(part: Any) -> None:
+def test_empty__a_call_data_or_code_is_not_empty(part: Any) -> None:
     reply = reply_of(Chunk({"candidates": [{"content": {"parts": [part]}, "finishReason": "STOP"}]}))
     assert list(reply) == []
 
@@ -182,105 +148,17 @@ def test_empty__thinking_used_up_the_tokens__is_explained(usage: Any, count: str
     assert "lower thinkingConfig" in str(error)
 
 
-def test_empty__no_usage_at_all() -> None:
+def test_empty__without_any_usage() -> None:
     error = end_of(reply_of(Chunk({"candidates": [{"finishReason": "MAX_TOKENS"}]})))
     assert "(an unknown number of thought tokens)" in str(error)
 
 
-# -- interrupted
-
-
-def test_interrupted__no_finish_reason() -> None:
-    record = CallRecord("oauth", [Attempt("oauth", 1.0, 0.5, "answered")])
-    reply = reply_of(chunk("a"), chunk("b"), record=record)
-    error = end_of(reply)
-    assert isinstance(error, StreamInterrupted)
-    assert (error.cancelled, error.__cause__, error.route, len(error.attempts)) == (False, None, "oauth", 1)
-    assert str(error) == (
-        "The answer was interrupted after 2 chunks: the connection ended without a finish reason. "
-        "What came is in .partial; nothing was sent again."
-    )
-    assert error.partial is not None
-    assert (error.partial.text, error.partial.route) == ("ab", "oauth")
-    assert "state='interrupted'" in repr(reply)
-
-
-def test_interrupted__chunks_say_it_too() -> None:
-    raw = reply_of(chunk("a")).chunks()
-    assert next(raw).text == "a"
-    with pytest.raises(StreamInterrupted, match="without a finish reason"):
-        next(raw)
-
-
-def test_require_finish__false_takes_a_clean_end_for_complete() -> None:
-    reply = reply_of(chunk("a"), require_finish=False)
-    assert (end_of(reply), reply.text, reply.finish_reason) == (None, "a", None)
-    assert "state='complete'" in repr(reply)
-    empty = end_of(reply_of(require_finish=False))
-    assert isinstance(empty, EmptyResponseError)
-    assert "it ended with no finish reason and no text" in str(empty)
-
-
-@pytest.mark.parametrize("after", [[chunk("a")], [chunk("a"), STOP], [Chunk({})]])
-def test_interrupted__an_error_after_the_first_chunk(after: list[Chunk]) -> None:
-    cause = ServerError(
-        "503 UNAVAILABLE: Overloaded.",
-        code=503, status="UNAVAILABLE", reason="X", details=[{"a": 1}], retry_after=5.0, link="l", trace_id="t",
-    )  # fmt: skip
-    record = CallRecord("oauth", [Attempt("oauth", 1.0, 0.5, "interrupted", cause)])
-    error = end_of(reply_of(*after, cause, record=record))
-    assert isinstance(error, StreamInterrupted)
-    assert error.__cause__ is cause
-    assert f"after {len(after)} chunks: 503 UNAVAILABLE: Overloaded. What came" in str(error)
-    assert error.partial is not None
-    assert error.partial.text == "".join(one.text for one in after)
-    assert (error.code, error.status, error.reason, error.details) == (503, "UNAVAILABLE", "X", ({"a": 1},))
-    assert (error.retry_after, error.link, error.trace_id) == (5.0, "l", "t")
-    assert (error.route, error.attempts, error.cancelled) == ("oauth", tuple(record.attempts), False)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        ServerError("503"),
-        AuthError("401"),
-        DeadlineExceeded("late", deadline="total", seconds=1),
-        KeyboardInterrupt(),
-        OSError(),
-    ],
-)
-def test_error_before_the_first_chunk__comes_unchanged(error: BaseException) -> None:
-    for way in (list, lambda reply: list(reply.chunks())):
-        reply = reply_of(error, record=CallRecord("oauth"))
-        with pytest.raises(type(error)) as caught:
-            way(reply)
-        assert caught.value is error
-        assert "state='interrupted'" in repr(reply)
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("foreign"), MemoryError()])
-def test_foreign_error_later__comes_unchanged_and_the_text_stays(error: BaseException) -> None:
-    reply = reply_of(chunk("a"), error)
-    with pytest.raises(type(error)) as caught:
-        list(reply)
-    assert caught.value is error
-    assert (reply.text, "state='interrupted'" in repr(reply)) == ("a", True)
-
-
-@pytest.mark.parametrize("before", [[], [chunk("a")]])
-def test_cancelled__carries_what_came(before: list[Chunk]) -> None:
-    cancelled = StreamInterrupted("The call was cancelled.", cancelled=True)
-    record = CallRecord("oauth", [Attempt("oauth", 1.0, 0.5, "cancelled")])
-    error = end_of(reply_of(*before, cancelled, record=record))
-    assert error is cancelled
-    assert (cancelled.cancelled, cancelled.route, len(cancelled.attempts)) == (True, "oauth", 1)
-    assert cancelled.partial is not None
-    assert cancelled.partial.text == "".join(one.text for one in before)
+# -- the server's text
 
 
 @pytest.mark.parametrize("last", [{"finishReason": "SAFETY"}, {"finishReason": "OTHER"}, {}], ids=str)
-def test_message_of_the_server__is_scrubbed_and_bounded(last: dict[str, Any]) -> None:
-    """The answer itself stays as it came: it is the caller's."""
+def test_message_of_the_server__is_redacted_and_bounded(last: dict[str, Any]) -> None:
+    """The reply itself shows the message as it came, because it belongs to the caller."""
     said = f"why\n key={CANARY} " + "x" * 10_000
     item = chunk("a", finishMessage=said, **last) if last else feedback(blockReason="OTHER", blockReasonMessage=said)
     reply = reply_of(item)
@@ -293,24 +171,16 @@ def test_message_of_the_server__is_scrubbed_and_bounded(last: dict[str, Any]) ->
     assert (reply.finish_message == said) == bool(last)
 
 
-def test_message_of_the_server__of_another_kind() -> None:
-    """Whatever is there is shown, and nothing breaks."""
+def test_message_of_the_server__that_is_no_text() -> None:
+    """The error shows any JSON value."""
     error = end_of(reply_of(feedback(blockReason="OTHER", blockReasonMessage={"a": CANARY})))
     assert "The prompt was refused (OTHER): {'a': '[redacted]'}" in str(error)
-
-
-def test_cancel__tells_the_call() -> None:
-    told: list[bool] = []
-    reply = reply_of(STOP, cancel=lambda: told.append(True))
-    reply.cancel()
-    reply.cancel()
-    assert told == [True, True]
 
 
 # -- recordings
 
 
-def test_recorded_streams(corpus: Path) -> None:
+def test_reply__recorded_streams(corpus: Path) -> None:
     for expected in json.loads((corpus / "streams" / "expected.json").read_text("utf-8")):
         body = (corpus / "streams" / expected["file"]).read_bytes()
         if expected["error_body"]:

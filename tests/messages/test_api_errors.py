@@ -1,0 +1,261 @@
+"""Tests of how error answers become typed errors: the class, the attributes, the message, and no secret in it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import traceback
+from pathlib import Path
+from typing import Any, Optional
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from gemini_sync.errors import (
+    ApiError,
+    AuthError,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    QuotaError,
+    ServerError,
+)
+from gemini_sync.messages.api_errors import api_error, find_error, quota_ids
+from tests.messages.odd_json import ODD, arrays, objects
+from tests.test_redaction import CANARIES
+
+TYPES = [f"type.googleapis.com/google.rpc.{name}" for name in ("ErrorInfo", "RetryInfo", "QuotaFailure", "Help")]
+_DETAIL = st.sampled_from(TYPES).flatmap(
+    lambda kind: objects(
+        reason=st.text(max_size=3),
+        metadata=objects(quotaResetDelay=st.just("12.5s"), validation_link=ODD),
+        retryDelay=st.just("12.5s") | objects(seconds=ODD, nanos=ODD),
+        violations=arrays(objects(quotaId=ODD)),
+        links=arrays(objects(url=ODD)),
+    ).map(lambda fields: {"@type": kind, **fields})
+)
+# Nearly a google.rpc.Status, with any value in any place.
+NEARLY_A_STATUS = ODD | objects(
+    error=objects(code=ODD, message=ODD, status=ODD, details=arrays(_DETAIL)), error_description=ODD
+)
+
+
+def status(code: Any = None, **fields: Any) -> dict[str, Any]:
+    return {"error": {**({} if code is None else {"code": code}), **fields}}
+
+
+def info(reason: str, **metadata: str) -> dict[str, Any]:
+    return {"@type": TYPES[0], "reason": reason, "domain": "googleapis.com", "metadata": metadata}
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "cls"),
+    [
+        (400, None, InvalidRequestError), (400, "API_KEY_INVALID", AuthError), (405, None, InvalidRequestError),
+        (401, None, AuthError), (401, "ACCESS_TOKEN_TYPE_UNSUPPORTED", AuthError), (402, None, QuotaError),
+        (403, None, PermissionDeniedError), (403, "SERVICE_DISABLED", PermissionDeniedError),
+        (404, None, NotFoundError), (408, None, ServerError), (409, None, InvalidRequestError),
+        (413, None, InvalidRequestError), (422, None, InvalidRequestError), (429, None, QuotaError),
+        (429, "RATE_LIMIT_EXCEEDED", QuotaError), (499, None, ServerError), (500, None, ServerError),
+        (502, None, ServerError), (503, "MODEL_CAPACITY_EXHAUSTED", ServerError), (504, None, ServerError),
+        (302, None, ApiError),
+    ],
+)  # fmt: skip
+def test_api_error__class_by_reason_and_code(code: int, reason: Optional[str], cls: type[ApiError]) -> None:
+    error = api_error(code, status(details=[info(reason)] if reason else [], message="Sorry."))
+    assert type(error) is cls
+    assert (error.code, error.reason) == (code, reason)
+    assert str(error).startswith(f"{code} {cls.__name__}" + (f" ({reason}): Sorry." if reason else ": Sorry."))
+
+
+@pytest.mark.parametrize(
+    ("rpc", "name", "http"),
+    [
+        (1, "CANCELLED", 499), (2, "UNKNOWN", 500), (3, "INVALID_ARGUMENT", 400), (4, "DEADLINE_EXCEEDED", 504),
+        (5, "NOT_FOUND", 404), (6, "ALREADY_EXISTS", 409), (7, "PERMISSION_DENIED", 403),
+        (8, "RESOURCE_EXHAUSTED", 429), (9, "FAILED_PRECONDITION", 400), (10, "ABORTED", 409),
+        (11, "OUT_OF_RANGE", 400), (12, "UNIMPLEMENTED", 501), (13, "INTERNAL", 500), (14, "UNAVAILABLE", 503),
+        (15, "DATA_LOSS", 500), (16, "UNAUTHENTICATED", 401),
+    ],
+)  # fmt: skip
+def test_api_error__inside_a_stream__has_the_code_of_its_body(rpc: int, name: str, http: int) -> None:
+    by_number, by_name = api_error(None, status(rpc)), api_error(None, status(status=name))
+    as_text, by_http = api_error(None, status(str(rpc))), api_error(None, status(http, status="SOMETHING_NEW"))
+    assert {error.code for error in (by_number, by_name, as_text, by_http)} == {http}
+    assert {type(error) for error in (by_number, by_name, as_text, by_http)} == {type(api_error(http, None))}
+    assert (by_name.status, by_number.status) == (name, None)
+
+
+@pytest.mark.parametrize("code", [0, -1, 17, 200, 302, 600, "²", "9" * 5000, "x", None, 503.5, [], {}])
+def test_api_error__inside_a_stream__an_unknown_code_counts_as_500(code: Any) -> None:
+    assert (api_error(None, status(code)).code, api_error(None, status(code, status="NEW")).code) == (500, 500)
+
+
+@pytest.mark.parametrize("wrap", [lambda body: body, lambda body: [body], lambda body: [body, status(400)]])
+@pytest.mark.parametrize("encode", [lambda body: body, json.dumps, lambda body: json.dumps(body, indent=2)])
+def test_api_error__reads_objects_arrays_and_text(wrap: Any, encode: Any) -> None:
+    body = status(
+        429,
+        message="Quota\n exceeded.",
+        status="RESOURCE_EXHAUSTED",
+        details=[
+            info("RATE_LIMIT_EXCEEDED"),
+            {"@type": TYPES[1], "retryDelay": "34.5s"},
+            {"@type": TYPES[2], "violations": [{"quotaId": "PerDay-A"}, {"subject": "x"}, 5, {"quotaId": 5}]},
+            {"@type": TYPES[3], "links": [5, {"url": ""}, {"url": "https://example.com/quota"}]},
+            "no detail",
+        ],
+    )
+    error = api_error(None, encode(wrap(body)))
+    assert (type(error), error.code, error.status) == (QuotaError, 429, "RESOURCE_EXHAUSTED")
+    assert (error.reason, error.retry_after, len(error.details)) == ("RATE_LIMIT_EXCEEDED", 34.5, 4)
+    assert (error.link, quota_ids(error)) == ("https://example.com/quota", ["PerDay-A"])
+    assert str(error) == ("429 RESOURCE_EXHAUSTED (RATE_LIMIT_EXCEEDED): Quota exceeded. See https://example.com/quota")
+
+
+@pytest.mark.parametrize("name", ["validation_link", "appeal_url"])
+def test_api_error__link_in_the_metadata(name: str) -> None:
+    error = api_error(403, status(details=[info("VALIDATION_REQUIRED", **{name: "https://example.com/go"})]))
+    assert error.link == "https://example.com/go"
+    assert str(error).endswith("See https://example.com/go")
+
+
+@pytest.mark.parametrize(
+    ("code", "step"),
+    [
+        (400, "Change the request."), (401, "Check the API key or log in again."),
+        (403, "Check what this account or key may use."), (404, "Check the model name."),
+        (429, "Wait, or raise the quota."), (503, "Try again later."),
+    ],
+)  # fmt: skip
+def test_api_error__tells_the_next_step(code: int, step: str) -> None:
+    assert str(api_error(code, status(message="It failed."))).endswith(f": It failed. {step}")
+
+
+def test_api_error__keeps_ten_thousand_characters_of_the_message() -> None:
+    assert ": " + "x" * 10_000 + ". Change" in str(api_error(400, status(message="x" * 10_000)))
+    assert ": " + "x" * 9_999 + "…. Change" in str(api_error(400, status(message="x" * 10_001)))
+
+
+def test_api_error__does_not_change_with_the_body() -> None:
+    body = status(429, details=[info("RATE_LIMIT_EXCEEDED")])
+    error = api_error(None, body)
+    body["error"]["details"][0]["reason"] = "changed"
+    assert error.details[0]["reason"] == "RATE_LIMIT_EXCEEDED"
+
+
+def test_api_error__body_that_is_no_json__is_quoted_in_part() -> None:
+    error = api_error(502, "<html>\n  <h1>Bad   Gateway</h1>" + "x" * 2000)
+    assert (type(error), error.status, error.details) == (ServerError, None, ())
+    assert str(error).startswith("502 ServerError: <html> <h1>Bad Gateway</h1>xxx")
+    assert len(str(error)) < 600
+
+
+@pytest.mark.parametrize("body", [None, 5, "", "null", {}, [], [[]], "[" * 100_000, '{"error":' * 100_000, '"text"'])
+def test_api_error__body_without_an_error(body: Any) -> None:
+    error = api_error(503, body)
+    assert (type(error), error.code, error.reason, error.details) == (ServerError, 503, None, ())
+
+
+def test_api_error__deeply_nested_body() -> None:
+    body: Any = []
+    for _ in range(100_000):
+        body = [body]
+    try:
+        assert type(api_error(None, {"error": body})) is ServerError
+    finally:
+        while body:  # taken apart in a loop, because older interpreters overflow the stack when they free it
+            body = body.pop()
+
+
+@pytest.mark.parametrize(
+    ("headers", "trace"),
+    [
+        ({"x-cloudaicompanion-trace-id": "a", "x-goog-request-id": "b"}, "a"),
+        ({"x-goog-request-id": "b"}, "b"),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_api_error__trace_id(headers: Optional[dict[str, str]], trace: Optional[str]) -> None:
+    assert api_error(500, "", headers=headers).trace_id == trace
+
+
+@given(st.none() | st.integers(100, 599), NEARLY_A_STATUS)
+@example(None, status(code="²"))
+@example(None, status(details=[{"@type": TYPES[1], "retryDelay": {"seconds": 10**400}}]))
+@example(403, status(message='See "https://x.example/?key=abc"'))
+@settings(max_examples=150, deadline=None)
+def test_api_error__any_json__never_raises(code: Optional[int], body: Any) -> None:
+    for given_body in (body, [body], json.dumps(body)):
+        error = api_error(code, given_body)
+        assert isinstance(error, ApiError)
+        assert isinstance(error.code, int)
+        assert error.retry_after is None or error.retry_after >= 0
+        assert quota_ids(error) == [quota for quota in quota_ids(error) if isinstance(quota, str)]
+        assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+@given(NEARLY_A_STATUS)
+@settings(max_examples=100, deadline=None)
+def test_find_error__any_json__is_a_dict_or_none(body: Any) -> None:
+    assert find_error(body) is None or isinstance(find_error(body), dict)
+
+
+def test_find_error__in_the_form_of_the_token_endpoint() -> None:
+    assert find_error({"error": "invalid_grant"}) == {"status": "invalid_grant", "message": "invalid_grant"}
+    described = {"error": "invalid_grant", "error_description": "Token has been revoked."}
+    assert find_error(described) == {"status": "invalid_grant", "message": "Token has been revoked."}
+
+
+@pytest.mark.parametrize("body", [None, [], [5], {}, {"error": None}, {"error": 5}, {"candidates": []}, "error"])
+def test_find_error__body_without_an_error__is_none(body: Any) -> None:
+    assert find_error(body) is None
+
+
+def test_api_error__recorded_errors(corpus: Path) -> None:
+    streams = json.loads((corpus / "streams" / "expected.json").read_text("utf-8"))
+    recorded = [stream for stream in streams if stream["error_body"]]
+    assert len(recorded) >= 4
+    for stream in recorded:
+        body, expected = (corpus / "streams" / stream["file"]).read_text("utf-8"), stream["error_body"]
+        error = api_error(stream["status_hint"], body)
+        assert (error.code, error.status) == (expected["code"], expected["status"])
+        assert expected["message"].rstrip(".") in str(error)
+        assert api_error(None, json.loads(body)).code == expected["code"]
+
+
+@pytest.mark.parametrize("secret", [*CANARIES.values(), "opaque-canary-1", 'quoted"canary\\2'])
+@pytest.mark.parametrize(
+    "echo",
+    [
+        lambda secret: {"error": {"code": 400, "message": f"API key not valid: {secret}", "status": secret}},
+        lambda secret: {"error": {"code": 400, "message": f"line\n{secret}\nline"}},
+        lambda secret: {"error": {"code": 400, "message": f'"https://x.example/?key={secret}" was refused'}},
+        lambda secret: {"error": {"details": [{"@type": TYPES[0], "reason": secret, secret: [secret]}]}},
+        lambda secret: {"error": {"details": [{"@type": TYPES[3], "links": [{"url": f"https://x?key={secret}"}]}]}},
+        lambda secret: [{"error": secret, "error_description": f"Bearer {secret}"}],
+        lambda secret: {"unknown": f"\n{secret}"},
+    ],
+)  # fmt: skip
+def test_api_error__shows_no_secret(secret: str, echo: Any) -> None:
+    for body in (echo(secret), json.dumps(echo(secret)), json.dumps(echo(secret), ensure_ascii=False), f"<p>{secret}"):
+        error = api_error(400, body, secrets=(secret,))
+        shown = f"{error}{error!r}{vars(error)}{pickle.dumps(error)!r}"
+        shown += "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        assert "canary" not in shown
+
+
+def test_api_error__a_quoted_url_with_a_key__keeps_the_rest_readable() -> None:
+    body = {
+        "error": {
+            "code": 403,
+            "message": 'Requested "https://x.example/v1?key=canary" and was refused.',
+            "status": "PERMISSION_DENIED",
+        }
+    }
+    for given_body in (body, json.dumps(body)):
+        error = api_error(403, given_body)
+        assert error.status == "PERMISSION_DENIED"
+        assert 'Requested "https://x.example/v1?key=[redacted]" and was refused.' in str(error)

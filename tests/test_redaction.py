@@ -1,0 +1,82 @@
+"""Tests of redaction: texts that people read hold no credentials and no control characters."""
+
+from __future__ import annotations
+
+import pytest
+
+from gemini_sync.redaction import redact_text, redacted_excerpt
+
+# Shaped like credentials, but not real ones.
+CANARIES = {
+    "api key": "AIzaSyEXAMPLE-canary_00",
+    "other api key": "AIzvEXAMPLEcanary00000",
+    "new api key": "AQ.Ab8EXAMPLE_canary-0000000",
+    "access token": "ya29.a0EXAMPLE_canary-000.more",
+    "refresh token": "1//0gEXAMPLE_canary-0000000",
+    "client secret": "GOC" + "SPX-example_canary-000",
+}
+
+
+@pytest.mark.parametrize("secret", CANARIES.values(), ids=CANARIES)
+@pytest.mark.parametrize(
+    "around", ["{}", "key {}.", '"{}"', "({})", "x={}&y=1", "Bearer {}", "a\n{}\nb", "\t{}", "\\{}", "ключ:{}"]
+)
+def test_redact__each_shape_of_a_credential(secret: str, around: str) -> None:
+    text = around.format(secret)
+    for redacted in (redact_text(text), redacted_excerpt(text)):
+        assert "canary" not in redacted
+        assert "[redacted]" in redacted
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        ("Authorization: Bearer opaque/canary+1==", "Authorization: Bearer [redacted]"),
+        ("GET https://x.example/v1?alt=sse&key=canary-1 now", "GET https://x.example/v1?alt=sse&key=[redacted] now"),
+        ("https://x.example/?key=canary&alt=sse", "https://x.example/?key=[redacted]&alt=sse"),
+        ("proxy http://user:can:ary@proxy.example:3128/", "proxy http://[redacted]@proxy.example:3128/"),
+        ("https://x.example:443/a@b", "https://x.example:443/a@b"),
+        ("the AIza prefix and ya29 alone", "the AIza prefix and ya29 alone"),
+        ("FAQ.Questions-and-answers", "FAQ.Questions-and-answers"),
+        ("https://x.example/v1//path-of-a-model", "https://x.example/v1//path-of-a-model"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_redact__by_what_stands_before_it(text: str, redacted: str) -> None:
+    assert redact_text(text) == redacted
+
+
+@pytest.mark.parametrize("control", ["\x00", "\x07", "\x1b[", "\x9b", "\x9d", "\u202e", "\ud800"])
+@pytest.mark.parametrize("secret", ["AIza" + "S" * 35, "ya29.canary-canary", "1//0gCANARYCANARY", "opaque-canary"])
+def test_excerpt__control_characters_hide_no_secret(secret: str, control: str) -> None:
+    text = redacted_excerpt(f"sent{control}{secret}{control} refused", [secret] if secret.startswith("opaque") else [])
+    assert text.isprintable()
+    assert "[redacted]" in text
+    assert secret[1:] not in text
+
+
+def test_excerpt__of_a_megabyte() -> None:
+    """It takes linear time. Each piece is the beginning of a sequence that has no end."""
+    for piece in ("\x9d", "\x1b]", "\x9b0", "\x1b[;", "a\n", "AIza", "://a:"):
+        assert len(redacted_excerpt(piece * 2**18)) <= 500
+
+
+def test_redact__the_given_secrets() -> None:
+    assert redact_text("opaque and opaque-too, not 'open'", ["opaque", "opaque-too", ""]) == (
+        "[redacted] and [redacted], not 'open'"
+    )
+    assert redact_text("opaque", iter(("opaque",))) == "[redacted]"
+
+
+def test_excerpt__redacts_before_it_cuts() -> None:
+    key = CANARIES["api key"]
+    for offset in range(480, 502):
+        text = redacted_excerpt("x" * offset + " " + key)
+        assert len(text) <= 500
+        assert "AIza" not in text
+
+
+def test_excerpt__is_one_line_of_at_most_500_characters() -> None:
+    assert redacted_excerpt(" a\r\n\tb  c ") == "a b c"
+    assert redacted_excerpt("x" * 500) == "x" * 500
+    assert redacted_excerpt("x" * 501) == "x" * 499 + "…"
