@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Optional, TypedDict, cast
 
-from gemini_sync.config import Endpoints, OAuthClient, Retry, Timeouts
+from gemini_sync.config import CodeAssist, Endpoints, OAuthClient, Retry, Timeouts
 from gemini_sync.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
         api_key: Optional[str]
         oauth_creds_path: Optional[CredentialsLike]
+        oauth_service: CodeAssist
         model: str
         project: Optional[str]
         oauth_client: Optional[OAuthClient]

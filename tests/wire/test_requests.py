@@ -85,7 +85,7 @@ def test_api_key__streaming(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("model", "path"),
     [
-        (gemini_sync.DEFAULT_MODEL, "models/gemini-3.5-flash"),
+        (gemini_sync.DEFAULT_MODEL, "models/gemini-3.8-flash"),
         ("models/gemini-2.5-pro", "models/gemini-2.5-pro"),
         ("tunedModels/my-own", "tunedModels/my-own"),
         ("a?key=x", "models/a%3Fkey%3Dx"),
@@ -133,7 +133,7 @@ def test_oauth__streaming(rig: Rig) -> None:
 
 def test_oauth__has_its_own_spelling_of_a_model(rig: Rig) -> None:
     """Google's client sends gemini-3.5-flash as gemini-3-flash (GC config/models.ts)."""
-    adapter = rig.adapter()
+    adapter = rig.adapter(model="gemini-3.5-flash")
     adapter.generate("Hi")
     adapter.count_tokens("Hi")
     adapter.generate("Hi", model="gemini-3.5-pro")
