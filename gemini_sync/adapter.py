@@ -165,8 +165,8 @@ class GeminiDualAdapter:
 
         Reads ``GEMINI_API_KEY`` / ``GOOGLE_API_KEY``, ``GEMINI_MODEL``, ``GOOGLE_CLOUD_PROJECT`` (``_ID``),
         ``GOOGLE_APPLICATION_CREDENTIALS`` (else ``~/.gemini/oauth_creds.json`` if that exists),
-        ``GOOGLE_GEMINI_BASE_URL``, ``CODE_ASSIST_ENDPOINT`` and, if the OAuth route is on,
-        ``GEMINI_OAUTH_CLIENT_ID`` and ``GEMINI_OAUTH_CLIENT_SECRET``. A blank variable counts as not set.
+        ``GOOGLE_GEMINI_BASE_URL``, ``GOOGLE_GENAI_API_VERSION``, ``CODE_ASSIST_ENDPOINT`` and, if the OAuth route is
+        on, ``GEMINI_OAUTH_CLIENT_ID`` and ``GEMINI_OAUTH_CLIENT_SECRET``. A blank variable counts as not set.
 
         Args:
             environ: variables to read instead of those of the process; ``~`` stands for the home they name.

@@ -11,7 +11,7 @@ from gemini_sync.services.base import API_KEY, JSON_HEADERS, JsonApi, OpenStream
 
 
 class ApiKeyService:
-    """Streams and counts at ``{endpoints.gemini}/v1beta``; the key goes into the ``x-goog-api-key`` header."""
+    """Streams and counts at ``endpoints.gemini_api``; the key goes into the ``x-goog-api-key`` header."""
 
     route = API_KEY
 
@@ -20,7 +20,7 @@ class ApiKeyService:
     ) -> None:
         self._key = check_secret(api_key, "api_key")
         self._headers = {"x-goog-api-key": self._key, **JSON_HEADERS}
-        self._api = JsonApi(transport, f"{endpoints.gemini}/v1beta/", max_event_bytes)
+        self._api = JsonApi(transport, f"{endpoints.gemini_api}/", max_event_bytes)
 
     def open(self, request: Request, call: Call) -> OpenStream:
         call.secrets.add(self._key)

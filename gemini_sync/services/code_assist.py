@@ -18,7 +18,7 @@ from gemini_sync.services.base import OAUTH, JsonApi, OpenStream, TokenProvider,
 
 
 class CodeAssistService:
-    """Streams and counts at ``{endpoints.code_assist}/v1internal``.
+    """Streams and counts at ``endpoints.code_assist_api``.
 
     Args:
         project: finds the Code Assist project of a token.
@@ -37,7 +37,7 @@ class CodeAssistService:
         models: Mapping[str, str] = CODE_ASSIST_MODELS,
     ) -> None:
         self._credentials, self._project, self._models = credentials, project, models
-        self._api = JsonApi(transport, f"{endpoints.code_assist}/v1internal:", max_event_bytes)
+        self._api = JsonApi(transport, f"{endpoints.code_assist_api}:", max_event_bytes)
         self._session_id = os.urandom(16).hex()
 
     def open(self, request: Request, call: Call) -> OpenStream:

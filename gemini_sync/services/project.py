@@ -48,7 +48,7 @@ class Projects:
     """Finds the project of a token once, and keeps it until other credentials take over."""
 
     def __init__(self, transport: Transport, endpoints: Endpoints, configured: Optional[str] = None) -> None:
-        self._api = JsonApi(transport, f"{endpoints.code_assist}/v1internal")
+        self._api = JsonApi(transport, endpoints.code_assist_api)
         self._configured = configured
         self._flight: SingleFlight[_Outcome] = SingleFlight()
         self._found: dict[str, str] = {}  # the project by the identity of the credentials in use

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import urllib.parse
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 import gemini_sync
+from gemini_sync.config import Endpoints
+from gemini_sync.errors import NotFoundError
 from gemini_sync.testing.emulator import Emulator, Recorded
 from gemini_sync.version import VERSION
 from tests.adapter_kit import Rig
@@ -99,6 +102,32 @@ def test_api_key__model_in_the_path(rig: Rig, model: str, path: str) -> None:
     (request,) = rig.emulator.api_key.requests
     assert request.path == f"/v1beta/{path}:streamGenerateContent"
     assert request.query == {"alt": "sse"}
+
+
+@pytest.mark.parametrize(
+    ("ending", "version", "path"),
+    [
+        ("", {}, "/v1beta/"),
+        ("/v1beta", {}, "/v1beta/"),
+        ("/v1beta/", {}, "/v1beta/"),
+        ("/v1", {}, "/v1/"),
+        ("", {"gemini_version": "v1alpha"}, "/v1alpha/"),
+        ("/base", {"gemini_version": "v1"}, "/base/v1/"),
+    ],
+)
+def test_api_key__version_in_the_path(rig: Rig, ending: str, version: dict[str, str], path: str) -> None:
+    endpoints = Endpoints(gemini=rig.emulator.url + ending, **version)
+    adapter = rig.adapter(oauth_creds_path=None, endpoints=endpoints)
+    for ask in (adapter.generate, adapter.count_tokens):
+        with contextlib.suppress(NotFoundError):  # the emulator serves v1beta alone
+            ask("Hi", model="m")
+    assert [request.path.partition(":")[0] for request in rig.emulator.requests] == [f"{path}models/m"] * 2
+
+
+def test_oauth__version_at_the_end_of_the_url(rig: Rig) -> None:
+    urls = {**rig.emulator.urls, "code_assist": rig.emulator.url + "/v1internal/"}
+    assert rig.adapter(endpoints=Endpoints(**urls)).generate("Hi").route == "oauth"
+    assert rig.counts == (1, 0)
 
 
 def test_api_key__count_tokens(rig: Rig) -> None:
