@@ -59,7 +59,7 @@ class GeminiDualAdapter:
             tokens: a callable that returns one, a ``TokenSource``, or a google-auth ``Credentials`` object.
         oauth_service: the service of the OAuth route. ``CodeAssist(models=…)`` changes its spelling of models.
         model: the model, unless a call names another.
-        project: the Google Cloud project id for Code Assist; None asks the service.
+        project: the Google Cloud project id for Code Assist, used as it is; None asks the service.
         oauth_client: the OAuth client of the refresh token, if the file does not hold it.
         endpoints: base URLs.
         timeouts: deadlines in seconds.

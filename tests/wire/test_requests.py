@@ -186,38 +186,31 @@ def test_oauth__count_tokens(rig: Rig) -> None:
     check_headers(rig, request, bearer(rig))
 
 
-@pytest.mark.parametrize("project", [None, "my-project"])
-def test_oauth__load_code_assist(rig: Rig, project: Any) -> None:
-    adapter = rig.adapter(project=project)
+def test_oauth__configured_project_is_not_asked_about(rig: Rig) -> None:
+    rig.emulator.tier, rig.emulator.project = None, None
+    rig.adapter(project="my-project").generate("Hi")
+    (request,) = rig.emulator.requests
+    assert (request.path, request.json["project"]) == ("/v1internal:streamGenerateContent", "my-project")
+
+
+def test_oauth__load_code_assist(rig: Rig) -> None:
+    adapter = rig.adapter()
     for _ in range(2):
         adapter.generate("Hi")
     (request,) = rig.emulator.load_code_assist.requests
     assert (request.method, request.path, request.query) == ("POST", "/v1internal:loadCodeAssist", {})
-    if project is None:
-        assert request.json == {"metadata": METADATA}
-    else:
-        assert request.json == {"metadata": {**METADATA, "duetProject": project}, "cloudaicompanionProject": project}
+    assert request.json == {"metadata": METADATA}
     check_headers(rig, request, bearer(rig))
 
 
-@pytest.mark.parametrize("tier", ["free-tier", "standard-tier"])
-def test_oauth__onboarding(rig: Rig, tier: str) -> None:
+def test_oauth__onboarding(rig: Rig) -> None:
     rig.emulator.tier = None
     rig.emulator.onboarding_polls = 2
-    for allowed in rig.emulator.allowed_tiers:
-        allowed["isDefault"] = allowed["id"] == tier
-    adapter = rig.adapter(project="my-project")
+    adapter = rig.adapter()
     adapter.generate("Hi")
     (request,) = rig.emulator.onboard.requests
     assert (request.method, request.path, request.query) == ("POST", "/v1internal:onboardUser", {})
-    if tier == "free-tier":  # the server answers Precondition Failed if a project is sent
-        assert request.json == {"tierId": tier, "metadata": METADATA}
-    else:
-        assert request.json == {
-            "tierId": tier,
-            "cloudaicompanionProject": "my-project",
-            "metadata": {**METADATA, "duetProject": "my-project"},
-        }
+    assert request.json == {"tierId": "free-tier", "metadata": METADATA}
     check_headers(rig, request, bearer(rig))
     polls = rig.emulator.operation.requests
     assert [(poll.method, poll.path, poll.query) for poll in polls] == [
@@ -227,8 +220,7 @@ def test_oauth__onboarding(rig: Rig, tier: str) -> None:
         assert poll.body == b""
         assert bearer(rig).items() <= dict(poll.headers.items()).items()
     assert rig.slept == [5.0, 5.0]
-    found = {"free-tier": "emulator-project", "standard-tier": "my-project"}[tier]
-    assert rig.emulator.oauth.requests[0].json["project"] == found
+    assert rig.emulator.oauth.requests[0].json["project"] == "emulator-project"
 
 
 def test_token__refresh(rig: Rig) -> None:
