@@ -7,12 +7,13 @@ import json
 import math
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple, Optional
 
 from gemini_sync.auth.access_token import hide_fields
+from gemini_sync.auth.file_writing import replace_file
 from gemini_sync.config import OAuthClient, check_secret
 from gemini_sync.errors import ConfigError, CredentialsError
 from gemini_sync.network.deadlines import Call
@@ -71,6 +72,10 @@ def file_version(path: str) -> FileVersion:
 
 def _version(status: os.stat_result) -> FileVersion:
     return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _is_version(expected: FileVersion, status: os.stat_result) -> bool:
+    return _version(status) == expected
 
 
 def _stat(path: str) -> os.stat_result:
@@ -165,8 +170,8 @@ def _expires_at(milliseconds: Any) -> Optional[float]:
 def update(path: str, refresh_token: Optional[str], changes: Mapping[str, Any], call: Call) -> FileContent:
     """Put ``changes`` into the file if it still holds ``refresh_token``; otherwise leave it alone.
 
-    The file is read again first. Then a temporary file in the same folder, with mode 0600, takes its place at once. If
-    the path is a symbolic link, the target is replaced. Returns what the file says in the end.
+    The file is read again first. If the path is a symbolic link, the target is replaced. Returns what the file says in
+    the end.
 
     Raises:
         CredentialsError: it went missing or unreadable meanwhile; it is left as it is.
@@ -178,31 +183,9 @@ def update(path: str, refresh_token: Optional[str], changes: Mapping[str, Any], 
         if content.refresh_token != refresh_token:
             return content
         document = {**content.document, **changes}
-        status = _replace(os.path.realpath(path), document, content.version)
+        data = json.dumps(document, indent=2).encode()
+        is_current = partial(_is_version, content.version)
+        status = replace_file(os.path.realpath(path), data, is_current, call.sleep)
         if status is not None:
             return _content(path, document, status)
     raise BlockingIOError("another program keeps changing it")
-
-
-def _replace(target: str, document: Mapping[str, Any], expected: FileVersion) -> Optional[os.stat_result]:
-    """Write ``document`` in place of ``target``; if its version is not ``expected``, do nothing and return None."""
-    folder, name = os.path.split(target)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=2)
-            file.flush()
-            os.fsync(descriptor)
-            current = os.stat(target)
-            if hasattr(os, "fchown") and current.st_uid != os.geteuid():
-                os.fchown(descriptor, current.st_uid, current.st_gid)  # for root: the file keeps its owner
-            status = os.fstat(descriptor)
-        if _version(current) != expected:
-            return None
-        os.replace(temporary, target)
-        temporary = ""
-        return status
-    finally:
-        if temporary:
-            with contextlib.suppress(OSError):  # it would hide the error that led here
-                os.unlink(temporary)

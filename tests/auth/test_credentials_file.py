@@ -7,6 +7,7 @@ import json
 import os
 import re
 import stat
+import tempfile
 from pathlib import Path
 from typing import Any, Optional
 
@@ -257,9 +258,7 @@ def test_update__failure_leaves_everything_as_it_was(
         return fail() if len(os.listdir(tmp_path)) > 1 else stat_of_file(name, *arguments, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(
-            credentials_file.tempfile if call == "mkstemp" else os, call, fail_late if call == "stat" else fail
-        )
+        patched.setattr(tempfile if call == "mkstemp" else os, call, fail_late if call == "stat" else fail)
         with pytest.raises(type(error)):
             _update(path)
     assert (path.read_bytes(), path.stat().st_ino) == (before, inode)
