@@ -1,4 +1,4 @@
-"""The credentials files of the Gemini CLI and of gcloud: reading and changing them while other programs write."""
+"""The credentials files of the Gemini CLI, gcloud and google-auth: reading and changing them while others write."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import stat
 import time
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from functools import partial
 from typing import Any, NamedTuple, Optional
 
@@ -27,6 +28,8 @@ _LARGEST_BYTES = 2**20
 _SETTLED_NANOSECONDS = 50_000_000
 _REPLACE_TRIES = 3
 _LOG_IN = "Log in again, for example with 'gcloud auth application-default login', or name another file."
+
+_GOOGLE_AUTH_FIELDS = ("token", "token_uri", "expiry", "token_expiry")
 
 #: mtime in nanoseconds, size in bytes, inode: another one whenever the file has changed.
 FileVersion = tuple[int, int, int]
@@ -132,21 +135,37 @@ def _content(path: str, document: Any, status: os.stat_result) -> FileContent:
             "object instead of the path, such as google.auth.load_credentials_from_file() returns "
             "(pip install google-auth)."
         )
+    # google-auth's token.json names no type either. It belongs to the program that made it.
+    is_google_auth = "expiry_date" not in document and any(name in document for name in _GOOGLE_AUTH_FIELDS)
+    access_name = "token" if "token" in document else "access_token"
     access_token, refresh_token, client_id, client_secret = (
-        _secret(path, document, name) for name in ("access_token", "refresh_token", "client_id", "client_secret")
+        _secret(path, document, name) for name in (access_name, "refresh_token", "client_id", "client_secret")
     )
     if access_token is None and refresh_token is None:
-        raise CredentialsError(f"The credentials file {path} has neither access_token nor refresh_token. {_LOG_IN}")
+        raise _no_login(path, document)
     return FileContent(
         access_token,
-        _expires_at(document.get("expiry_date")),
+        _expires_at(document),
         refresh_token,
         client=OAuthClient(client_id, client_secret) if client_id and client_secret else None,
-        writable=not kind,
+        writable=not kind and not is_google_auth,
         document=document,
         version=_version(status),
         settled=abs(time.time_ns() - status.st_mtime_ns) > _SETTLED_NANOSECONDS,
         exposed=os.name == "posix" and bool(status.st_mode & (stat.S_IRWXG | stat.S_IRWXO)),
+    )
+
+
+def _no_login(path: str, document: Mapping[str, Any]) -> CredentialsError:
+    if isinstance(document.get("installed"), dict):
+        step = f"Log in with it: 'gcloud auth application-default login --client-id-file={path}'."
+    elif isinstance(document.get("web"), dict):
+        step = "Make an OAuth client of the type 'Desktop app', and log in with that one."
+    else:
+        return CredentialsError(f"The credentials file {path} has neither access_token nor refresh_token. {_LOG_IN}")
+    return CredentialsError(
+        f"Expected a credentials file, came an OAuth client file: {path} names a program, and holds no login. "
+        f"{step} Then name the file that the login writes."
     )
 
 
@@ -159,10 +178,14 @@ def _secret(path: str, document: Mapping[str, Any], name: str) -> Optional[str]:
         raise CredentialsError(f"The credentials file {path} cannot be used: {exc}") from exc
 
 
-def _expires_at(milliseconds: Any) -> Optional[float]:
-    """``expiry_date`` in seconds; None if it is no number, because then a 401 tells that the token has expired."""
+def _expires_at(document: Mapping[str, Any]) -> Optional[float]:
+    """When the access token expires; None if that cannot be read, because then a 401 tells that it has expired."""
     with contextlib.suppress(TypeError, ValueError, OverflowError):
-        if math.isfinite(seconds := float(milliseconds) / 1000):
+        if document.get("expiry_date") is None:  # google-auth writes a date in UTC, oauth2client under the second name
+            date = str(document.get("expiry") or document.get("token_expiry"))
+            expiry = datetime.fromisoformat(date.replace("Z", "+00:00"))
+            return (expiry if expiry.tzinfo else expiry.replace(tzinfo=timezone.utc)).timestamp()
+        if math.isfinite(seconds := float(document["expiry_date"]) / 1000):
             return seconds
     return None
 

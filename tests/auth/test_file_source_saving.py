@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,22 @@ def test_save__authorized_user_is_never_written(emulator: Emulator, tmp_path: Pa
     credentials = emulated(path, emulator, oauth_client=None)
     assert credentials.token() == credentials.token()
     assert len(emulator.token.requests) == 1
+    assert (path.read_bytes(), _state(path)) == before
+
+
+@pytest.mark.parametrize("left", [3600, -5])
+def test_save__google_auth_file_is_used_and_never_written(emulator: Emulator, tmp_path: Path, left: float) -> None:
+    path = emulator.write_credentials(tmp_path / "token.json", style="authorized_user")
+    expiry = datetime.fromtimestamp(time.time() + left, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    document = {"token": "of-the-file", **json.loads(path.read_text()), "expiry": expiry, "scopes": []}
+    del document["type"]
+    path.write_text(json.dumps(document))
+    before = path.read_bytes(), _state(path)
+    credentials = emulated(path, emulator, oauth_client=None)
+    token = credentials.token()
+    assert token == credentials.token()
+    assert (token == "of-the-file") is (left > 0)
+    assert len(emulator.token.requests) == (left < 0)
     assert (path.read_bytes(), _state(path)) == before
 
 
