@@ -2,7 +2,15 @@
 
 from gemini_sync.adapter import GeminiDualAdapter
 from gemini_sync.auth.credentials import TokenSource, get_access_token
-from gemini_sync.config import DEFAULT_MODEL, Endpoints, OAuthClient, Retry, Timeouts
+from gemini_sync.config import (
+    CODE_ASSIST_MODELS,
+    DEFAULT_MODEL,
+    CodeAssist,
+    Endpoints,
+    OAuthClient,
+    Retry,
+    Timeouts,
+)
 from gemini_sync.errors import (
     ApiError,
     Attempt,
@@ -35,6 +43,7 @@ from gemini_sync.services.project import load_code_assist
 from gemini_sync.version import VERSION as __version__
 
 __all__ = [
+    "CODE_ASSIST_MODELS",
     "DEFAULT_MODEL",
     "ApiError",
     "Attempt",
@@ -42,6 +51,7 @@ __all__ = [
     "Blob",
     "BlockedError",
     "Chunk",
+    "CodeAssist",
     "ConfigError",
     "Content",
     "CredentialsError",

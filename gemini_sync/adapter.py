@@ -12,6 +12,7 @@ from gemini_sync.auth.credentials import Credentials, CredentialsLike, credentia
 from gemini_sync.config import (
     DEFAULT_MAX_EVENT_BYTES,
     DEFAULT_MODEL,
+    CodeAssist,
     Endpoints,
     OAuthClient,
     Retry,
@@ -56,8 +57,9 @@ class GeminiDualAdapter:
         api_key: a Gemini API key.
         oauth_creds_path: a credentials file (Gemini CLI's or gcloud's ``authorized_user``), or any source of access
             tokens: a callable that returns one, a ``TokenSource``, or a google-auth ``Credentials`` object.
+        oauth_service: the service of the OAuth route. ``CodeAssist(models=…)`` changes its spelling of models.
         model: the model, unless a call names another.
-        project: the Google Cloud project id for Code Assist; None asks the service.
+        project: the Google Cloud project id for Code Assist, used as it is; None asks the service.
         oauth_client: the OAuth client of the refresh token, if the file does not hold it.
         endpoints: base URLs.
         timeouts: deadlines in seconds.
@@ -81,6 +83,7 @@ class GeminiDualAdapter:
         api_key: Optional[str] = None,
         oauth_creds_path: Optional[CredentialsLike] = None,
         *,
+        oauth_service: CodeAssist = CodeAssist(),
         model: str = DEFAULT_MODEL,
         project: Optional[str] = None,
         oauth_client: Optional[OAuthClient] = None,
@@ -101,6 +104,7 @@ class GeminiDualAdapter:
         self._settings: AdapterSettings = {
             "api_key": api_key,
             "oauth_creds_path": oauth_creds_path,
+            "oauth_service": oauth_service,
             "model": model,
             "project": project,
             "oauth_client": oauth_client,
@@ -136,7 +140,7 @@ class GeminiDualAdapter:
             )
             discover = Projects(self._transport, endpoints, project).project
             services[OAUTH] = CodeAssistService(
-                self._credentials, discover, self._transport, endpoints, max_event_bytes
+                self._credentials, discover, self._transport, endpoints, max_event_bytes, oauth_service.models
             )
         if api_key is not None:
             services[API_KEY] = ApiKeyService(api_key, self._transport, endpoints, max_event_bytes)
@@ -161,8 +165,8 @@ class GeminiDualAdapter:
 
         Reads ``GEMINI_API_KEY`` / ``GOOGLE_API_KEY``, ``GEMINI_MODEL``, ``GOOGLE_CLOUD_PROJECT`` (``_ID``),
         ``GOOGLE_APPLICATION_CREDENTIALS`` (else ``~/.gemini/oauth_creds.json`` if that exists),
-        ``GOOGLE_GEMINI_BASE_URL``, ``CODE_ASSIST_ENDPOINT`` and, if the OAuth route is on,
-        ``GEMINI_OAUTH_CLIENT_ID`` and ``GEMINI_OAUTH_CLIENT_SECRET``. A blank variable counts as not set.
+        ``GOOGLE_GEMINI_BASE_URL``, ``GOOGLE_GENAI_API_VERSION``, ``CODE_ASSIST_ENDPOINT`` and, if the OAuth route is
+        on, ``GEMINI_OAUTH_CLIENT_ID`` and ``GEMINI_OAUTH_CLIENT_SECRET``. A blank variable counts as not set.
 
         Args:
             environ: variables to read instead of those of the process; ``~`` stands for the home they name.

@@ -7,29 +7,40 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
 from gemini_sync.errors import ConfigError
 
-DEFAULT_MODEL = "gemini-3.5-flash"
+DEFAULT_MODEL = "gemini-3.8-flash"
 DEFAULT_MAX_EVENT_BYTES = 64 * 2**20
 LONGEST_SECONDS = 1e9  # a longer wait overflows in Python
 
+_QUOTES = "\"'`\u201c\u201d\u201e\u2018\u2019"  # the last five are typographic
 _NOT_IN_A_BASE_URL = re.compile(r"[@?#\s\x00-\x1f]")
+_API_VERSION = re.compile(r"v[0-9]+(?:(?:alpha|beta)[0-9]*|internal)?")
+
+
+def unquoted(text: str) -> str:
+    """``text`` without white space and a pair of quotes around it, because some readers of .env files keep these."""
+    text = text.strip()
+    return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES[:2] else text
 
 
 def check_secret(value: object, name: str) -> str:
-    """The credential ``value``, without white space around it.
+    """The credential ``value``, without white space or a pair of quotes around it.
 
     Raises:
         ConfigError: it is no string, is empty, or cannot stand in an HTTP header. The message never quotes it.
     """
     if not isinstance(value, str):
         raise ConfigError(f"{name} must be a string, not {type(value).__name__}.")
-    stripped = value.strip()
+    stripped = unquoted(value)
     if not stripped:
         raise ConfigError(f"{name} is empty. Give the credential itself, or None to leave this route off.")
+    if stripped[0] in _QUOTES or stripped[-1] in _QUOTES:
+        raise ConfigError(f"{name} begins or ends with a quote, which no credential does. Give it without quotes.")
     if not all("!" <= character <= "~" for character in stripped):
         raise ConfigError(f"{name} holds white space or other characters that no credential has. Copy it again.")
     return stripped
@@ -70,17 +81,76 @@ def is_loopback(host: str) -> bool:
 class Endpoints:
     """Base URLs of the three services: https, or http on loopback.
 
+    Attributes:
+        gemini: the Gemini API. If it ends in an API version, as in ``https://host/v1beta``, that version is used.
+        gemini_version: the API version that is used otherwise.
+        code_assist: Code Assist.
+        token: the whole URL of the OAuth token endpoint.
+
     Raises:
-        ConfigError: a URL is neither, or holds more than a base URL, such as credentials or a query.
+        ConfigError: a URL is neither, or holds more than a base URL, such as credentials or a query; or
+            ``gemini_version`` is no version, or another one than ``gemini`` ends in.
     """
 
     gemini: str = "https://generativelanguage.googleapis.com"
+    gemini_version: str = "v1beta"
     code_assist: str = "https://cloudcode-pa.googleapis.com"
     token: str = "https://oauth2.googleapis.com/token"
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            object.__setattr__(self, item.name, _check_url(item.name, getattr(self, item.name)))
+        for name in ("gemini", "code_assist", "token"):
+            object.__setattr__(self, name, _check_url(name, getattr(self, name)))
+        version = self.gemini_version
+        if not isinstance(version, str) or not _API_VERSION.fullmatch(version):
+            raise ConfigError(f"Endpoints.gemini_version must be an API version such as 'v1beta', not {version!r}.")
+        ending = self.gemini.rpartition("/")[2]
+        if version not in (Endpoints.gemini_version, ending) and _API_VERSION.fullmatch(ending):
+            raise ConfigError(
+                f"Endpoints.gemini ends in the API version {ending!r}, but gemini_version is {version!r}. Give one."
+            )
+
+    @property
+    def gemini_api(self) -> str:
+        """The URL of the Gemini API with its version."""
+        return _with_version(self.gemini, self.gemini_version)
+
+    @property
+    def code_assist_api(self) -> str:
+        """The URL of Code Assist with its version."""
+        return _with_version(self.code_assist, "v1internal")
+
+
+def _with_version(url: str, version: str) -> str:
+    """``url`` with ``version`` behind it, unless it ends in a version of its own."""
+    return url if _API_VERSION.fullmatch(url.rpartition("/")[2]) else f"{url}/{version}"
+
+
+#: How Code Assist spells the models that it does not call by their own names (GC config/models.ts).
+CODE_ASSIST_MODELS: Mapping[str, str] = MappingProxyType({"gemini-3.5-flash": "gemini-3-flash"})
+
+
+@dataclass(frozen=True)
+class CodeAssist:
+    """Code Assist as the service of the OAuth route.
+
+    Attributes:
+        models: how Code Assist spells a model, by the model's own name. A model that is not in it is sent as it is.
+
+    Raises:
+        ConfigError: ``models`` does not map names to names.
+    """
+
+    models: Mapping[str, str] = field(default_factory=lambda: CODE_ASSIST_MODELS, hash=False)
+
+    def __post_init__(self) -> None:
+        pairs = list(self.models.items()) if isinstance(self.models, Mapping) else [(None, None)]
+        if not all(isinstance(name, str) and name.strip() for pair in pairs for name in pair):
+            raise ConfigError(
+                "CodeAssist.models must map model names to the names that Code Assist has for them, such as "
+                f"{dict(CODE_ASSIST_MODELS)!r}, not {type(self.models).__name__} with other values."
+            )
+        plain = {name.strip().removeprefix("models/"): to.strip().removeprefix("models/") for name, to in pairs}
+        object.__setattr__(self, "models", plain)  # a copy, which can be pickled
 
 
 @dataclass(frozen=True)
@@ -151,6 +221,7 @@ class Retry:
 _NONE = type(None)
 # The wrong type of these would fail late, or pass for something else, as fallback="false" would.
 _KINDS: Mapping[str, tuple[Any, ...]] = {
+    "oauth_service": (CodeAssist,),
     "project": (str, _NONE),
     "oauth_client": (OAuthClient, _NONE),
     "endpoints": (Endpoints,),

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Optional, TypedDict, cast
 
-from gemini_sync.config import Endpoints, OAuthClient, Retry, Timeouts
+from gemini_sync.config import CodeAssist, Endpoints, OAuthClient, Retry, Timeouts, unquoted
 from gemini_sync.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
         api_key: Optional[str]
         oauth_creds_path: Optional[CredentialsLike]
+        oauth_service: CodeAssist
         model: str
         project: Optional[str]
         oauth_client: Optional[OAuthClient]
@@ -48,30 +49,39 @@ def settings_from(environ: Mapping[str, str], given: AdapterSettings) -> Adapter
     Raises:
         ConfigError: a variable cannot be used.
     """
-    environ = without_blanks(environ)
+    environ = _cleaned(environ)
+    version = environ.get("GOOGLE_GENAI_API_VERSION")
     found: dict[str, Any] = {
         "api_key": environ.get("GEMINI_API_KEY") or environ.get("GOOGLE_API_KEY"),
         "model": environ.get("GEMINI_MODEL"),
         "project": environ.get("GOOGLE_CLOUD_PROJECT") or environ.get("GOOGLE_CLOUD_PROJECT_ID"),
         "oauth_creds_path": _credentials_path(environ),
     }
-    urls = {"gemini": environ.get("GOOGLE_GEMINI_BASE_URL"), "code_assist": environ.get("CODE_ASSIST_ENDPOINT")}
     if "endpoints" not in given:
-        found["endpoints"] = Endpoints(**{name: url for name, url in urls.items() if url})
+        endpoints = {
+            "gemini": environ.get("GOOGLE_GEMINI_BASE_URL"),
+            "gemini_version": "v1beta" if version == "beta" else version,  # GG reads "beta" so, too
+            "code_assist": environ.get("CODE_ASSIST_ENDPOINT"),
+        }
+        found["endpoints"] = Endpoints(**{name: value for name, value in endpoints.items() if value})
     # Without an OAuth route the client variables are not read, so a half-set pair is no error.
     if "oauth_client" not in given and {**found, **given}["oauth_creds_path"] is not None:
         found["oauth_client"] = oauth_client_from(environ)
     return cast("AdapterSettings", {**{name: value for name, value in found.items() if value}, **given})
 
 
-def without_blanks(environ: Mapping[str, str]) -> dict[str, str]:
-    """``environ`` without blank variables, because in a shell or a compose file a blank one means "not set"."""
-    return {name: value for name, value in environ.items() if value.strip()}
+def _cleaned(environ: Mapping[str, str]) -> dict[str, str]:
+    """``environ`` without white space and quotes around the values, and without blank variables.
+
+    In a shell or a compose file a blank variable means "not set". ``docker run --env-file`` keeps quotes.
+    """
+    cleaned = {name: unquoted(value) for name, value in environ.items()}
+    return {name: value for name, value in cleaned.items() if value}
 
 
 def credentials_path_from(environ: Mapping[str, str]) -> str:
     """The credentials file that ``environ`` names, else the default one, even if there is no such file."""
-    return without_blanks(environ).get("GOOGLE_APPLICATION_CREDENTIALS", DEFAULT_CREDENTIALS_PATH)
+    return _cleaned(environ).get("GOOGLE_APPLICATION_CREDENTIALS", DEFAULT_CREDENTIALS_PATH)
 
 
 def oauth_client_from(environ: Mapping[str, str]) -> Optional[OAuthClient]:
@@ -80,7 +90,7 @@ def oauth_client_from(environ: Mapping[str, str]) -> Optional[OAuthClient]:
     Raises:
         ConfigError: only one of the two is set, or one cannot be used.
     """
-    environ = without_blanks(environ)
+    environ = _cleaned(environ)
     values = [environ.get(name, "") for name in _CLIENT_VARIABLES]
     if not any(values):
         return None

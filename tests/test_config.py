@@ -18,6 +18,20 @@ def test_check_secret__white_space_around_it_is_removed(value: str) -> None:
     assert check_secret(value, "api_key") == "AQ.key-1"
 
 
+@pytest.mark.parametrize("value", ['"AQ.key-1"', "'AQ.key-1'\n", ' " AQ.key-1 " '])
+def test_check_secret__quotes_around_it_are_removed(value: str) -> None:
+    assert check_secret(value, "api_key") == "AQ.key-1"
+
+
+@pytest.mark.parametrize(
+    "value", ['"canary', "canary'", "\"canary'", "`canary`", "\u201ccanary\u201d", "''canary''", '"']
+)
+def test_check_secret__other_quotes_are_named(value: str) -> None:
+    with pytest.raises(ConfigError, match="api_key begins or ends with a quote") as caught:
+        check_secret(value, "api_key")
+    assert "canary" not in str(caught.value)
+
+
 @pytest.mark.parametrize("value", ["canary\nx", "canary x", "canary\x00", "canary\x7f", "cänary", "canary\u200b"])
 def test_check_secret__other_characters(value: str) -> None:
     with pytest.raises(ConfigError, match="api_key holds white space") as caught:
@@ -25,7 +39,7 @@ def test_check_secret__other_characters(value: str) -> None:
     assert "nary" not in str(caught.value)
 
 
-@pytest.mark.parametrize("value", ["", "  ", "\n"])
+@pytest.mark.parametrize("value", ["", "  ", "\n", '""', "' '"])
 def test_check_secret__empty(value: str) -> None:
     with pytest.raises(ConfigError, match="api_key is empty"):
         check_secret(value, "api_key")
@@ -98,9 +112,47 @@ def test_endpoints__of_another_type(url: Any) -> None:
 def test_endpoints__defaults_are_those_of_google() -> None:
     assert dataclasses.astuple(Endpoints()) == (
         "https://generativelanguage.googleapis.com",
+        "v1beta",
         "https://cloudcode-pa.googleapis.com",
         "https://oauth2.googleapis.com/token",
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "https://generativelanguage.googleapis.com/v1beta"),
+        ({"gemini_version": "v1"}, "https://generativelanguage.googleapis.com/v1"),
+        ({"gemini": "https://host/v1beta"}, "https://host/v1beta"),
+        ({"gemini": "https://host/v1alpha/"}, "https://host/v1alpha"),
+        ({"gemini": "https://host/v1", "gemini_version": "v1"}, "https://host/v1"),
+        ({"gemini": "https://host/v1/base"}, "https://host/v1/base/v1beta"),
+        ({"gemini": "https://host/v1/v1beta1"}, "https://host/v1/v1beta1"),
+        ({"gemini": "https://host/preview1", "gemini_version": "v1alpha"}, "https://host/preview1/v1alpha"),
+    ],
+)
+def test_endpoints__version_of_the_gemini_api(given: dict[str, str], expected: str) -> None:
+    endpoints = Endpoints(**given)
+    assert endpoints.gemini_api == expected
+    assert dataclasses.replace(endpoints, token="https://token.example").gemini_api == expected
+
+
+@pytest.mark.parametrize(
+    "url", ["https://host", "https://host/", "https://host/v1internal", "https://host/v1internal/"]
+)
+def test_endpoints__version_of_code_assist(url: str) -> None:
+    assert Endpoints(code_assist=url).code_assist_api == "https://host/v1internal"
+
+
+def test_endpoints__two_versions() -> None:
+    with pytest.raises(ConfigError, match="ends in the API version 'v1beta', but gemini_version is 'v1'"):
+        Endpoints(gemini="https://host/v1beta", gemini_version="v1")
+
+
+@pytest.mark.parametrize("version", ["", "beta", "1", "v1/../x", "v1?key=x", None, 1])
+def test_endpoints__text_that_is_no_version(version: Any) -> None:
+    with pytest.raises(ConfigError, match=r"Endpoints\.gemini_version must be an API version"):
+        Endpoints(gemini_version=version)
 
 
 def test_oauth_client__repr_hides_the_secret() -> None:

@@ -31,6 +31,7 @@ VARIABLES = {
     "GOOGLE_CLOUD_PROJECT_ID": "project-two",
     "GOOGLE_APPLICATION_CREDENTIALS": "/nowhere/named.json",
     "GOOGLE_GEMINI_BASE_URL": "http://localhost:1",
+    "GOOGLE_GENAI_API_VERSION": "v1alpha",
     "CODE_ASSIST_ENDPOINT": "http://localhost:2",
     "GEMINI_OAUTH_CLIENT_ID": "client-id",
     "GEMINI_OAUTH_CLIENT_SECRET": "client-secret",
@@ -45,18 +46,32 @@ def test_from_env__reads_every_variable() -> None:
         "model": "gemini-of-the-environment",
         "project": "project-one",
         "oauth_client": OAuthClient("client-id", "client-secret"),
-        "endpoints": Endpoints(gemini="http://localhost:1", code_assist="http://localhost:2"),
+        "endpoints": Endpoints("http://localhost:1", "v1alpha", "http://localhost:2"),
     }
     assert {name: settings[name] for name in expected} == expected
 
 
-@pytest.mark.parametrize("blank", ["", " ", "\n"])
+@pytest.mark.parametrize("blank", ["", " ", "\n", '""', "' '"])
 def test_from_env__blank_variable_counts_as_not_set(blank: str) -> None:
     names = ("GEMINI_API_KEY", "GOOGLE_CLOUD_PROJECT", "GEMINI_MODEL", "CODE_ASSIST_ENDPOINT")
     settings = Recording.from_env(environ={**VARIABLES, **dict.fromkeys(names, blank)}).settings
     assert (settings["api_key"], settings["project"]) == ("key-two", "project-two")
     assert settings["model"] == gemini_sync.DEFAULT_MODEL
-    assert settings["endpoints"] == Endpoints(gemini="http://localhost:1")
+    assert settings["endpoints"] == Endpoints("http://localhost:1", "v1alpha")
+
+
+@pytest.mark.parametrize("around", [" {} ", '"{}"', "'{}'\n", ' " {}"'])
+def test_from_env__white_space_and_quotes_around_values(around: str) -> None:
+    """``docker run --env-file`` keeps the quotes of its file."""
+    quoted = {name: around.format(value) for name, value in VARIABLES.items()}
+    expected, settings = (Recording.from_env(environ=each).settings for each in (VARIABLES, quoted))
+    assert settings == expected
+
+
+@pytest.mark.parametrize(("version", "meant"), [("beta", "v1beta"), ("v1", "v1"), (" v1beta ", "v1beta")])
+def test_from_env__version_of_the_api(version: str, meant: str) -> None:
+    environ = {"GEMINI_API_KEY": "key", "GOOGLE_GENAI_API_VERSION": version}
+    assert Recording.from_env(environ=environ).settings["endpoints"] == Endpoints(gemini_version=meant)
 
 
 def test_from_env__arguments_win(tmp_path: Path) -> None:
@@ -124,6 +139,7 @@ def test_from_env__user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
         {"GEMINI_OAUTH_CLIENT_ID": "client-id", "GOOGLE_APPLICATION_CREDENTIALS": "named.json"},
         {"GEMINI_OAUTH_CLIENT_SECRET": "client-secret", "GOOGLE_APPLICATION_CREDENTIALS": "named.json"},
         {"GEMINI_MODEL": "a/b/c"},
+        {"GOOGLE_GENAI_API_VERSION": "newest"},
     ],
 )
 def test_from_env__variable_that_cannot_be_used(environ: dict[str, str]) -> None:

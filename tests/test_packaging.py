@@ -6,6 +6,7 @@ import configparser
 import importlib.metadata
 import os
 import re
+import signal
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 import gemini_sync
 from gemini_sync.testing import Emulator
-from tests.support import ROOT, run_python
+from tests.support import ROOT, python_child, run_python
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TOP_LEVEL = {
@@ -140,13 +141,30 @@ def test_readme__example_of_a_test(tmp_path: Path) -> None:
     names["test_my_code"](tmp_path)
 
 
-@pytest.mark.parametrize("page", ["quickstart.md", "testing.md"])
+@pytest.mark.parametrize("page", ["quickstart.md", "streaming.md", "testing.md"])
 def test_docs__examples_run(user: dict[str, Any], page: str) -> None:
     blocks = _python_blocks((ROOT / "docs" / page).read_text(encoding="utf-8"))
     assert blocks
     for block in blocks:  # a block uses the names of the blocks before it
         exec(block, user)
     user["adapter"].close()
+
+
+@pytest.mark.parametrize("fault", ["headers", "body"])
+def test_docs__example_with_a_pool_ends_at_ctrl_c(user: dict[str, Any], emulator: Emulator, fault: str) -> None:
+    (block,) = _python_blocks((ROOT / "docs" / "streaming.md").read_text(encoding="utf-8"))
+    # More prompts than threads, so that some still wait in the pool.
+    block = block.replace("prompts = [", "prompts = ['Say something.'] * 20 + [")
+    emulator.oauth.answer(text="one two")
+    emulator.oauth.fail("stall", times=None, after=None if fault == "headers" else 1)
+    with python_child("-c", block) as child:
+        assert emulator.oauth.wait_for(8, timeout=30)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate()
+    assert (child.returncode, out) == (-signal.SIGINT, "")
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert len(emulator.oauth.requests) == 8
+    assert emulator.api_key.requests == []
 
 
 def test_examples__that_need_real_credentials_compile() -> None:

@@ -70,7 +70,7 @@ def adapters() -> Iterator[GeminiDualAdapter]:
         session_factory=requests.Session,
     )
     assert_type(GeminiDualAdapter.from_env(fallback=False), GeminiDualAdapter)
-    GeminiDualAdapter("key", "creds.json", "gemini-3.5-flash")  # type: ignore[call-arg]
+    GeminiDualAdapter("key", "creds.json", "gemini-3.5-flash")  # type: ignore[call-arg, arg-type]
     GeminiDualAdapter(timeout=3)  # type: ignore[call-arg]
 
 

@@ -1,4 +1,4 @@
-"""The credentials files of the Gemini CLI and of gcloud: reading and changing them while other programs write."""
+"""The credentials files of the Gemini CLI, gcloud and google-auth: reading and changing them while others write."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import json
 import math
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Mapping
+from datetime import datetime, timezone
+from functools import partial
 from typing import Any, NamedTuple, Optional
 
 from gemini_sync.auth.access_token import hide_fields
+from gemini_sync.auth.file_writing import replace_file
 from gemini_sync.config import OAuthClient, check_secret
 from gemini_sync.errors import ConfigError, CredentialsError
 from gemini_sync.network.deadlines import Call
@@ -26,6 +28,8 @@ _LARGEST_BYTES = 2**20
 _SETTLED_NANOSECONDS = 50_000_000
 _REPLACE_TRIES = 3
 _LOG_IN = "Log in again, for example with 'gcloud auth application-default login', or name another file."
+
+_GOOGLE_AUTH_FIELDS = ("token", "token_uri", "expiry", "token_expiry")
 
 #: mtime in nanoseconds, size in bytes, inode: another one whenever the file has changed.
 FileVersion = tuple[int, int, int]
@@ -71,6 +75,10 @@ def file_version(path: str) -> FileVersion:
 
 def _version(status: os.stat_result) -> FileVersion:
     return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _is_version(expected: FileVersion, status: os.stat_result) -> bool:
+    return _version(status) == expected
 
 
 def _stat(path: str) -> os.stat_result:
@@ -127,21 +135,37 @@ def _content(path: str, document: Any, status: os.stat_result) -> FileContent:
             "object instead of the path, such as google.auth.load_credentials_from_file() returns "
             "(pip install google-auth)."
         )
+    # google-auth's token.json names no type either. It belongs to the program that made it.
+    is_google_auth = "expiry_date" not in document and any(name in document for name in _GOOGLE_AUTH_FIELDS)
+    access_name = "token" if "token" in document else "access_token"
     access_token, refresh_token, client_id, client_secret = (
-        _secret(path, document, name) for name in ("access_token", "refresh_token", "client_id", "client_secret")
+        _secret(path, document, name) for name in (access_name, "refresh_token", "client_id", "client_secret")
     )
     if access_token is None and refresh_token is None:
-        raise CredentialsError(f"The credentials file {path} has neither access_token nor refresh_token. {_LOG_IN}")
+        raise _no_login(path, document)
     return FileContent(
         access_token,
-        _expires_at(document.get("expiry_date")),
+        _expires_at(document),
         refresh_token,
         client=OAuthClient(client_id, client_secret) if client_id and client_secret else None,
-        writable=not kind,
+        writable=not kind and not is_google_auth,
         document=document,
         version=_version(status),
         settled=abs(time.time_ns() - status.st_mtime_ns) > _SETTLED_NANOSECONDS,
         exposed=os.name == "posix" and bool(status.st_mode & (stat.S_IRWXG | stat.S_IRWXO)),
+    )
+
+
+def _no_login(path: str, document: Mapping[str, Any]) -> CredentialsError:
+    if isinstance(document.get("installed"), dict):
+        step = f"Log in with it: 'gcloud auth application-default login --client-id-file={path}'."
+    elif isinstance(document.get("web"), dict):
+        step = "Make an OAuth client of the type 'Desktop app', and log in with that one."
+    else:
+        return CredentialsError(f"The credentials file {path} has neither access_token nor refresh_token. {_LOG_IN}")
+    return CredentialsError(
+        f"Expected a credentials file, came an OAuth client file: {path} names a program, and holds no login. "
+        f"{step} Then name the file that the login writes."
     )
 
 
@@ -154,10 +178,14 @@ def _secret(path: str, document: Mapping[str, Any], name: str) -> Optional[str]:
         raise CredentialsError(f"The credentials file {path} cannot be used: {exc}") from exc
 
 
-def _expires_at(milliseconds: Any) -> Optional[float]:
-    """``expiry_date`` in seconds; None if it is no number, because then a 401 tells that the token has expired."""
+def _expires_at(document: Mapping[str, Any]) -> Optional[float]:
+    """When the access token expires; None if that cannot be read, because then a 401 tells that it has expired."""
     with contextlib.suppress(TypeError, ValueError, OverflowError):
-        if math.isfinite(seconds := float(milliseconds) / 1000):
+        if document.get("expiry_date") is None:  # google-auth writes a date in UTC, oauth2client under the second name
+            date = str(document.get("expiry") or document.get("token_expiry"))
+            expiry = datetime.fromisoformat(date.replace("Z", "+00:00"))
+            return (expiry if expiry.tzinfo else expiry.replace(tzinfo=timezone.utc)).timestamp()
+        if math.isfinite(seconds := float(document["expiry_date"]) / 1000):
             return seconds
     return None
 
@@ -165,8 +193,8 @@ def _expires_at(milliseconds: Any) -> Optional[float]:
 def update(path: str, refresh_token: Optional[str], changes: Mapping[str, Any], call: Call) -> FileContent:
     """Put ``changes`` into the file if it still holds ``refresh_token``; otherwise leave it alone.
 
-    The file is read again first. Then a temporary file in the same folder, with mode 0600, takes its place at once. If
-    the path is a symbolic link, the target is replaced. Returns what the file says in the end.
+    The file is read again first. If the path is a symbolic link, the target is replaced. Returns what the file says in
+    the end.
 
     Raises:
         CredentialsError: it went missing or unreadable meanwhile; it is left as it is.
@@ -178,31 +206,9 @@ def update(path: str, refresh_token: Optional[str], changes: Mapping[str, Any], 
         if content.refresh_token != refresh_token:
             return content
         document = {**content.document, **changes}
-        status = _replace(os.path.realpath(path), document, content.version)
+        data = json.dumps(document, indent=2).encode()
+        is_current = partial(_is_version, content.version)
+        status = replace_file(os.path.realpath(path), data, is_current, call.sleep)
         if status is not None:
             return _content(path, document, status)
     raise BlockingIOError("another program keeps changing it")
-
-
-def _replace(target: str, document: Mapping[str, Any], expected: FileVersion) -> Optional[os.stat_result]:
-    """Write ``document`` in place of ``target``; if its version is not ``expected``, do nothing and return None."""
-    folder, name = os.path.split(target)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=2)
-            file.flush()
-            os.fsync(descriptor)
-            current = os.stat(target)
-            if hasattr(os, "fchown") and current.st_uid != os.geteuid():
-                os.fchown(descriptor, current.st_uid, current.st_gid)  # for root: the file keeps its owner
-            status = os.fstat(descriptor)
-        if _version(current) != expected:
-            return None
-        os.replace(temporary, target)
-        temporary = ""
-        return status
-    finally:
-        if temporary:
-            with contextlib.suppress(OSError):  # it would hide the error that led here
-                os.unlink(temporary)

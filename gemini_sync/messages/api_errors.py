@@ -152,6 +152,11 @@ def api_error(
     )
 
 
+def replace_next_step(error: ApiError, step: str) -> None:
+    """Put ``step`` in the place of the general next step at the end of the message."""
+    error.args = (f"{str(error).removesuffix(_NEXT_STEP[type(error)]).rstrip()} {step}",)
+
+
 def _error_class(code: int, reason: Optional[str]) -> type[ApiError]:
     if reason in _BY_REASON:
         return _BY_REASON[reason]

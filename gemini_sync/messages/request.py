@@ -25,7 +25,7 @@ class Request(NamedTuple):
     """One request, checked and copied. If the caller changes a dict afterwards, nothing changes here.
 
     Attributes:
-        model: the model's resource name, such as ``"models/gemini-3.5-flash"``.
+        model: the model's resource name, such as ``"models/gemini-3.8-flash"``.
         fields: the fields of a GenerateContentRequest (REST names).
     """
 

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES, Endpoints, check_secret
+from gemini_sync.errors import ApiError, AuthError, PermissionDeniedError
+from gemini_sync.messages.api_errors import replace_next_step
 from gemini_sync.messages.request import GEMINI_API, Request, body_for
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.services.base import API_KEY, JSON_HEADERS, JsonApi, OpenStream
 
+_NEW_KEY = "make a new key in Google AI Studio, https://aistudio.google.com/apikey."
+_RESTRICTED = f"This API key is restricted. Change its restrictions in the Google Cloud console, or {_NEW_KEY}"
+_STEPS = {
+    # Google's words for this one ask for an OAuth 2 access token, although a new key is all it takes.
+    "ACCESS_TOKEN_TYPE_UNSUPPORTED": f"The server no longer accepts this API key. OAuth is not needed: {_NEW_KEY}",
+    "API_KEY_SERVICE_BLOCKED": "This API key may not be used for the Gemini API. Allow it in the Google Cloud console, "
+    f"or {_NEW_KEY} If your organisation forbids API keys, use OAuth.",
+    "API_KEY_HTTP_REFERRER_BLOCKED": _RESTRICTED,
+    "API_KEY_IP_ADDRESS_BLOCKED": _RESTRICTED,
+    "API_KEY_ANDROID_APP_BLOCKED": _RESTRICTED,
+    "API_KEY_IOS_APP_BLOCKED": _RESTRICTED,
+}
+_CHECK_KEY = f"Check the API key, or {_NEW_KEY}"
+_PERHAPS_LEAKED = f"If this API key was leaked or blocked, {_NEW_KEY}"
+
 
 class ApiKeyService:
-    """Streams and counts at ``{endpoints.gemini}/v1beta``; the key goes into the ``x-goog-api-key`` header."""
+    """Streams and counts at ``endpoints.gemini_api``; the key goes into the ``x-goog-api-key`` header."""
 
     route = API_KEY
 
@@ -19,14 +36,33 @@ class ApiKeyService:
     ) -> None:
         self._key = check_secret(api_key, "api_key")
         self._headers = {"x-goog-api-key": self._key, **JSON_HEADERS}
-        self._api = JsonApi(transport, f"{endpoints.gemini}/v1beta/", max_event_bytes)
+        self._api = JsonApi(transport, f"{endpoints.gemini_api}/", max_event_bytes)
 
     def open(self, request: Request, call: Call) -> OpenStream:
         call.secrets.add(self._key)
         path = f"{request.path}:streamGenerateContent?alt=sse"
-        return self._api.stream(call, path, self._headers, body_for(request, GEMINI_API))
+        try:
+            return self._api.stream(call, path, self._headers, body_for(request, GEMINI_API))
+        except (AuthError, PermissionDeniedError) as exc:
+            _explain(exc)
+            raise
 
     def count_tokens(self, request: Request, call: Call) -> int:
         call.secrets.add(self._key)
         body = {"generateContentRequest": {"model": request.model, **body_for(request, GEMINI_API)}}
-        return self._api.count_tokens(call, f"{request.path}:countTokens", self._headers, body)
+        try:
+            return self._api.count_tokens(call, f"{request.path}:countTokens", self._headers, body)
+        except (AuthError, PermissionDeniedError) as exc:
+            _explain(exc)
+            raise
+
+
+def _explain(error: ApiError) -> None:
+    """Say in the message what to do about an API key that is not accepted."""
+    step = _STEPS.get(error.reason or "")
+    if step is None and isinstance(error, AuthError):
+        step = _CHECK_KEY
+    elif step is None and not error.details:  # as for a leaked key
+        step = _PERHAPS_LEAKED
+    if step is not None:
+        replace_next_step(error, step)

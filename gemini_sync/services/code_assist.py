@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from gemini_sync.auth.access_token import AccessToken
-from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES, Endpoints
+from gemini_sync.config import CODE_ASSIST_MODELS, DEFAULT_MAX_EVENT_BYTES, Endpoints
+from gemini_sync.errors import NotFoundError
+from gemini_sync.messages.api_errors import replace_next_step
 from gemini_sync.messages.request import CODE_ASSIST, Request, body_for
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.services.base import OAUTH, JsonApi, OpenStream, TokenProvider, bearer, with_token
 
-# Code Assist's spelling of model names, if it differs (GC config/models.ts).
-CODE_ASSIST_MODELS = {"gemini-3.5-flash": "gemini-3-flash"}
-
 
 class CodeAssistService:
-    """Streams and counts at ``{endpoints.code_assist}/v1internal``.
+    """Streams and counts at ``endpoints.code_assist_api``.
 
     Args:
         project: finds the Code Assist project of a token.
+        models: how Code Assist spells a model, by the model's own name.
     """
 
     route = OAUTH
@@ -32,34 +32,55 @@ class CodeAssistService:
         transport: Transport,
         endpoints: Endpoints,
         max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
+        models: Mapping[str, str] = CODE_ASSIST_MODELS,
     ) -> None:
-        self._credentials, self._project = credentials, project
-        self._api = JsonApi(transport, f"{endpoints.code_assist}/v1internal:", max_event_bytes)
+        self._credentials, self._project, self._models = credentials, project, models
+        self._api = JsonApi(transport, f"{endpoints.code_assist_api}:", max_event_bytes)
         self._session_id = os.urandom(16).hex()
 
     def open(self, request: Request, call: Call) -> OpenStream:
         def send(token: AccessToken) -> OpenStream:
             body = {
-                "model": _spelling(request),
+                "model": self._spelling(request),
                 "project": self._project(call, token),
                 "user_prompt_id": os.urandom(16).hex(),
                 "request": {**body_for(request, CODE_ASSIST), "session_id": self._session_id},
             }
             return self._api.stream(call, "streamGenerateContent?alt=sse", bearer(token, call), body, "response")
 
-        return with_token(self._credentials, call, send)
+        try:
+            return with_token(self._credentials, call, send)
+        except NotFoundError as exc:
+            self._explain(exc, request)
+            raise
 
     def count_tokens(self, request: Request, call: Call) -> int:
         # The method takes no project, and of the request only the contents (GC converter.ts toCountTokenRequest).
         contents = body_for(request, CODE_ASSIST)["contents"]
-        body = {"request": {"model": f"models/{_spelling(request)}", "contents": contents}}
+        body = {"request": {"model": f"models/{self._spelling(request)}", "contents": contents}}
 
         def send(token: AccessToken) -> int:
             return self._api.count_tokens(call, "countTokens", bearer(token, call), body)
 
-        return with_token(self._credentials, call, send)
+        try:
+            return with_token(self._credentials, call, send)
+        except NotFoundError as exc:
+            self._explain(exc, request)
+            raise
+
+    def _spelling(self, request: Request) -> str:
+        name = _name(request)
+        return self._models.get(name, name)
+
+    def _explain(self, error: NotFoundError, request: Request) -> None:
+        """Say in the message of a 404 that Code Assist may have another name for the model."""
+        # The name depends on the account, and cannot be asked for (GC config/models.ts).
+        replace_next_step(
+            error,
+            f"Check the model name. It was sent as {self._spelling(request)!r}, and Code Assist may call the model by "
+            f"another name: oauth_service=CodeAssist(models={{{_name(request)!r}: 'the other name'}}) sends that one.",
+        )
 
 
-def _spelling(request: Request) -> str:
-    name = request.model.split("/")[1]
-    return CODE_ASSIST_MODELS.get(name, name)
+def _name(request: Request) -> str:
+    return request.model.split("/")[1]

@@ -1,4 +1,4 @@
-"""The Code Assist project of an account: asked for once, with onboarding if the account is new."""
+"""The Code Assist project of an account: the configured one, else asked for once, with onboarding if that is needed."""
 
 from __future__ import annotations
 
@@ -45,16 +45,18 @@ class _Outcome(NamedTuple):
 
 
 class Projects:
-    """Finds the project of a token once, and keeps it until other credentials take over."""
+    """The configured project. If there is none, finds that of a token once, until other credentials take over."""
 
     def __init__(self, transport: Transport, endpoints: Endpoints, configured: Optional[str] = None) -> None:
-        self._api = JsonApi(transport, f"{endpoints.code_assist}/v1internal")
+        self._api = JsonApi(transport, endpoints.code_assist_api)
         self._configured = configured
         self._flight: SingleFlight[_Outcome] = SingleFlight()
         self._found: dict[str, str] = {}  # the project by the identity of the credentials in use
 
     def project(self, call: Call, token: AccessToken) -> str:
-        """The project id for ``token``. One thread asks for all, and after a failure the next call asks again.
+        """The project id for ``token``. Code Assist is asked only if no project is configured.
+
+        One thread asks for all, and after a failure the next call asks again.
 
         Raises:
             ConfigError: a project has to be set, or a project number was (reason ``"PROJECT_REQUIRED"``).
@@ -66,6 +68,10 @@ class Projects:
         known = self._found.get(token.identity)
         if known is not None:
             return known
+        configured = _check_project(self._configured)
+        if configured is not None:
+            self._found = {token.identity: configured}
+            return configured
         outcome = self._flight.run(call, lambda: self._find(call, token), key=token.identity)
         if isinstance(outcome.project, AuthError) and outcome.token.access_token != token.access_token:
             # The server refused the token of another thread, which says nothing about this one.
@@ -79,7 +85,7 @@ class Projects:
         if known is not None:
             return _Outcome(token, known)
         try:
-            project = _Search(self._api, call, token, self._configured).run()
+            project = _Search(self._api, call, token).run()
         except AuthError as exc:
             return _Outcome(token, copy.copy(exc))
         self._found = {token.identity: project}
@@ -89,9 +95,9 @@ class Projects:
 class _Search:
     """The questions of one search with one token (GC code_assist/setup.ts)."""
 
-    def __init__(self, api: JsonApi, call: Call, token: AccessToken, configured: Optional[str]) -> None:
+    def __init__(self, api: JsonApi, call: Call, token: AccessToken, own: Optional[str] = None) -> None:
         self._api, self._call, self._headers = api, call, bearer(token, call)
-        self._configured = _check_project(configured)
+        self._own = _check_project(own)  # a project of the caller's own, which onboarding may need
 
     def run(self) -> str:
         try:
@@ -100,8 +106,8 @@ class _Search:
             # Inside a VPC-SC perimeter this method is closed and all others are open: a user of the standard tier.
             if not any(detail.get("reason") == SECURITY_POLICY_VIOLATED for detail in exc.details):
                 raise
-            if self._configured is not None:
-                return self._configured
+            if self._own is not None:
+                return self._own
             raise PermissionDeniedError(
                 f"The project cannot be asked for inside a security perimeter. {_SET_PROJECT}",
                 code=exc.code,
@@ -112,7 +118,7 @@ class _Search:
         project = _project_in(loaded.get("cloudaicompanionProject"))
         if not isinstance(loaded.get("currentTier"), dict):
             project = self._onboard(_tier_for(loaded))
-        project = project or self._configured
+        project = self._own or project
         if project is not None:
             return project
         message = f"Code Assist names no project for this account. {_SET_PROJECT}"
@@ -121,8 +127,8 @@ class _Search:
     def _question(self, **fields: str) -> dict[str, Any]:
         question: dict[str, Any] = {**fields, "metadata": dict(_METADATA)}
         # The free tier has a project of its own, and answers Precondition Failed if a request names another.
-        if self._configured is not None and fields.get("tierId") != _FREE_TIER:
-            question["cloudaicompanionProject"] = question["metadata"]["duetProject"] = self._configured
+        if self._own is not None and fields.get("tierId") != _FREE_TIER:
+            question["cloudaicompanionProject"] = question["metadata"]["duetProject"] = self._own
         return question
 
     def _onboard(self, tier: str) -> Optional[str]:
@@ -210,7 +216,7 @@ def load_code_assist(access_token: str, project: Optional[str] = None, *, endpoi
     """The Code Assist project id of the account behind ``access_token``, which is onboarded if that is needed.
 
     Args:
-        project: the id of a Google Cloud project of your own, for accounts that need one.
+        project: the id of a Google Cloud project of your own. The account is onboarded with it, and it is the result.
 
     Raises:
         ConfigError: ``access_token`` cannot be one. For the rest see ``Projects.project``.
@@ -218,6 +224,6 @@ def load_code_assist(access_token: str, project: Optional[str] = None, *, endpoi
     token = AccessToken(check_secret(access_token, "access_token"))
     transport = Transport()
     try:
-        return Projects(transport, endpoints, project).project(Call().start(), token)
+        return _Search(JsonApi(transport, endpoints.code_assist_api), Call().start(), token, project).run()
     finally:
         transport.close()

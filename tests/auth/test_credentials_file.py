@@ -7,6 +7,7 @@ import json
 import os
 import re
 import stat
+import tempfile
 from pathlib import Path
 from typing import Any, Optional
 
@@ -46,6 +47,29 @@ def test_read__authorized_user(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "expires_at"),
+    [
+        ({"token": "t", "expiry": "2030-03-17T17:46:40Z"}, 1_900_000_000.0),
+        ({"token": "t", "expiry": "2030-03-17T17:46:40.500000Z"}, 1_900_000_000.5),
+        ({"token": "t", "expiry": "2030-03-17T17:46:40"}, 1_900_000_000.0),
+        ({"token": "t", "expiry": "2030-03-17T18:46:40+01:00"}, 1_900_000_000.0),
+        ({"token": "t", "expiry": "soon"}, None),
+        ({"token": "t", "expiry": None}, None),
+        ({"token": "t"}, None),
+        ({"access_token": "t", "token_expiry": "2030-03-17T17:46:40Z"}, 1_900_000_000.0),
+    ],
+)
+def test_read__google_auth(tmp_path: Path, fields: dict[str, Any], expires_at: Optional[float]) -> None:
+    """``token.json`` of google-auth's samples, and the older one of oauth2client."""
+    path = tmp_path / "token.json"
+    login = {"refresh_token": "r", "token_uri": "https://x", "client_id": "i", "client_secret": "s", "scopes": ["a"]}
+    path.write_text(json.dumps({**login, **fields}))
+    content = _read(path)
+    assert content.login == ("t", expires_at, "r", OAuthClient("i", "s"))
+    assert not content.writable
+
+
+@pytest.mark.parametrize(
     ("expiry_date", "expires_at"),
     [("5000", 5.0), (5000.5, 5.0005), ("soon", None), ([], None), (1e999, None), ("nan", None), (10**400, None)],
     ids=lambda value: repr(value)[:20],
@@ -72,6 +96,11 @@ def test_read__byte_order_mark_and_utf16(tmp_path: Path) -> None:
         ('{"access_token": "", "refresh_token": null}', "neither access_token nor refresh_token"),
         ('{"access_token": ["canary"]}', "access_token must be a string"),
         ('{"refresh_token": "can ary"}', "refresh_token holds white space"),
+        (
+            '{"installed": {"client_id": "i", "client_secret": "canary"}}',
+            "came an OAuth client file: .*--client-id-file=",
+        ),
+        ('{"web": {"client_id": "i", "client_secret": "canary"}}', "came an OAuth client file: .* 'Desktop app'"),
         ('{"type": "service_account", "private_key": "canary"}', "google-auth Credentials"),
         ('{"type": "external_account"}', "google-auth Credentials"),
     ],
@@ -257,9 +286,7 @@ def test_update__failure_leaves_everything_as_it_was(
         return fail() if len(os.listdir(tmp_path)) > 1 else stat_of_file(name, *arguments, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(
-            credentials_file.tempfile if call == "mkstemp" else os, call, fail_late if call == "stat" else fail
-        )
+        patched.setattr(tempfile if call == "mkstemp" else os, call, fail_late if call == "stat" else fail)
         with pytest.raises(type(error)):
             _update(path)
     assert (path.read_bytes(), path.stat().st_ino) == (before, inode)

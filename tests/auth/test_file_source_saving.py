@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,22 @@ def test_save__authorized_user_is_never_written(emulator: Emulator, tmp_path: Pa
     assert (path.read_bytes(), _state(path)) == before
 
 
+@pytest.mark.parametrize("left", [3600, -5])
+def test_save__google_auth_file_is_used_and_never_written(emulator: Emulator, tmp_path: Path, left: float) -> None:
+    path = emulator.write_credentials(tmp_path / "token.json", style="authorized_user")
+    expiry = datetime.fromtimestamp(time.time() + left, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    document = {"token": "of-the-file", **json.loads(path.read_text()), "expiry": expiry, "scopes": []}
+    del document["type"]
+    path.write_text(json.dumps(document))
+    before = path.read_bytes(), _state(path)
+    credentials = emulated(path, emulator, oauth_client=None)
+    token = credentials.token()
+    assert token == credentials.token()
+    assert (token == "of-the-file") is (left > 0)
+    assert len(emulator.token.requests) == (left < 0)
+    assert (path.read_bytes(), _state(path)) == before
+
+
 def test_save__persist_off_writes_nothing(emulator: Emulator, tmp_path: Path) -> None:
     path = emulator.write_credentials(tmp_path / "c.json", expires_in=-5)
     before = path.read_bytes(), _state(path)
@@ -147,7 +164,7 @@ def test_save__failure_keeps_the_token_in_memory(
     before = path.read_bytes()
 
     def fail(*arguments: Any, **options: Any) -> Any:
-        raise OSError(30, "Read-only file system")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("tempfile.mkstemp" if broken == "mkstemp" else "os.replace", fail)
     credentials = scripted(path, ScriptedTransport(Counter()), clock)
@@ -155,7 +172,7 @@ def test_save__failure_keeps_the_token_in_memory(
     clock.advance(4000)
     assert fetch(credentials) == "kit-access-2"
     (warning,) = warnings_in(caplog)
-    assert "Read-only file system" in warning
+    assert "No space left on device" in warning
     assert str(path) in warning
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ["c.json"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Optional
 
 import pytest
@@ -40,6 +41,10 @@ def _find(emulator: Emulator, configured: Optional[str] = None, call: Optional[C
     )
 
 
+def _load(emulator: Emulator, own: Optional[str] = None) -> str:
+    return load_code_assist(emulator.issue_token(), own, endpoints=Endpoints(**emulator.urls))
+
+
 def _newcomer(emulator: Emulator, *, polls: int = 0, **state: Any) -> None:
     emulator.tier, emulator.onboarding_polls = None, polls
     for name, value in state.items():
@@ -55,14 +60,21 @@ def test_project__of_a_known_user(emulator: Emulator) -> None:
     assert request.headers["Content-Type"] == "application/json"
 
 
-def test_project__that_is_configured_is_sent_and_used_if_none_is_named(emulator: Emulator) -> None:
-    assert _find(emulator, " mine ") == "emulator-project"
+def test_project__that_is_configured_is_used_as_it_is(emulator: Emulator) -> None:
+    projects = _projects(emulator, " mine ")
+    for token in (AccessToken("a"), AccessToken("a"), AccessToken("b", identity="other")):
+        assert projects.project(Call(), token) == "mine"
+    assert emulator.requests == []
+
+
+def test_load_code_assist__sends_a_project_of_ones_own_and_returns_it(emulator: Emulator) -> None:
+    assert _load(emulator, " mine ") == "mine"
     assert emulator.requests[0].json == {
         "cloudaicompanionProject": "mine",
         "metadata": {**_METADATA, "duetProject": "mine"},
     }
     emulator.project = None
-    assert _find(emulator, "mine") == "mine"
+    assert _load(emulator, "mine") == "mine"
 
 
 @pytest.mark.parametrize("configured", [None, ""])
@@ -73,9 +85,10 @@ def test_project__that_is_neither_named_nor_configured(emulator: Emulator, confi
     assert caught.value.reason == "PROJECT_REQUIRED"
 
 
-def test_project__that_is_a_number_is_refused(emulator: Emulator) -> None:
+@pytest.mark.parametrize("find", [_find, _load])
+def test_project__that_is_a_number_is_refused(emulator: Emulator, find: Callable[[Emulator, str], str]) -> None:
     with pytest.raises(ConfigError, match=r"123456 is the number of a project\. Give its id") as caught:
-        _find(emulator, "123456")
+        find(emulator, "123456")
     assert caught.value.reason == "PROJECT_REQUIRED"
     assert emulator.requests == []
 
@@ -138,13 +151,13 @@ def test_project__of_a_new_user_who_is_ineligible_for_another_tier(emulator: Emu
 @pytest.mark.parametrize("configured", [None, "mine"])
 def test_onboarding__free_tier_sends_no_project(emulator: Emulator, configured: Optional[str]) -> None:
     _newcomer(emulator)
-    assert _find(emulator, configured) == "emulator-project"
+    assert _load(emulator, configured) == (configured or "emulator-project")
     assert emulator.onboard.requests[0].json == {"tierId": "free-tier", "metadata": _METADATA}
 
 
 def test_onboarding__other_tiers_send_the_project(emulator: Emulator) -> None:
     _newcomer(emulator, allowed_tiers=[{"id": "free-tier"}, {"id": "standard-tier", "isDefault": True}])
-    assert _find(emulator, "mine") == "mine"
+    assert _load(emulator, "mine") == "mine"
     assert emulator.onboard.requests[0].json == {
         "tierId": "standard-tier",
         "cloudaicompanionProject": "mine",
@@ -154,7 +167,7 @@ def test_onboarding__other_tiers_send_the_project(emulator: Emulator) -> None:
 
 def test_onboarding__legacy_tier_if_none_is_default(emulator: Emulator) -> None:
     _newcomer(emulator, allowed_tiers=[{"id": "legacy-tier"}])
-    assert _find(emulator, "mine") == "mine"
+    assert _load(emulator, "mine") == "mine"
     assert emulator.onboard.requests[0].json["tierId"] == "legacy-tier"
 
 
@@ -194,7 +207,7 @@ def test_onboarding__without_a_project(emulator: Emulator) -> None:
         emulator.onboard.answer(json=response)
         with pytest.raises(ConfigError, match="names no project"):
             _find(emulator)
-        assert _find(emulator, "mine") == "mine"
+        assert _load(emulator, "mine") == "mine"
 
 
 def test_onboarding__operation_that_failed(emulator: Emulator) -> None:
@@ -222,7 +235,7 @@ def test_onboarding__name_of_an_operation_is_quoted(emulator: Emulator) -> None:
 
 def test_perimeter__uses_the_configured_project(emulator: Emulator) -> None:
     emulator.load_code_assist.fail(403, reason="SECURITY_POLICY_VIOLATED", times=None)
-    assert _find(emulator, "mine") == "mine"
+    assert _find(emulator, "mine") == _load(emulator, "mine") == "mine"
     with pytest.raises(PermissionDeniedError, match="GOOGLE_CLOUD_PROJECT") as caught:
         _find(emulator)
     assert (caught.value.code, caught.value.reason) == (403, "SECURITY_POLICY_VIOLATED")
@@ -271,7 +284,7 @@ def test_failure__of_an_answer_that_is_no_object(emulator: Emulator, answer: byt
 )
 def test_answer__with_odd_fields_that_count_as_absent(emulator: Emulator, answer: Any) -> None:
     emulator.load_code_assist.answer(json=answer)
-    assert _find(emulator, "mine") == "mine"
+    assert _load(emulator, "mine") == "mine"
 
 
 def test_failure__of_a_redirect_or_the_network(emulator: Emulator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import urllib.parse
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 import gemini_sync
+from gemini_sync.config import Endpoints
+from gemini_sync.errors import NotFoundError
 from gemini_sync.testing.emulator import Emulator, Recorded
 from gemini_sync.version import VERSION
 from tests.adapter_kit import Rig
@@ -85,7 +88,7 @@ def test_api_key__streaming(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("model", "path"),
     [
-        (gemini_sync.DEFAULT_MODEL, "models/gemini-3.5-flash"),
+        (gemini_sync.DEFAULT_MODEL, "models/gemini-3.8-flash"),
         ("models/gemini-2.5-pro", "models/gemini-2.5-pro"),
         ("tunedModels/my-own", "tunedModels/my-own"),
         ("a?key=x", "models/a%3Fkey%3Dx"),
@@ -99,6 +102,32 @@ def test_api_key__model_in_the_path(rig: Rig, model: str, path: str) -> None:
     (request,) = rig.emulator.api_key.requests
     assert request.path == f"/v1beta/{path}:streamGenerateContent"
     assert request.query == {"alt": "sse"}
+
+
+@pytest.mark.parametrize(
+    ("ending", "version", "path"),
+    [
+        ("", {}, "/v1beta/"),
+        ("/v1beta", {}, "/v1beta/"),
+        ("/v1beta/", {}, "/v1beta/"),
+        ("/v1", {}, "/v1/"),
+        ("", {"gemini_version": "v1alpha"}, "/v1alpha/"),
+        ("/base", {"gemini_version": "v1"}, "/base/v1/"),
+    ],
+)
+def test_api_key__version_in_the_path(rig: Rig, ending: str, version: dict[str, str], path: str) -> None:
+    endpoints = Endpoints(gemini=rig.emulator.url + ending, **version)
+    adapter = rig.adapter(oauth_creds_path=None, endpoints=endpoints)
+    for ask in (adapter.generate, adapter.count_tokens):
+        with contextlib.suppress(NotFoundError):  # the emulator serves v1beta alone
+            ask("Hi", model="m")
+    assert [request.path.partition(":")[0] for request in rig.emulator.requests] == [f"{path}models/m"] * 2
+
+
+def test_oauth__version_at_the_end_of_the_url(rig: Rig) -> None:
+    urls = {**rig.emulator.urls, "code_assist": rig.emulator.url + "/v1internal/"}
+    assert rig.adapter(endpoints=Endpoints(**urls)).generate("Hi").route == "oauth"
+    assert rig.counts == (1, 0)
 
 
 def test_api_key__count_tokens(rig: Rig) -> None:
@@ -133,7 +162,7 @@ def test_oauth__streaming(rig: Rig) -> None:
 
 def test_oauth__has_its_own_spelling_of_a_model(rig: Rig) -> None:
     """Google's client sends gemini-3.5-flash as gemini-3-flash (GC config/models.ts)."""
-    adapter = rig.adapter()
+    adapter = rig.adapter(model="gemini-3.5-flash")
     adapter.generate("Hi")
     adapter.count_tokens("Hi")
     adapter.generate("Hi", model="gemini-3.5-pro")
@@ -157,38 +186,31 @@ def test_oauth__count_tokens(rig: Rig) -> None:
     check_headers(rig, request, bearer(rig))
 
 
-@pytest.mark.parametrize("project", [None, "my-project"])
-def test_oauth__load_code_assist(rig: Rig, project: Any) -> None:
-    adapter = rig.adapter(project=project)
+def test_oauth__configured_project_is_not_asked_about(rig: Rig) -> None:
+    rig.emulator.tier, rig.emulator.project = None, None
+    rig.adapter(project="my-project").generate("Hi")
+    (request,) = rig.emulator.requests
+    assert (request.path, request.json["project"]) == ("/v1internal:streamGenerateContent", "my-project")
+
+
+def test_oauth__load_code_assist(rig: Rig) -> None:
+    adapter = rig.adapter()
     for _ in range(2):
         adapter.generate("Hi")
     (request,) = rig.emulator.load_code_assist.requests
     assert (request.method, request.path, request.query) == ("POST", "/v1internal:loadCodeAssist", {})
-    if project is None:
-        assert request.json == {"metadata": METADATA}
-    else:
-        assert request.json == {"metadata": {**METADATA, "duetProject": project}, "cloudaicompanionProject": project}
+    assert request.json == {"metadata": METADATA}
     check_headers(rig, request, bearer(rig))
 
 
-@pytest.mark.parametrize("tier", ["free-tier", "standard-tier"])
-def test_oauth__onboarding(rig: Rig, tier: str) -> None:
+def test_oauth__onboarding(rig: Rig) -> None:
     rig.emulator.tier = None
     rig.emulator.onboarding_polls = 2
-    for allowed in rig.emulator.allowed_tiers:
-        allowed["isDefault"] = allowed["id"] == tier
-    adapter = rig.adapter(project="my-project")
+    adapter = rig.adapter()
     adapter.generate("Hi")
     (request,) = rig.emulator.onboard.requests
     assert (request.method, request.path, request.query) == ("POST", "/v1internal:onboardUser", {})
-    if tier == "free-tier":  # the server answers Precondition Failed if a project is sent
-        assert request.json == {"tierId": tier, "metadata": METADATA}
-    else:
-        assert request.json == {
-            "tierId": tier,
-            "cloudaicompanionProject": "my-project",
-            "metadata": {**METADATA, "duetProject": "my-project"},
-        }
+    assert request.json == {"tierId": "free-tier", "metadata": METADATA}
     check_headers(rig, request, bearer(rig))
     polls = rig.emulator.operation.requests
     assert [(poll.method, poll.path, poll.query) for poll in polls] == [
@@ -198,8 +220,7 @@ def test_oauth__onboarding(rig: Rig, tier: str) -> None:
         assert poll.body == b""
         assert bearer(rig).items() <= dict(poll.headers.items()).items()
     assert rig.slept == [5.0, 5.0]
-    found = {"free-tier": "emulator-project", "standard-tier": "my-project"}[tier]
-    assert rig.emulator.oauth.requests[0].json["project"] == found
+    assert rig.emulator.oauth.requests[0].json["project"] == "emulator-project"
 
 
 def test_token__refresh(rig: Rig) -> None:
