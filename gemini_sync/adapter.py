@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Optional
@@ -24,6 +23,7 @@ from gemini_sync.errors import ConfigError
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import CallOptions, Contents, SystemInstruction, build, check_model
 from gemini_sync.messages.rest_json import GenerationConfig, SafetySetting, Tool, ToolConfig
+from gemini_sync.network.deadlines import monotonic
 from gemini_sync.network.sessions import SessionFactory
 from gemini_sync.network.transport import Transport
 from gemini_sync.routing.events import FallbackEvent, notify_stderr
@@ -153,7 +153,7 @@ class GeminiDualAdapter:
             sticky_for=sticky_for,
             on_fallback=on_fallback,
             require_finish=require_finish,
-            clock=clock or time.monotonic,
+            clock=clock or monotonic,
             sleep=sleep,
         )
 

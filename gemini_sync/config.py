@@ -177,6 +177,9 @@ def _check_number(name: str, value: object, *, minimum: float = 0.0, above: bool
 class Timeouts:
     """Deadlines in seconds; None means none.
 
+    Two of them are long, because thinking models are silent for minutes. A connection that is gone is found sooner, by
+    TCP keepalive.
+
     Attributes:
         connect: for one connection, TLS included. The system looks up the name, and that has no deadline.
         first_token: from the connection to the first chunk.
@@ -185,8 +188,8 @@ class Timeouts:
     """
 
     connect: Optional[float] = 10
-    first_token: Optional[float] = 120
-    idle: Optional[float] = 60
+    first_token: Optional[float] = 900
+    idle: Optional[float] = 900
     total: Optional[float] = None
 
     def __post_init__(self) -> None:

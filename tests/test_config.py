@@ -181,7 +181,7 @@ def test_timeouts__seconds_above_zero_or_none(name: str) -> None:
 
 
 def test_timeouts__defaults() -> None:
-    assert dataclasses.astuple(Timeouts()) == (10, 120, 60, None)
+    assert dataclasses.astuple(Timeouts()) == (10, 900, 900, None)
 
 
 @pytest.mark.parametrize("name", ["wait_limit", "backoff_base", "backoff_cap"])

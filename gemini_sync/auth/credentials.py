@@ -18,6 +18,7 @@ from gemini_sync.auth.sources import CallableSource, Source
 from gemini_sync.config import Endpoints, OAuthClient
 from gemini_sync.environment import credentials_path_from, oauth_client_from
 from gemini_sync.errors import ConfigError, CredentialsError, GeminiSyncError, ends_the_call
+from gemini_sync.interruptions import raise_interruption
 from gemini_sync.network.deadlines import Call, Clock
 from gemini_sync.network.transport import Transport
 from gemini_sync.redaction import redact_text, redacted_excerpt
@@ -108,6 +109,7 @@ class Credentials:
             try:
                 self._on_invalidate(access_token)
             except Exception as exc:
+                raise_interruption(exc)
                 said = redacted_excerpt(str(exc), [access_token])
                 raise CredentialsError(f"The token source failed: {type(exc).__name__}: {said}") from exc
 

@@ -17,6 +17,7 @@ from gemini_sync.auth.access_token import hide_fields
 from gemini_sync.auth.file_writing import replace_file
 from gemini_sync.config import OAuthClient, check_secret
 from gemini_sync.errors import ConfigError, CredentialsError
+from gemini_sync.interruptions import raise_interruption
 from gemini_sync.network.deadlines import Call
 
 # The Gemini CLI truncates the file and then writes it, without a lock. So a file that does not parse is read again for
@@ -87,6 +88,7 @@ def _stat(path: str) -> os.stat_result:
     except FileNotFoundError as exc:
         raise CredentialsError(f"There is no credentials file {path}. {_LOG_IN}") from exc
     except (OSError, ValueError) as exc:
+        raise_interruption(exc)
         raise _unreadable(path, exc) from exc
     if not stat.S_ISREG(status.st_mode):
         raise CredentialsError(f"The credentials file {path} is not a file. {_LOG_IN}")
@@ -112,6 +114,7 @@ def read(path: str, call: Call) -> FileContent:
                 status = os.fstat(file.fileno())
                 data = file.read(_LARGEST_BYTES)
         except OSError as exc:
+            raise_interruption(exc)
             raise _unreadable(path, exc) from exc
         try:
             document = json.loads(data)

@@ -14,6 +14,7 @@ from gemini_sync.auth.credentials_file import FileContent
 from gemini_sync.config import OAuthClient
 from gemini_sync.errors import ConfigError, CredentialsError, RefreshError
 from gemini_sync.fork import register_after_fork
+from gemini_sync.interruptions import raise_interruption
 from gemini_sync.network.deadlines import Call, Clock
 from gemini_sync.network.transport import Transport
 
@@ -142,6 +143,7 @@ class FileSource:
             _log.info("The refreshed access token was not saved: %s", exc)  # the next call raises this error
             return refreshed.token
         except OSError as exc:
+            raise_interruption(exc)
             self._warn_once("The refreshed access token stays in memory: %s: %s", self._path, exc.strerror or exc)
             return refreshed.token
         token = self._adopt(saved).token

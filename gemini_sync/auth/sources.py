@@ -8,6 +8,7 @@ from typing import Protocol
 from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.config import check_secret
 from gemini_sync.errors import ConfigError, CredentialsError, GeminiSyncError
+from gemini_sync.interruptions import raise_interruption
 from gemini_sync.network.deadlines import Call
 from gemini_sync.redaction import redacted_excerpt
 
@@ -34,6 +35,7 @@ class CallableSource:
         except GeminiSyncError:
             raise
         except Exception as exc:
+            raise_interruption(exc)
             said = redacted_excerpt(str(exc))
             raise CredentialsError(f"The token source failed: {type(exc).__name__}: {said}") from exc
         try:

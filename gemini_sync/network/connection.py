@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import io
+import math
 import re
 import socket
 from typing import Any, Optional
@@ -11,11 +13,14 @@ from typing import Any, Optional
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import NewConnectionError, ProtocolError
 from urllib3.poolmanager import pool_classes_by_scheme
 from urllib3.util.connection import allowed_gai_family
 
+from gemini_sync.interruptions import interruption_in
+from gemini_sync.network import keepalive
 from gemini_sync.network.deadlines import Call, current
+from gemini_sync.network.socks import SocksMixin
 
 RECEIVE_BYTES = 120 * 1024  # 64 KiB costs more system calls; from 128 KiB on, malloc asks the kernel for each buffer
 # The line before an HTTP chunk (RFC 9112 section 7.1), without extensions.
@@ -28,16 +33,27 @@ class _DeadlineReader(io.RawIOBase):
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, call: Call) -> None:
         self._raw, self._sock, self._call = raw, sock, call
         self._timeout: Optional[float] = -1.0  # none that a socket can have
+        self._slice = keepalive.silence_before_relaxing(call.socket)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> Optional[int]:
-        timeout = self._call.socket_timeout()
-        if timeout != self._timeout:
-            self._timeout = timeout
-            self._sock.settimeout(timeout)
-        return self._sock.recv_into(buffer)
+        while True:
+            timeout = self._call.socket_timeout()
+            if self._slice < (math.inf if timeout is None else timeout):
+                timeout = self._slice
+            if timeout != self._timeout:
+                self._timeout = timeout
+                self._sock.settimeout(timeout)
+            try:
+                return self._sock.recv_into(buffer)
+            except socket.timeout as exc:
+                if timeout != self._slice or exc.errno is not None or interruption_in(exc):
+                    raise  # the deadline, or the system says that the other side is gone
+            self._slice = math.inf
+            if self._call.socket is not None:
+                keepalive.expect_silence(self._call.socket)
 
     def close(self) -> None:
         self._raw.close()
@@ -112,21 +128,33 @@ class _DeadlineMixin:
             return super()._new_conn()  # type: ignore[misc, no-any-return]
         call.enter("connect", call.timeouts.connect)
         try:
-            addresses = socket.getaddrinfo(self._dns_host, self.port, allowed_gai_family(), socket.SOCK_STREAM)
+            addresses = socket.getaddrinfo(*self._first_hop(), allowed_gai_family(), socket.SOCK_STREAM)
             while True:
                 family, kind, protocol, _, address = addresses.pop(0)
                 try:
-                    return self._connect_to(call, socket.socket(family, kind, protocol), address, 1 + len(addresses))
-                except OSError:
-                    if not addresses:
+                    sock, target = self._open_socket(call, family, kind, protocol, address)
+                    return self._connect_to(call, sock, target, 1 + len(addresses))
+                except OSError as exc:
+                    if not addresses or interruption_in(exc):
                         raise
         except (OSError, UnicodeError) as exc:
             raise NewConnectionError(self, f"Failed to establish a new connection: {exc}") from exc  # type: ignore[arg-type]
 
+    def _first_hop(self) -> tuple[str, int]:
+        """Host and port to connect to."""
+        return self._dns_host, self.port
+
+    def _open_socket(
+        self, call: Call, family: int, kind: int, protocol: int, address: Any
+    ) -> tuple[socket.socket, Any]:
+        """A socket for one address of the first hop, and what to call its ``connect`` with."""
+        return socket.socket(family, kind, protocol), address
+
     def _connect_to(self, call: Call, sock: socket.socket, address: Any, shares: int) -> socket.socket:
         """Connect ``sock`` to one of several addresses, which share what is left of the deadline."""
         try:
-            for option in self.socket_options or ():
+            keepalive.watch_peer(sock)
+            for option in self.socket_options or ():  # those of the caller's session win
                 sock.setsockopt(*option)
             if self.source_address:
                 sock.bind(self.source_address)
@@ -151,13 +179,19 @@ class _DeadlineMixin:
         if call is not None and self.sock is not None:
             call.connection_is_new = not self._has_sent
             self._start_answer()
+            keepalive.expect_acknowledgement(_socket_below(self.sock))
         # Head and body of a small request leave in one system call; a second costs 3 % of a short call.
         small = call is not None and isinstance(body, bytes) and len(body) <= RECEIVE_BYTES
         self._parts = [] if small else None
-        super().request(method, url, body, *args, **kwargs)  # type: ignore[misc]
-        parts, self._parts = self._parts, None
-        if parts:
-            self.send(b"".join(parts))
+        try:
+            super().request(method, url, body, *args, **kwargs)  # type: ignore[misc]
+            parts, self._parts = self._parts, None
+            if parts:
+                self.send(b"".join(parts))
+        except ConnectionError as exc:
+            if interruption_in(exc):
+                raise ProtocolError("interrupted", exc) from exc  # urllib3 would ignore a ConnectionError here
+            raise
         self._has_sent = True
 
     def send(self, data: Any) -> None:
@@ -169,10 +203,27 @@ class _DeadlineMixin:
     def _start_answer(self) -> None:
         call = current.call
         if call is not None:
-            call.attach(getattr(self.sock, "socket", self.sock))  # for TLS inside TLS, the socket below both
+            call.attach(_socket_below(self.sock))
             call.enter_answer()
             self.timeout = call.socket_timeout()
             self.sock.settimeout(self.timeout)
+
+
+def _socket_below(sock: Any) -> Any:
+    return getattr(sock, "socket", sock)  # for TLS inside TLS, the socket below both
+
+
+class _OtherMixin(_DeadlineMixin):
+    """For connection classes that connect in a way of their own; each step of it is held to the deadline."""
+
+    def _new_conn(self) -> socket.socket:
+        call = current.call
+        if call is not None:
+            call.enter("connect", call.timeouts.connect)
+            self.timeout = call.socket_timeout()
+        sock: socket.socket = super(_DeadlineMixin, self)._new_conn()  # type: ignore[misc]
+        keepalive.watch_peer(_socket_below(sock))
+        return sock
 
 
 class _DeadlineConnection(_DeadlineMixin, HTTPConnection):
@@ -206,6 +257,24 @@ def keep_deadlines(adapter: Any) -> None:
 
 
 def _use_our_pools(manager: Any) -> Any:
-    if manager.pool_classes_by_scheme is pool_classes_by_scheme:  # SOCKS and some adapters have pools of their own
+    if manager.pool_classes_by_scheme is pool_classes_by_scheme:
         manager.pool_classes_by_scheme = {"http": _DeadlinePool, "https": _DeadlineTLSPool}
+    else:  # those of SOCKS, or of an adapter of the caller's
+        manager.pool_classes_by_scheme = {
+            scheme: _keeping_deadlines(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
+        }
     return manager
+
+
+@functools.lru_cache(maxsize=64)
+def _keeping_deadlines(pool: Any) -> Any:
+    """A subclass of a pool class, whose connections keep deadlines; the class itself if it has no such connections."""
+    made: Any = pool.ConnectionCls
+    if not issubclass(made, HTTPConnection) or issubclass(made, _DeadlineMixin):
+        return pool
+    mixins: tuple[Any, ...] = (_OtherMixin,)
+    if made._new_conn is HTTPConnection._new_conn:
+        mixins = (_DeadlineMixin,)
+    elif made._new_conn.__module__ == "urllib3.contrib.socks":
+        mixins = (SocksMixin, _DeadlineMixin)
+    return type(pool.__name__, (pool,), {"ConnectionCls": type(made.__name__, (*mixins, made), {})})

@@ -9,12 +9,17 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Optional
 
 from gemini_sync.config import Timeouts
 from gemini_sync.errors import DeadlineExceeded, cancelled_error
 
 Clock = Callable[[], float]
+#: Seconds that only go forward. Tools that stop the time of a test, such as freezegun, replace time.monotonic.
+monotonic: Clock = (
+    partial(time.clock_gettime, time.CLOCK_MONOTONIC) if hasattr(time, "clock_gettime") else time.monotonic
+)
 
 _SLICE_SECONDS = 0.25
 _MISSING = {
@@ -40,7 +45,7 @@ class Call:
         self,
         timeouts: Optional[Timeouts] = None,
         *,
-        clock: Clock = time.monotonic,
+        clock: Clock = monotonic,
         sleep: Optional[Callable[[float], Any]] = None,
     ) -> None:
         self.timeouts = timeouts or Timeouts()
@@ -179,21 +184,23 @@ class Call:
         """Wait until ``future`` is done, at most until ``total``; raises like ``check()``."""
         self.enter("total", None)
         future.add_done_callback(self._notify)
-        while not future.done():
-            self._wait(lambda: self.cancelled or future.done(), self.remaining())
-            if not future.done():
-                self.check()
+        self._wait(lambda: self.cancelled or future.done(), self.remaining())
+        if not future.done():
+            self.check()
+            raise self.deadline_error()  # the clock stands still, and the wait was as long as total all the same
 
     def _wait(self, is_over: Callable[[], bool], seconds: Optional[float]) -> None:
         """Wait at most ``seconds``, in slices; look at ``is_over`` before each.
 
+        The slices are counted and no clock is read, because a clock of a test may stand still.
         A signal handler may cancel after that look and before the wait has begun. It runs in this thread, inside
         ``Condition.wait``, so its notification reaches no waiter; the next look finds what it did.
         """
-        until = math.inf if seconds is None else time.monotonic() + seconds
+        left = math.inf if seconds is None else seconds
         with self._changed:
-            while not is_over() and (left := until - time.monotonic()) > 0:
-                self._changed.wait(min(left, _SLICE_SECONDS))
+            while left > 0 and not is_over():
+                if not self._changed.wait(min(left, _SLICE_SECONDS)):
+                    left -= _SLICE_SECONDS
 
     def _notify(self, _: Future[Any]) -> None:
         with self._changed:

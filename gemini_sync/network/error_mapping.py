@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import socket
 import ssl
-from collections.abc import Iterator
 from http.client import HTTPException
-from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -20,6 +18,7 @@ from gemini_sync.errors import (
     TransportError,
     cancelled_error,
 )
+from gemini_sync.interruptions import causes_of, raise_interruption
 from gemini_sync.network.deadlines import Call
 from gemini_sync.redaction import redact_text
 
@@ -39,8 +38,11 @@ def map_error(exc: BaseException, call: Call, url: str) -> GeminiSyncError:
     The errors of HTTP libraries lose their tracebacks. urllib3 stores errors in variables of the frames in those
     tracebacks, so all these frames, and those of the caller, would live until the next garbage collection. An OSError
     may come from a hook or an adapter of the caller's, who needs its traceback.
+
+    What a signal handler raised in the middle, of any type, is not mapped: it is raised here as it is.
     """
-    causes = list(_causes(exc))
+    raise_interruption(exc)
+    causes = list(causes_of(exc))
     if isinstance(exc, _HTTP_LIBRARIES):
         for cause in causes:
             cause.__traceback__ = None
@@ -49,7 +51,8 @@ def map_error(exc: BaseException, call: Call, url: str) -> GeminiSyncError:
     has_passed = call.remaining() == 0
     if isinstance(exc, requests.ConnectTimeout):
         call.enter("connect", call.timeouts.connect)
-    if has_passed or (call.deadline_at < math.inf and any(map(_is_timeout, causes))):
+    is_timeout = any(map(_is_timeout, causes)) and not any(map(_is_system_timeout, causes))
+    if has_passed or (is_timeout and call.deadline_at < math.inf):
         return call.deadline_error()
     host = urlsplit(url).netloc
     for cause in causes:
@@ -67,23 +70,13 @@ def map_error(exc: BaseException, call: Call, url: str) -> GeminiSyncError:
 
 
 def _is_timeout(exc: BaseException) -> bool:
-    # urllib3's own timeouts do not count, because a refused connection is among them. The system's have a number.
-    return isinstance(exc, requests.Timeout) or (isinstance(exc, socket.timeout) and exc.errno is None)
+    # urllib3's own timeouts do not count, because a refused connection is among them.
+    return isinstance(exc, (requests.Timeout, socket.timeout))
 
 
-def _causes(exc: BaseException) -> Iterator[BaseException]:
-    """``exc`` and the errors it was made from; requests and urllib3 keep them in args, ``reason`` and ``__cause__``.
-
-    Not those in ``__context__``: if the caller makes this call while it handles another error, that error is there.
-    """
-    seen: set[int] = set()
-    todo: list[Any] = [exc]
-    while todo:
-        current = todo.pop(0)
-        if isinstance(current, BaseException) and id(current) not in seen:
-            seen.add(id(current))
-            yield current
-            todo += [*current.args, getattr(current, "reason", None), current.__cause__]
+def _is_system_timeout(exc: BaseException) -> bool:
+    """True for ETIMEDOUT: the system gave the connection up. urllib3 and requests take it for a timeout of a read."""
+    return isinstance(exc, TimeoutError) and exc.errno is not None
 
 
 def _what_failed(exc: BaseException, causes: list[BaseException]) -> str:

@@ -13,6 +13,7 @@ from typing import NamedTuple, Optional, TypeVar
 
 from gemini_sync.errors import GeminiSyncError
 from gemini_sync.fork import register_after_fork
+from gemini_sync.network.deadlines import Clock, monotonic
 from gemini_sync.services.base import API_KEY, OAUTH
 
 _FAILURES_KEPT = 20
@@ -111,7 +112,7 @@ class FallbackState:
         other: str = API_KEY,
         *,
         sticky_for: Optional[float] = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._home, self._other = home, other

@@ -13,11 +13,12 @@ from typing import Any, Optional, TypeVar
 from gemini_sync.config import Retry, Timeouts
 from gemini_sync.errors import Attempt, AuthError, ConfigError, GeminiSyncError, InvalidRequestError, cancelled_error
 from gemini_sync.fork import register_after_fork
+from gemini_sync.interruptions import raise_interruption
 from gemini_sync.messages.call_record import CallRecord
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import Request
 from gemini_sync.messages.response import Chunk
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.deadlines import Call, Clock, monotonic
 from gemini_sync.redaction import redacted_excerpt
 from gemini_sync.retrying import RetryPolicy
 from gemini_sync.routing.events import FallbackEvent, notify_stderr
@@ -55,7 +56,7 @@ class Router:
         sticky_for: Optional[float] = None,
         on_fallback: Callable[[FallbackEvent], Any] = notify_stderr,
         require_finish: bool = True,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = monotonic,
         sleep: Optional[Callable[[float], Any]] = None,
     ) -> None:
         self._services = dict(services)
@@ -138,7 +139,8 @@ class Router:
         _log.debug("%s", event)  # the callback is what people see; a second line of the same would confuse them
         try:
             self._on_fallback(event)
-        except Exception:
+        except Exception as exc:
+            raise_interruption(exc)
             _log.exception("on_fallback failed; the call goes on")
 
 

@@ -268,12 +268,12 @@ class SeenCall(Call):
         super().attach(sock)
 
 
-KEEP_ALIVE = (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+IN_LINE = (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
 
 @pytest.mark.parametrize(
     ("options", "set_ones"),
-    [("default", [True, False]), ([KEEP_ALIVE], [False, True]), ([], [False, False]), (None, [False, False])],
+    [("default", [True, False]), ([IN_LINE], [False, True]), ([], [False, False]), (None, [False, False])],
     ids=["default", "others", "empty", "None"],
 )
 def test_socket_options__are_those_of_the_adapter(emulator, options, set_ones):
@@ -290,7 +290,7 @@ def test_socket_options__are_those_of_the_adapter(emulator, options, set_ones):
 
     call, transport = SeenCall().start(), Transport(None if options == "default" else session)
     with transport.send(call, "POST", emulator.url + "/any", {}, b"x") as exchange:
-        names = [(socket.IPPROTO_TCP, socket.TCP_NODELAY), KEEP_ALIVE[:2]]
+        names = [(socket.IPPROTO_TCP, socket.TCP_NODELAY), IN_LINE[:2]]
         assert [bool(call.sockets[0].getsockopt(*name)) for name in names] == set_ones
         assert exchange.answer().status == 404
     transport.close()

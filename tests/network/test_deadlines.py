@@ -269,6 +269,23 @@ def test_wait_for__at_most_until_the_total_deadline() -> None:
         call.wait_for(Future())
 
 
+def test_waits__end_by_a_clock_that_stands_still() -> None:
+    """Each wait has one source of time, and it is not that clock."""
+    call = Call(Timeouts(total=0.05), clock=lambda: 1000.0).start()
+    assert Waiter(lambda: call.sleep(0.05)).end() is None
+    error = Waiter(lambda: call.wait_for(Future())).end()
+    assert isinstance(error, DeadlineExceeded)
+    assert (error.deadline, error.seconds) == ("total", 0.05)
+
+
+@pytest.mark.parametrize("slept", [True, False])
+def test_waits__cancelled_by_a_clock_that_stands_still(slept: bool) -> None:
+    call = Call(clock=lambda: 1000.0).start()
+    waiter = Waiter(lambda: call.sleep(_FOREVER) if slept else call.wait_for(Future()))
+    call.cancel()
+    assert isinstance(waiter.end(), StreamInterrupted)
+
+
 @pytest.mark.parametrize("done_before", [True, False])
 def test_wait_for__does_not_shorten_later_waits(done_before: bool) -> None:
     call, future, waited = Call().start(), Future[int](), threading.Event()

@@ -36,17 +36,15 @@ def test_detach__waits_while_cancel_shuts_the_socket_down(monkeypatch: pytest.Mo
 
 
 class _Asked(Future[Any]):
-    """Tells when it was asked a second time if it is done, which a waiter does with its lock held."""
+    """Tells when it was asked if it is done, which a waiter does with its lock held."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.waited_for, self._asked = threading.Event(), 0
+        self.waited_for = threading.Event()
 
     def done(self) -> bool:
         done = super().done()
-        self._asked += 1
-        if self._asked == 2:
-            self.waited_for.set()
+        self.waited_for.set()
         return done
 
 

@@ -190,6 +190,14 @@ def test_onboarding__ends_after_two_minutes(emulator: Emulator) -> None:
     assert sum(slept) == 120
 
 
+def test_onboarding__ends_by_a_clock_that_stands_still(emulator: Emulator) -> None:
+    _newcomer(emulator, polls=10**6)
+    slept = Slept()
+    with pytest.raises(CredentialsError, match="not done within 120 s"):
+        _find(emulator, call=Call(clock=lambda: 0.0, sleep=slept))
+    assert sum(slept) == 120
+
+
 def test_onboarding__ends_at_the_total_deadline_and_if_cancelled(emulator: Emulator) -> None:
     _newcomer(emulator, polls=10**6)
     clock = Clock()

@@ -1,0 +1,62 @@
+"""TCP options by which the system finds out that the other side of a connection is gone.
+
+A router forgets idle connections, and a laptop sleeps. Nothing tells this side, so that a read would wait for its
+deadline. With these options the system ends such a connection itself, and the read fails with ETIMEDOUT.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import socket
+import sys
+from typing import Optional
+
+PROBE_AFTER_SECONDS = 30  # without a byte from the other side
+PROBE_EVERY_SECONDS = 10
+PROBES = 3  # so that the connection is dead after about a minute
+
+#: Sent bytes that are not acknowledged for so long end the connection. Only Linux has this option.
+UNACKNOWLEDGED_MILLISECONDS = 30_000
+#: Linux also applies that limit to the probes, so one lost probe would end a connection that only waits. After this
+#: time without a byte all that was sent has been acknowledged. Then the limit is raised, before the second probe.
+SILENCE_SECONDS = 35.0
+
+_IDLE = getattr(socket, "TCP_KEEPIDLE", None)
+if _IDLE is None and sys.platform == "darwin":
+    _IDLE = 0x10  # TCP_KEEPALIVE in the system's headers; Python names it from 3.10 on
+_INTERVAL = getattr(socket, "TCP_KEEPINTVL", None)
+_COUNT = getattr(socket, "TCP_KEEPCNT", None)
+_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)
+
+
+def watch_peer(sock: socket.socket) -> None:
+    """Set all options on a socket that is about to connect."""
+    with contextlib.suppress(OSError):  # not a TCP socket
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    _set(sock, _IDLE, PROBE_AFTER_SECONDS)
+    _set(sock, _INTERVAL, PROBE_EVERY_SECONDS)
+    _set(sock, _COUNT, PROBES)
+    expect_acknowledgement(sock)
+
+
+def expect_acknowledgement(sock: socket.socket) -> None:
+    """A request is about to be sent on ``sock``: the short limit applies again."""
+    _set(sock, _USER_TIMEOUT, UNACKNOWLEDGED_MILLISECONDS)
+
+
+def expect_silence(sock: socket.socket) -> None:
+    """The request on ``sock`` has arrived: from now on as many probes may be lost as without the limit."""
+    _set(sock, _USER_TIMEOUT, 1000 * (PROBE_AFTER_SECONDS + PROBES * PROBE_EVERY_SECONDS))
+
+
+def silence_before_relaxing(sock: object) -> float:
+    """The seconds of silence after which ``expect_silence`` is due on ``sock``."""
+    is_tcp = getattr(sock, "family", None) in (socket.AF_INET, socket.AF_INET6)
+    return SILENCE_SECONDS if is_tcp and _USER_TIMEOUT is not None else math.inf
+
+
+def _set(sock: socket.socket, option: Optional[int], value: int) -> None:
+    if option is not None:
+        with contextlib.suppress(OSError):  # an old Windows, or not a TCP socket
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
