@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import _socket
+import contextlib
 import http.client
 import io
 import re
 import socket
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
+import urllib3.connection
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NewConnectionError
 from urllib3.poolmanager import pool_classes_by_scheme
 from urllib3.util.connection import allowed_gai_family
+from urllib3.util.ssltransport import SSLTransport
 
 from gemini_sync.network.deadlines import Call, current
 
 RECEIVE_BYTES = 120 * 1024  # 64 KiB costs more system calls; from 128 KiB on, malloc asks the kernel for each buffer
 # The line before an HTTP chunk (RFC 9112 section 7.1), without extensions.
 _CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
+
+
+def _urllib3_class(name: str) -> Any:
+    # If this module is imported while a recording tool is on, urllib3's module holds a subclass by the tool.
+    patched = getattr(urllib3.connection, name)
+    return next(cls for cls in patched.__mro__ if cls.__module__ == urllib3.connection.__name__)
+
+
+if TYPE_CHECKING:
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+else:
+    HTTPConnection, HTTPSConnection = _urllib3_class("HTTPConnection"), _urllib3_class("HTTPSConnection")
 
 
 class _DeadlineReader(io.RawIOBase):
@@ -50,7 +65,8 @@ class DeadlineResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         call = current.call
-        if call is not None:
+        # A tool that fakes sockets reads from something else.
+        if call is not None and isinstance(getattr(self.fp, "raw", None), socket.SocketIO):
             self.fp = io.BufferedReader(_DeadlineReader(self.fp.detach(), sock, call), RECEIVE_BYTES)
 
     def read1(self, n: int = -1) -> bytes:
@@ -161,7 +177,8 @@ class _DeadlineMixin:
     def _start_answer(self) -> None:
         call = current.call
         if call is not None:
-            call.attach(getattr(self.sock, "socket", self.sock))  # for TLS inside TLS, the socket below both
+            # For TLS inside TLS, the socket below both. Sockets of some tools fail if they are asked for an attribute.
+            call.attach(self.sock.socket if isinstance(self.sock, SSLTransport) else self.sock)
             call.enter_answer()
             self.timeout = call.socket_timeout()
             self.sock.settimeout(self.timeout)
@@ -172,7 +189,37 @@ class _DeadlineConnection(_DeadlineMixin, HTTPConnection):
 
 
 class _DeadlineTLSConnection(_DeadlineMixin, HTTPSConnection):
-    """A TLS connection."""
+    """A TLS connection. ``cancel()`` also ends its handshake, whichever library makes the TLS socket."""
+
+    _handle: Optional[_socket.socket] = None  # while it connects, a second descriptor of the same connection
+
+    def _new_conn(self) -> socket.socket:
+        sock, call = super()._new_conn(), current.call
+        if call is not None:
+            try:
+                # Not the socket itself: it is closed as soon as a TLS socket has taken its descriptor over.
+                self._handle = _socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, _socket.dup(sock.fileno()))
+                call.attach(self._handle)
+            except BaseException:
+                sock.close()
+                raise
+        return sock
+
+    def connect(self) -> None:
+        call = current.call
+        try:
+            super().connect()
+        except BaseException:
+            if call is not None:
+                call.detach()
+            if self._handle is not None:  # ssl closes the socket after errors of its own only
+                with contextlib.suppress(OSError):
+                    self._handle.shutdown(socket.SHUT_RDWR)
+            raise
+        finally:
+            if self._handle is not None:
+                self._handle.close()
+                self._handle = None
 
     def _connect_tls_proxy(self, hostname: str, sock: socket.socket) -> Any:
         # requests trusts the CA bundle for a proxy as well; urllib3 would verify the proxy without our context.
@@ -181,12 +228,42 @@ class _DeadlineTLSConnection(_DeadlineMixin, HTTPSConnection):
         return super()._connect_tls_proxy(hostname, sock)
 
 
-class _DeadlinePool(HTTPConnectionPool):
-    ConnectionCls = _DeadlineConnection
+class _PoolMixin:
+    """A pool of connections of ours, unless a recording tool has put its own class in place of urllib3's.
+
+    Such a tool must see each request: it would go out although the tool is to replay answers. Connections of the tool
+    keep the deadlines between reads only.
+    """
+
+    _urllib3_pool: Any
+    _urllib3_connection: Any
+    _our_connection: Any
+
+    @property
+    def ConnectionCls(self) -> Any:
+        wanted = self._urllib3_pool.ConnectionCls
+        return self._our_connection if wanted is self._urllib3_connection else wanted
+
+    @ConnectionCls.setter
+    def ConnectionCls(self, wanted: Any) -> None:
+        self._our_connection = wanted  # by an adapter of the caller's
+
+    def _get_conn(self, timeout: Optional[float] = None) -> Any:
+        connection, wanted = super()._get_conn(timeout), self.ConnectionCls  # type: ignore[misc]
+        # One that was idle before the tool came or went is closed.
+        while isinstance(wanted, type) and not isinstance(connection, wanted):
+            connection.close()
+            self._put_conn(None)  # type: ignore[attr-defined]
+            connection = super()._get_conn(timeout)  # type: ignore[misc]
+        return connection
 
 
-class _DeadlineTLSPool(HTTPSConnectionPool):
-    ConnectionCls = _DeadlineTLSConnection
+class _DeadlinePool(_PoolMixin, HTTPConnectionPool):
+    _urllib3_pool, _urllib3_connection, _our_connection = HTTPConnectionPool, HTTPConnection, _DeadlineConnection
+
+
+class _DeadlineTLSPool(_PoolMixin, HTTPSConnectionPool):
+    _urllib3_pool, _urllib3_connection, _our_connection = HTTPSConnectionPool, HTTPSConnection, _DeadlineTLSConnection
 
 
 def keep_deadlines(adapter: Any) -> None:
