@@ -12,7 +12,6 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.util.ssl_ import create_urllib3_context
 
 from gemini_sync.errors import CERTIFICATE_VERIFY_FAILED, TransportError
-from gemini_sync.network.deadlines import current
 
 
 class DefaultAdapter(HTTPAdapter):
@@ -51,27 +50,11 @@ class DefaultAdapter(HTTPAdapter):
             super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
 
 
-class _TLSSocket(ssl.SSLSocket):
-    """A TLS socket whose handshake ``cancel()`` ends."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        # The call knows the plain socket, which has just handed its descriptor over to this one.
-        call = current.call
-        try:
-            if call is not None:
-                call.attach(self)
-            super().do_handshake(block)
-        except BaseException:  # ssl closes the socket after errors of its own only
-            self.close()
-            raise
-
-
 @functools.lru_cache(maxsize=8)
 def _tls_context(ca_path: str) -> ssl.SSLContext:
     """One verifying context for each CA bundle: loading the bundle is most of what a new TLS connection costs."""
     context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
     context.check_hostname = True
-    context.sslsocket_class = _TLSSocket
     try:
         context.load_verify_locations(**{"capath" if os.path.isdir(ca_path) else "cafile": ca_path})
     except OSError as exc:

@@ -2,117 +2,42 @@
 
 from __future__ import annotations
 
+import _socket
+import contextlib
 import functools
-import http.client
-import io
-import math
-import re
 import socket
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
+import urllib3.connection
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NewConnectionError, ProtocolError
 from urllib3.poolmanager import pool_classes_by_scheme
 from urllib3.util.connection import allowed_gai_family
+from urllib3.util.ssltransport import SSLTransport
 
 from gemini_sync.interruptions import interruption_in
 from gemini_sync.network import keepalive
 from gemini_sync.network.deadlines import Call, current
+from gemini_sync.network.receiving import RECEIVE_BYTES, DeadlineResponse
 from gemini_sync.network.socks import SocksMixin
 
-RECEIVE_BYTES = 120 * 1024  # 64 KiB costs more system calls; from 128 KiB on, malloc asks the kernel for each buffer
-# The line before an HTTP chunk (RFC 9112 section 7.1), without extensions.
-_CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
+
+def _urllib3_class(name: str) -> Any:
+    # If this module is imported while a recording tool is on, urllib3's module holds a subclass by the tool.
+    patched = getattr(urllib3.connection, name)
+    return next(cls for cls in patched.__mro__ if cls.__module__ == urllib3.connection.__name__)
 
 
-class _DeadlineReader(io.RawIOBase):
-    """The receiving side of a socket: each receive ends by the deadline, however few bytes the ones before brought."""
-
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket, call: Call) -> None:
-        self._raw, self._sock, self._call = raw, sock, call
-        self._timeout: Optional[float] = -1.0  # none that a socket can have
-        self._slice = keepalive.silence_before_relaxing(call.socket)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> Optional[int]:
-        while True:
-            timeout = self._call.socket_timeout()
-            if self._slice < (math.inf if timeout is None else timeout):
-                timeout = self._slice
-            if timeout != self._timeout:
-                self._timeout = timeout
-                self._sock.settimeout(timeout)
-            try:
-                return self._sock.recv_into(buffer)
-            except socket.timeout as exc:
-                if timeout != self._slice or exc.errno is not None or interruption_in(exc):
-                    raise  # the deadline, or the system says that the other side is gone
-            self._slice = math.inf
-            if self._call.socket is not None:
-                keepalive.expect_silence(self._call.socket)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class DeadlineResponse(http.client.HTTPResponse):
-    """An HTTP response that keeps the deadlines of the current call, and receives as much at once as has arrived."""
-
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        call = current.call
-        if call is not None:
-            self.fp = io.BufferedReader(_DeadlineReader(self.fp.detach(), sock, call), RECEIVE_BYTES)
-
-    def _read_status(self) -> tuple[str, int, str]:
-        """The final status. Of the interim answers (RFC 9110 section 15.2), http.client itself skips only 100."""
-        while True:
-            version, status, reason = super()._read_status()  # type: ignore[misc]
-            if not 101 < status < 200:
-                return version, status, reason
-            http.client.parse_headers(self.fp)
-
-    def read1(self, n: int = -1) -> bytes:
-        data = (self._whole_chunks() if n >= RECEIVE_BYTES else b"") or super().read1(n)
-        if n and not data and self.length:  # of the bytes that Content-Length announced, so many are missing
-            raise http.client.IncompleteRead(data, self.length)
-        return data
-
-    def _whole_chunks(self) -> bytes:
-        """The HTTP chunks that have arrived whole, except the last of the body.
-
-        http.client reads one at a time, in many steps. Servers send each event as a chunk of its own.
-        """
-        if self.fp is None or not self.chunked or self.chunk_left:
-            return b""
-        received = self.fp.peek()  # waits only if nothing is left of what arrived
-        position, pieces = 0, []
-        if self.chunk_left == 0:  # http.client has read a chunk, but not the line end behind it
-            if not received.startswith(b"\r\n"):
-                return b""
-            position = 2
-        while (head := _CHUNK_SIZE.match(received, position)) is not None:
-            start = head.end()
-            end = start + int(head[1], 16)
-            if end == start or received[end : end + 2] != b"\r\n":
-                break
-            pieces.append(received[start:end])
-            position = end + 2
-        if pieces:
-            self.fp.read(position)
-            self.chunk_left = None  # to http.client: the size of a chunk comes next
-        return b"".join(pieces)
+if TYPE_CHECKING:
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+else:
+    HTTPConnection, HTTPSConnection = _urllib3_class("HTTPConnection"), _urllib3_class("HTTPSConnection")
 
 
 class _DeadlineMixin:
     """What both connection classes add: the current call knows the socket and sets its timeouts."""
 
-    response_class: Any = DeadlineResponse
     sock: Any
     timeout: Any
     port: int
@@ -121,6 +46,13 @@ class _DeadlineMixin:
     _dns_host: str
     _has_sent = False  # a request went out on this connection
     _parts: Optional[list[bytes]] = None  # of a small request, until it is sent as one
+
+    def response_class(self, sock: socket.socket, *args: Any, **kwargs: Any) -> DeadlineResponse:
+        response, call = DeadlineResponse(sock, *args, **kwargs), current.call
+        if call is not None:
+            silence = keepalive.silence_before_relaxing(call.socket)
+            response.keep_deadlines(sock, call, silence, keepalive.expect_silence)
+        return response
 
     def _new_conn(self) -> socket.socket:
         call = current.call
@@ -210,7 +142,8 @@ class _DeadlineMixin:
 
 
 def _socket_below(sock: Any) -> Any:
-    return getattr(sock, "socket", sock)  # for TLS inside TLS, the socket below both
+    # For TLS inside TLS, the socket below both. Sockets of some tools fail if they are asked for an attribute.
+    return sock.socket if isinstance(sock, SSLTransport) else sock
 
 
 class _OtherMixin(_DeadlineMixin):
@@ -226,12 +159,42 @@ class _OtherMixin(_DeadlineMixin):
         return sock
 
 
-class _DeadlineConnection(_DeadlineMixin, HTTPConnection):
+class _DeadlineConnection(_DeadlineMixin, HTTPConnection):  # type: ignore[misc]
     """A plain connection."""
 
 
-class _DeadlineTLSConnection(_DeadlineMixin, HTTPSConnection):
-    """A TLS connection."""
+class _DeadlineTLSConnection(_DeadlineMixin, HTTPSConnection):  # type: ignore[misc]
+    """A TLS connection. ``cancel()`` also ends its handshake, whichever library makes the TLS socket."""
+
+    _handle: Optional[_socket.socket] = None  # while it connects, a second descriptor of the same connection
+
+    def _new_conn(self) -> socket.socket:
+        sock, call = super()._new_conn(), current.call
+        if call is not None:
+            try:
+                # Not the socket itself: it is closed as soon as a TLS socket has taken its descriptor over.
+                self._handle = _socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, _socket.dup(sock.fileno()))
+                call.attach(self._handle)
+            except BaseException:
+                sock.close()
+                raise
+        return sock
+
+    def connect(self) -> None:
+        call = current.call
+        try:
+            super().connect()
+        except BaseException:
+            if call is not None:
+                call.detach()
+            if self._handle is not None:  # ssl closes the socket after errors of its own only
+                with contextlib.suppress(OSError):
+                    self._handle.shutdown(socket.SHUT_RDWR)
+            raise
+        finally:
+            if self._handle is not None:
+                self._handle.close()
+                self._handle = None
 
     def _connect_tls_proxy(self, hostname: str, sock: socket.socket) -> Any:
         # requests trusts the CA bundle for a proxy as well; urllib3 would verify the proxy without our context.
@@ -240,12 +203,42 @@ class _DeadlineTLSConnection(_DeadlineMixin, HTTPSConnection):
         return super()._connect_tls_proxy(hostname, sock)
 
 
-class _DeadlinePool(HTTPConnectionPool):
-    ConnectionCls = _DeadlineConnection
+class _PoolMixin:
+    """A pool of connections of ours, unless a recording tool has put its own class in place of urllib3's.
+
+    Such a tool must see each request: it would go out although the tool is to replay answers. Connections of the tool
+    keep the deadlines between reads only.
+    """
+
+    _urllib3_pool: Any
+    _urllib3_connection: Any
+    _our_connection: Any
+
+    @property
+    def ConnectionCls(self) -> Any:
+        wanted = self._urllib3_pool.ConnectionCls
+        return self._our_connection if wanted is self._urllib3_connection else wanted
+
+    @ConnectionCls.setter
+    def ConnectionCls(self, wanted: Any) -> None:
+        self._our_connection = wanted  # by an adapter of the caller's
+
+    def _get_conn(self, timeout: Optional[float] = None) -> Any:
+        connection, wanted = super()._get_conn(timeout), self.ConnectionCls  # type: ignore[misc]
+        # One that was idle before the tool came or went is closed.
+        while isinstance(wanted, type) and not isinstance(connection, wanted):
+            connection.close()
+            self._put_conn(None)  # type: ignore[attr-defined]
+            connection = super()._get_conn(timeout)  # type: ignore[misc]
+        return connection
 
 
-class _DeadlineTLSPool(HTTPSConnectionPool):
-    ConnectionCls = _DeadlineTLSConnection
+class _DeadlinePool(_PoolMixin, HTTPConnectionPool):
+    _urllib3_pool, _urllib3_connection, _our_connection = HTTPConnectionPool, HTTPConnection, _DeadlineConnection
+
+
+class _DeadlineTLSPool(_PoolMixin, HTTPSConnectionPool):
+    _urllib3_pool, _urllib3_connection, _our_connection = HTTPSConnectionPool, HTTPSConnection, _DeadlineTLSConnection
 
 
 def keep_deadlines(adapter: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import math
 import socket
 import threading
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Optional
 
@@ -61,7 +63,7 @@ class Call:
         # Guards cancelled and socket: cancel() must not shut down a descriptor that was closed and then reused.
         # Notified at the end of a wait. Reentrant, because a signal handler may cancel the call that it interrupts.
         self._changed = threading.Condition(threading.RLock())
-        self.socket: Optional[socket.socket] = None
+        self.socket: Optional[_socket.socket] = None
 
     # -- deadlines
 
@@ -208,7 +210,7 @@ class Call:
 
     # -- cancellation
 
-    def attach(self, sock: socket.socket) -> None:
+    def attach(self, sock: _socket.socket) -> None:
         """Let ``cancel()`` shut ``sock`` down; raises ``StreamInterrupted`` if the call is cancelled already."""
         with self._changed:
             self.socket = sock
@@ -225,15 +227,39 @@ class Call:
             self.cancelled = True
             if self.socket is not None:
                 try:
-                    # For TLS as well: SSLSocket.shutdown drops the TLS state that the blocked read still needs.
-                    socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
+                    _shut_down(self.socket)
                 except OSError:
                     self.socket = None  # the other side has closed it, so no read is blocked
             self._changed.notify_all()
 
 
-class _Current(threading.local):
-    call: Optional[Call] = None
+def _shut_down(sock: Any) -> None:
+    """End both directions of a connection, whichever library made its socket."""
+    # Not by its own method: SSLSocket.shutdown drops the TLS state that the blocked read still needs.
+    if isinstance(sock, _socket.socket):
+        _socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        return
+    # The sockets of gevent, eventlet and pyOpenSSL only hold one of the system.
+    descriptor = sock.fileno()
+    if descriptor >= 0:
+        raw = _socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)  # the family does not matter here
+        try:
+            raw.shutdown(socket.SHUT_RDWR)
+        finally:
+            raw.detach()
+
+
+class _Current:
+    # A ContextVar and no threading.local: it also tells greenlets apart if gevent was imported after this module.
+    _call: ContextVar[Optional[Call]] = ContextVar("call", default=None)
+
+    @property
+    def call(self) -> Optional[Call]:
+        return self._call.get()
+
+    @call.setter
+    def call(self, call: Optional[Call]) -> None:
+        self._call.set(call)
 
 
 #: ``current.call`` is the call whose request this thread is sending, or None. Only ``sending()`` sets it.

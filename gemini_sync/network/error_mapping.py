@@ -20,7 +20,7 @@ from gemini_sync.errors import (
 )
 from gemini_sync.interruptions import causes_of, raise_interruption
 from gemini_sync.network.deadlines import Call
-from gemini_sync.redaction import redact_text
+from gemini_sync.redaction import redacted_excerpt
 
 _HTTP_LIBRARIES = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException)
 LIBRARY_ERRORS = (*_HTTP_LIBRARIES, OSError)
@@ -64,9 +64,8 @@ def map_error(exc: BaseException, call: Call, url: str) -> GeminiSyncError:
             )
     if isinstance(exc, (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL)):
         return ProtocolError(f"The request to {host} could not be sent: {type(exc).__name__}.")
-    return TransportError(
-        f"The connection to {host} failed: {redact_text(_what_failed(exc, causes))}. Check the network and proxies."
-    )
+    what = redacted_excerpt(_what_failed(exc, causes), call.secrets)
+    return TransportError(f"The connection to {host} failed: {what}. Check the network and proxies.")
 
 
 def _is_timeout(exc: BaseException) -> bool:
@@ -80,8 +79,11 @@ def _is_system_timeout(exc: BaseException) -> bool:
 
 
 def _what_failed(exc: BaseException, causes: list[BaseException]) -> str:
-    """The words of the operating system if there are any; those of the libraries repeat the URL and more."""
+    """The words of the operating system if there are any, else those of http.client; others repeat the URL and more."""
     for cause in reversed(causes):
         if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException):
-            return " ".join(f"{type(cause).__name__}: {cause}".split())
-    return f"the response ended early or made no sense ({type(exc).__name__})"
+            return f"{type(cause).__name__}: {cause}"
+    for cause in reversed(causes):
+        if isinstance(cause, HTTPException):  # LineTooLong, BadStatusLine, or HTTPException itself for too many headers
+            return f"the response ended early or made no sense ({type(cause).__name__}: {cause})"
+    return f"the response ended early or made no sense ({type(causes[-1]).__name__})"

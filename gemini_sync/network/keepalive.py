@@ -10,7 +10,7 @@ import contextlib
 import math
 import socket
 import sys
-from typing import Optional
+from typing import Any, Optional
 
 PROBE_AFTER_SECONDS = 30  # without a byte from the other side
 PROBE_EVERY_SECONDS = 10
@@ -45,7 +45,7 @@ def expect_acknowledgement(sock: socket.socket) -> None:
     _set(sock, _USER_TIMEOUT, UNACKNOWLEDGED_MILLISECONDS)
 
 
-def expect_silence(sock: socket.socket) -> None:
+def expect_silence(sock: Any) -> None:
     """The request on ``sock`` has arrived: from now on as many probes may be lost as without the limit."""
     _set(sock, _USER_TIMEOUT, 1000 * (PROBE_AFTER_SECONDS + PROBES * PROBE_EVERY_SECONDS))
 

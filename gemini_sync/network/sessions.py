@@ -20,12 +20,15 @@ from gemini_sync.version import VERSION
 
 SessionFactory = Callable[[], requests.Session]
 
+_USER_AGENT = f"gemini-sync/{VERSION}"
 _HEADERS = {
-    "User-Agent": f"gemini-sync/{VERSION}",
+    "User-Agent": _USER_AGENT,
     "Accept": "*/*",
     "Accept-Encoding": "identity",  # a compressor would hold back the end of an event
     "Connection": "keep-alive",
 }
+# What each session has before its owner sets anything.
+_SET_BY_REQUESTS = requests.utils.default_headers()
 
 
 class _NoNewCookies(DefaultCookiePolicy):
@@ -65,12 +68,24 @@ def borrowed_session(call: Call, seconds: float, what: str) -> Iterator[requests
 def prepare_request(session: requests.Session, method: str, url: str) -> tuple[requests.PreparedRequest, Any]:
     """A request without body and credentials, and the arguments for ``Session.send`` from session and environment."""
     # With any auth, if only a function that changes nothing, requests does not look for credentials in .netrc.
-    wanted = requests.Request(method, url, headers=_HEADERS, auth=lambda prepared: prepared)
+    wanted = requests.Request(method, url, headers=_headers_for(session), auth=lambda prepared: prepared)
     request = session.prepare_request(wanted)
     request.hooks = {"response": [*request.hooks["response"], hide_location]}
     settings: dict[str, Any] = {**session.merge_environment_settings(url, {}, True, None, None)}
     settings["proxies"] = _proxies_for(url, settings["proxies"])
     return request, settings
+
+
+def _headers_for(session: requests.Session) -> dict[str, str]:
+    """Our headers, or those that the owner of ``session`` has set. Ours follows a User-Agent of the owner's."""
+    headers = dict(_HEADERS)
+    for name, value in requests.structures.CaseInsensitiveDict(session.headers or {}).items():
+        ours = name.title()
+        if value is None or value == _SET_BY_REQUESTS.get(name) or ours not in headers or ours == "Accept-Encoding":
+            continue
+        text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+        headers[ours] = f"{text} {_USER_AGENT}" if ours == "User-Agent" else text
+    return headers
 
 
 def _proxies_for(url: str, proxies: Mapping[str, str]) -> dict[str, str]:

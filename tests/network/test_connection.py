@@ -13,8 +13,8 @@ from requests.adapters import HTTPAdapter
 
 from gemini_sync import TransportError
 from gemini_sync.config import Timeouts
-from gemini_sync.network.connection import RECEIVE_BYTES, DeadlineResponse, _DeadlineReader
-from gemini_sync.network.deadlines import Call, sending
+from gemini_sync.network.deadlines import Call
+from gemini_sync.network.receiving import RECEIVE_BYTES, DeadlineResponse, _DeadlineReader
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import default_text
 from tests.adapter_kit import Rig
@@ -38,10 +38,10 @@ def pair():
 
 
 def response_on(sock):
-    with sending(Call().start()):
-        response = DeadlineResponse(sock, method="POST")
-        response.begin()
-        return response
+    response = DeadlineResponse(sock, method="POST")
+    response.keep_deadlines(sock, Call().start())
+    response.begin()
+    return response
 
 
 def read_all(response):

@@ -17,16 +17,16 @@ from tests.lock_kit import OneAtATime
 
 def test_detach__waits_while_cancel_shuts_the_socket_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the descriptor could be closed, and be another socket's by the time it is shut down."""
-    shutdown = socket.socket.shutdown
+    shut_down = call_module._shut_down
 
-    def stop(sock: socket.socket, how: int) -> None:
+    def stop(sock: socket.socket) -> None:
         point.stop()
-        shutdown(sock, how)
+        shut_down(sock)
 
     call = Call().start()
     point = OneAtATime(call.detach)
     call._changed = threading.Condition(point.lock)  # type: ignore[arg-type]
-    monkeypatch.setattr(socket.socket, "shutdown", stop)
+    monkeypatch.setattr(call_module, "_shut_down", stop)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         call.attach(ours)

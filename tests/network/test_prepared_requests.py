@@ -15,6 +15,7 @@ from gemini_sync.network.deadlines import Call, current
 from gemini_sync.network.redirects import refuse_redirect
 from gemini_sync.network.sessions import adopt_session, borrowed_session, default_session, prepare_request
 from gemini_sync.testing.emulator import Emulator
+from gemini_sync.version import VERSION
 from tests.wire.raw_server import Peer, RawServer
 
 URL = "https://service.example/v1"
@@ -47,6 +48,41 @@ def test_prepared__takes_what_the_session_says() -> None:
     assert (request.headers["X-Team"], request.headers["Cookie"]) == ("blue", "c=1")
     assert (settings["verify"], settings["cert"]) == ("ca.pem", "mine.pem")
     assert settings["proxies"]["https"] == "http://proxy.example:3128"
+
+
+OURS = f"gemini-sync/{VERSION}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sent"),
+    [
+        ("User-Agent", "my-app/1", f"my-app/1 {OURS}"),
+        ("user-agent", b"my-app/1", f"my-app/1 {OURS}"),
+        ("User-Agent", requests.utils.default_user_agent(), OURS),
+        ("User-Agent", None, OURS),
+        ("Accept", "text/event-stream", "text/event-stream"),
+        ("ACCEPT", "*/*", "*/*"),
+        ("Connection", "close", "close"),
+        ("Accept-Encoding", "gzip, br", "identity"),
+    ],
+)
+def test_prepared__headers_of_the_session(name: str, value: Any, sent: str) -> None:
+    """What its owner has set wins, but not what requests has put there, nor a compression."""
+    session = requests.Session()
+    session.headers[name] = value
+    request, _ = prepare_request(session, "POST", URL)
+    assert request.headers[name] == sent
+    defaults, _ = prepare_request(requests.Session(), "POST", URL)
+    assert {**request.headers, **defaults.headers} == defaults.headers
+
+
+@pytest.mark.parametrize("headers", [{}, {"user-agent": "my-app/1"}, None])
+def test_prepared__headers_of_a_session_that_are_a_plain_dict(headers: Any) -> None:
+    session = requests.Session()
+    session.headers = headers
+    request, _ = prepare_request(session, "POST", URL)
+    assert request.headers["User-Agent"] == (f"my-app/1 {OURS}" if headers else OURS)
+    assert request.headers["Accept-Encoding"] == "identity"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ssl
+from threading import Event
 
 import pytest
 import requests
@@ -15,7 +16,7 @@ from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import Emulator
 from tests.adapter_kit import Rig
-from tests.wire.raw_server import RawServer
+from tests.wire.raw_server import SECONDS, RawServer
 from tests.wire.support import ONCE, ask, drain, event
 
 YESTERDAY = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)
@@ -153,22 +154,28 @@ def test_end__without_close_notify_is_an_interruption(tls, framing, fault):
     assert (texts, type(error)) == (["one", " two three"], StreamInterrupted)
 
 
+@pytest.mark.parametrize("own_session", [True, False], ids=["our session", "session of the caller"])
 @pytest.mark.parametrize("ending", ["cancel()", "Ctrl-C"])
-def test_handshake__that_the_caller_ends_leaves_no_socket_open(ending):
-    class Ended(Call):
-        handshaking = None
+def test_handshake__that_the_caller_ends_leaves_no_connection_open(monkeypatch, ending, own_session):
+    call, transport, gone, kept = Call().start(), Transport(None if own_session else requests.Session), Event(), []
+    shake_hands = ssl.SSLSocket.do_handshake
 
-        def attach(self, sock):
-            if isinstance(sock, ssl.SSLSocket):
-                self.handshaking = sock
-                if ending == "Ctrl-C":
-                    raise KeyboardInterrupt
-                self.cancel()
-            super().attach(sock)
+    def handshake(sock, *args):
+        kept.append(sock)
+        if ending == "Ctrl-C":
+            raise KeyboardInterrupt
+        call.cancel()
+        shake_hands(sock, *args)
 
-    call, transport = Ended().start(), Transport()
-    with RawServer(lambda peer: peer.wait_gone()) as server:
+    def script(peer):
+        peer.wait_gone()
+        gone.set()
+
+    monkeypatch.setattr(ssl.SSLSocket, "do_handshake", handshake)
+    with RawServer(script) as server:
         url = server.url.replace("http:", "https:")
         with pytest.raises(KeyboardInterrupt if ending == "Ctrl-C" else StreamInterrupted):
             transport.send(call, "POST", url, {}, b"{}")
-        assert call.handshaking.fileno() == -1
+        assert gone.wait(SECONDS)
+        assert call.socket is None
+    kept[0].close()

@@ -1,0 +1,112 @@
+"""Receiving an HTTP response: each receive keeps the deadline of the call, and takes all that has arrived."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import math
+import re
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Optional
+
+from gemini_sync.interruptions import interruption_in
+
+if TYPE_CHECKING:
+    from gemini_sync.network.deadlines import Call
+
+RECEIVE_BYTES = 120 * 1024  # 64 KiB costs more system calls; from 128 KiB on, malloc asks the kernel for each buffer
+# The line before an HTTP chunk (RFC 9112 section 7.1), without extensions.
+_CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
+
+
+class _DeadlineReader(io.RawIOBase):
+    """The receiving side of a socket: each receive ends by the deadline, however few bytes the ones before brought."""
+
+    def __init__(
+        self,
+        raw: io.RawIOBase,
+        sock: socket.socket,
+        call: Call,
+        silence: float = math.inf,
+        after_silence: Callable[[Any], object] = id,
+    ) -> None:
+        self._raw, self._sock, self._call = raw, sock, call
+        self._timeout: Optional[float] = -1.0  # none that a socket can have
+        self._silence, self._after_silence = silence, after_silence
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> Optional[int]:
+        while True:
+            timeout = self._call.socket_timeout()
+            if self._silence < (math.inf if timeout is None else timeout):
+                timeout = self._silence
+            if timeout != self._timeout:
+                self._timeout = timeout
+                self._sock.settimeout(timeout)
+            try:
+                return self._sock.recv_into(buffer)
+            except socket.timeout as exc:
+                if timeout != self._silence or exc.errno is not None or interruption_in(exc):
+                    raise  # the deadline, or the system says that the other side is gone
+            self._silence = math.inf
+            if self._call.socket is not None:
+                self._after_silence(self._call.socket)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class DeadlineResponse(http.client.HTTPResponse):
+    """An HTTP response that can keep the deadlines of a call, and receives as much at once as has arrived."""
+
+    def keep_deadlines(
+        self, sock: socket.socket, call: Call, silence: float = math.inf, after_silence: Callable[[Any], object] = id
+    ) -> None:
+        """Hold each receive to the deadlines of ``call``; call ``after_silence(socket)`` once after so many seconds."""
+        if isinstance(getattr(self.fp, "raw", None), socket.SocketIO):  # a tool that fakes sockets has something else
+            raw = self.fp.detach()
+            reader = _DeadlineReader(raw, sock, call, silence, after_silence)
+            self.fp = io.BufferedReader(reader, RECEIVE_BYTES)
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """The final status. Of the interim answers (RFC 9110 section 15.2), http.client itself skips only 100."""
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 101 < status < 200:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+
+    def read1(self, n: int = -1) -> bytes:
+        data = (self._whole_chunks() if n >= RECEIVE_BYTES else b"") or super().read1(n)
+        if n and not data and self.length:  # of the bytes that Content-Length announced, so many are missing
+            raise http.client.IncompleteRead(data, self.length)
+        return data
+
+    def _whole_chunks(self) -> bytes:
+        """The HTTP chunks that have arrived whole, except the last of the body.
+
+        http.client reads one at a time, in many steps. Servers send each event as a chunk of its own.
+        """
+        if self.fp is None or not self.chunked or self.chunk_left:
+            return b""
+        received = self.fp.peek()  # waits only if nothing is left of what arrived
+        position, pieces = 0, []
+        if self.chunk_left == 0:  # http.client has read a chunk, but not the line end behind it
+            if not received.startswith(b"\r\n"):
+                return b""
+            position = 2
+        while (head := _CHUNK_SIZE.match(received, position)) is not None:
+            start = head.end()
+            end = start + int(head[1], 16)
+            if end == start or received[end : end + 2] != b"\r\n":
+                break
+            pieces.append(received[start:end])
+            position = end + 2
+        if pieces:
+            self.fp.read(position)
+            self.chunk_left = None  # to http.client: the size of a chunk comes next
+        return b"".join(pieces)
