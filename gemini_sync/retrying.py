@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Callable
 from typing import Any, Optional, Protocol, TypeVar
@@ -38,15 +39,22 @@ class RetryPolicy:
     """How often a function is tried, and how long the pause between two tries is.
 
     The pause is ``backoff_base`` seconds, doubled from try to try up to ``backoff_cap``, times a random number between
-    0.5 and 1. If the server asks for a longer pause, the pause is as long as the server asks for.
+    0.5 and 1. If the server asks for a longer pause, the pause is as long as the server asks for, and up to a fifth
+    longer, so that clients which were refused together do not come back together (GC does the same).
 
     Args:
         retry: the numbers.
         worth_another: True for an error that may pass.
+        most_tries: after how many tries an error ends them, if that is fewer than ``retry`` allows.
     """
 
-    def __init__(self, retry: Retry, worth_another: Callable[[GeminiSyncError], bool]) -> None:
-        self._retry, self._worth_another = retry, worth_another
+    def __init__(
+        self,
+        retry: Retry,
+        worth_another: Callable[[GeminiSyncError], bool],
+        most_tries: Callable[[GeminiSyncError], float] = lambda error: math.inf,
+    ) -> None:
+        self._retry, self._worth_another, self._most_tries = retry, worth_another, most_tries
 
     def run(self, attempt: Callable[[], _T], waiter: Waiter, time_left: Optional[Callable[[], float]] = None) -> _T:
         """Call ``attempt()`` until it succeeds, and return its result.
@@ -67,7 +75,8 @@ class RetryPolicy:
         def is_over(state: RetryCallState) -> bool:
             left = [waiter.time_left(), time_left() if time_left else None]
             too_late = any(seconds is not None and state.upcoming_sleep >= seconds for seconds in left)
-            return state.attempt_number >= self._retry.max_attempts or too_late
+            most = min(self._retry.max_attempts, self._most_tries(_outcome(state)[0]))
+            return state.attempt_number >= most or too_late
 
         outcome = once()
         if isinstance(outcome, _Failed):
@@ -91,7 +100,8 @@ class RetryPolicy:
     def _pause(self, state: RetryCallState) -> float:
         doublings = min(state.attempt_number - 1, 63)  # 2.0**1024 would overflow
         backoff = min(self._retry.backoff_cap, self._retry.backoff_base * 2.0**doublings)
-        return max(backoff * random.uniform(0.5, 1.0), _outcome(state)[0].retry_after or 0.0)
+        hint = _outcome(state)[0].retry_after or 0.0
+        return max(backoff * random.uniform(0.5, 1.0), hint * random.uniform(1.0, 1.2))
 
 
 def _outcome(state: RetryCallState) -> Any:

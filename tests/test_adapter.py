@@ -111,13 +111,13 @@ def test_count_tokens__on_both_routes(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("fault", [403, 503, "html", "half_headers", "empty"])
-def test_count_tokens__falls_back_for_the_later_calls_as_well(rig: Rig, fault: Any) -> None:
+def test_count_tokens__asks_the_other_route_and_flips_nothing(rig: Rig, fault: Any) -> None:
     adapter = rig.adapter()
-    rig.emulator.oauth.fail(fault, times=3)
+    rig.emulator.oauth.fail(fault, times=1 if fault == 403 else 3)
     assert adapter.count_tokens("12345678") == 2
-    assert adapter.generate("Hi").route == "api_key"
-    assert rig.counts == (1 if fault == 403 else 3, 2)
-    assert len(rig.flips) == 1
+    assert rig.counts == (1 if fault == 403 else 3, 1)
+    assert adapter.generate("Hi").route == "oauth"
+    assert (rig.flips, adapter.fallback_active) == ([], False)
 
 
 @pytest.mark.parametrize("answer", [{}, {"totalTokens": "many"}, [], 5, None])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gemini_sync import GeminiDualAdapter, Reply, StreamInterrupted
+from gemini_sync import AuthError, GeminiDualAdapter, Reply, StreamInterrupted
 from gemini_sync.network.deadlines import Call
 from gemini_sync.routing.events import notify_stderr
 from gemini_sync.testing.emulator import default_text
@@ -104,6 +104,22 @@ def test_503__in_many_threads_causes_one_fallback(rig: Rig) -> None:
     assert together(MANY, Asker(rig.adapter())) == ["api_key"] * MANY
     assert rig.counts == (3 * MANY, MANY)
     assert len(rig.flips) == 1
+
+
+def test_403__in_many_threads_whose_key_is_worth_nothing_flips_nothing(rig: Rig) -> None:
+    rig.emulator.oauth.fail(403, times=None)
+    rig.emulator.api_key.fail(400, times=None, reason="API_KEY_INVALID")
+    adapter = rig.adapter()
+
+    def ask() -> str:
+        with pytest.raises(AuthError) as caught:
+            adapter.generate("Hi")
+        return type(caught.value.__cause__).__name__
+
+    assert together(MANY, ask) == ["PermissionDeniedError"] * MANY
+    assert (rig.counts, rig.flips, adapter.fallback_active) == ((MANY, MANY), [], False)
+    rig.emulator.oauth.reset()
+    assert Asker(adapter)() == "oauth"
 
 
 def test_on_fallback__that_blocks_delays_no_other_thread(rig: Rig) -> None:

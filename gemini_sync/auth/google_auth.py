@@ -75,7 +75,7 @@ class GoogleAuthSource:
 
     def _error_for(self, exc: Exception, call: Call) -> GeminiSyncError:
         mapped = map_error(exc, call, str(getattr(self._credentials, "token_uri", "")))
-        if mapped.reason == CERTIFICATE_VERIFY_FAILED or ends_the_call(mapped):
+        if isinstance(mapped, ConfigError) or mapped.reason == CERTIFICATE_VERIFY_FAILED or ends_the_call(mapped):
             return mapped
         names = ("token", "refresh_token", "client_secret")
         secrets = [str(getattr(self._credentials, name, None) or "") for name in names]

@@ -21,6 +21,7 @@ from gemini_sync.version import VERSION
 SessionFactory = Callable[[], requests.Session]
 
 _USER_AGENT = f"gemini-sync/{VERSION}"
+_PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 _HEADERS = {
     "User-Agent": _USER_AGENT,
     "Accept": "*/*",
@@ -89,7 +90,7 @@ def _headers_for(session: requests.Session) -> dict[str, str]:
 
 
 def _proxies_for(url: str, proxies: Mapping[str, str]) -> dict[str, str]:
-    """``proxies``, or none if a request in the clear would leave this machine; raises for one that is no URL."""
+    """``proxies``, or none if a request in the clear would leave this machine; raises for one that cannot be used."""
     proxy = requests.utils.select_proxy(url, proxies)
     if not proxy:  # to requests an empty string means none as well
         return dict(proxies)
@@ -102,6 +103,12 @@ def _proxies_for(url: str, proxies: Mapping[str, str]) -> dict[str, str]:
         raise ConfigError(
             f"The proxy for {urlsplit(url).hostname} is not a URL with a host, such as http://HOST:PORT. "
             "Check HTTPS_PROXY and its like, or the proxies of your session.",
+            reason=PROXY_INVALID,
+        )
+    if parts.scheme not in _PROXY_SCHEMES:
+        raise ConfigError(
+            f"The proxy for {urlsplit(url).hostname} has the scheme {parts.scheme}; expected one of "
+            f"{', '.join(_PROXY_SCHEMES)}. Check HTTPS_PROXY and its like, or the proxies of your session.",
             reason=PROXY_INVALID,
         )
     # An http URL is always one on loopback: a proxy elsewhere would read the credential, and could not reach it.

@@ -9,11 +9,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Optional, TypeVar
+from typing import Optional, TypeVar
 
 from gemini_sync.errors import GeminiSyncError
 from gemini_sync.fork import register_after_fork
 from gemini_sync.network.deadlines import Clock, monotonic
+from gemini_sync.routing.snapshot import Choice, Failure, PendingFlip, Snapshot
 from gemini_sync.services.base import API_KEY, OAUTH
 
 _FAILURES_KEPT = 20
@@ -23,20 +24,13 @@ _PROBE_LEASE_SECONDS = 600.0
 _T = TypeVar("_T")
 
 
-class Failure(NamedTuple):
-    """One failure: its route, its time in seconds since the epoch, and the error in one line."""
-
-    route: str
-    at: float
-    error: str
-
-
 @dataclass(frozen=True)
 class RouteStatus:
     """Where calls go.
 
     Attributes:
-        preferred: the route of the next call, ``"oauth"`` or ``"api_key"``.
+        preferred: the route that calls begin with, ``"oauth"`` or ``"api_key"``; a call after one that broke off may
+            begin with the other one, and this changes as soon as that answers.
         fallback_active: True if that is not the route the adapter began with.
         since: when that was decided, seconds since the epoch.
         reason: why, or None if nothing has happened.
@@ -50,46 +44,6 @@ class RouteStatus:
     reason: Optional[str]
     failures: tuple[Failure, ...]
     models: Mapping[str, str]
-
-
-class Choice(NamedTuple):
-    """The route of one call, which the call hands back with its outcome.
-
-    Attributes:
-        route: ``"oauth"`` or ``"api_key"``.
-        generation: how many decisions about all models came before it.
-        probe: True if this call finds out whether the first route works again.
-    """
-
-    route: str
-    generation: int
-    probe: bool = False
-
-
-class Snapshot(NamedTuple):
-    """The state at one moment. Only ``failures`` changes: appending to it and copying it are atomic.
-
-    Attributes:
-        choice: the choice of calls whose model is not in ``models``.
-        since: when it was made, seconds since the epoch.
-        reason: why, or None.
-        failures: the most recent failures since the last reset.
-        models: the models that have a route of their own.
-        account_error: an answer after which no further OAuth request is made, because the account is at stake.
-        account_cleared: the generation that the last forced reset began.
-        probe: the choice of the probe that is running. It is compared by identity, as earlier ones may be equal.
-        next_probe_at: when a call may probe, in monotonic seconds.
-    """
-
-    choice: Choice
-    since: float
-    reason: Optional[str]
-    failures: deque[Failure]
-    models: Mapping[str, str]
-    account_error: Optional[GeminiSyncError] = None
-    account_cleared: int = 0
-    probe: Optional[Choice] = None
-    next_probe_at: float = math.inf
 
 
 class FallbackState:
@@ -153,7 +107,10 @@ class FallbackState:
         """The route for a call; after the cool-down, one call at a time becomes the probe."""
         now = self.snapshot
         if now.choice.route == self._home:
-            return Choice(now.models[model], now.choice.generation) if model in now.models else now.choice
+            if model in now.models:
+                return Choice(now.models[model], now.choice.generation)
+            flip = (now.pending.get(None) or now.pending.get(model)) if now.pending else None
+            return Choice(self._other, now.choice.generation, flip=flip) if flip else now.choice
         if may_probe and self._is_probe_due(now, model):
             return self._update(lambda now: self._begin_probe(now, model))
         return now.choice
@@ -167,41 +124,70 @@ class FallbackState:
         probe = Choice(self._home, now.choice.generation, probe=True)
         return now._replace(probe=probe, next_probe_at=self._clock() + _PROBE_LEASE_SECONDS), probe
 
-    def is_outdated(self, choice: Choice) -> bool:
-        """True if the first route was chosen again after ``choice`` was, so that its failure no longer counts."""
-        current = self.snapshot.choice
-        return current.route == self._home and current.generation > choice.generation
+    def serves_from_home(self, model: str) -> bool:
+        """True if calls for ``model`` go to the first route, whatever flip waits for an answer."""
+        now = self.snapshot
+        return now.models.get(model, now.choice.route) == self._home
 
     # -- the outcome of a call
 
-    def fall_back(self, choice: Choice, reason: str, model: Optional[str] = None) -> bool:
-        """``choice`` failed for good: use the other route, for ``model`` alone if one is given.
+    def fall_back(
+        self, choice: Choice, reason: str, model: Optional[str] = None, event: Optional[object] = None
+    ) -> bool:
+        """Use the other route, which has answered after ``choice`` failed; for ``model`` alone if one is given.
 
-        Returns True if this call made the flip, False if it was decided before. A failed probe flips nothing: it only
-        starts the cool-down again.
+        Returns True if this call made the flip, False if it was decided before. ``snapshot.event`` is ``event`` then.
+        A failed probe flips nothing: it only starts the cool-down again.
         """
 
         def decide(now: Snapshot) -> tuple[Snapshot, bool]:
             if choice.probe:
                 return self._without_probe(now, choice, self._cool_down), False
-            if choice.generation != now.choice.generation or choice.route != self._home or model in now.models:
+            waits = choice.route == self._home if choice.flip is None else _is_pending(now, choice.flip)
+            if choice.generation != now.choice.generation or not waits or model in now.models:
                 return now, False
             if model is not None:
-                return now._replace(models={**now.models, model: self._other}), True
-            away = Choice(self._other, choice.generation + 1)
+                models, pending = {**now.models, model: self._other}, {**now.pending}
+                pending.pop(model, None)
+                return now._replace(models=models, pending=pending, event=event), True
+            now = now._replace(choice=Choice(self._other, choice.generation + 1), pending={}, event=event)
             probe_at = self._clock() + self._cool_down
-            return now._replace(choice=away, since=self._wall(), reason=reason, next_probe_at=probe_at), True
+            return now._replace(since=self._wall(), reason=reason, next_probe_at=probe_at), True
 
         return self._update(decide)
 
-    def go_back(self, choice: Choice, reason: str) -> Optional[Choice]:
+    def fall_back_if_answered(self, choice: Choice, flip: PendingFlip) -> None:
+        """``choice`` broke off after its first chunk: the next calls begin with the other route and may make ``flip``.
+
+        The first of several such failures counts.
+        """
+
+        def decide(now: Snapshot) -> tuple[Snapshot, None]:
+            news = choice.generation == now.choice.generation and choice.route == now.choice.route == self._home
+            if not news or flip.model in now.pending or flip.model in now.models:
+                return now, None
+            return now._replace(pending={**now.pending, flip.model: flip}), None
+
+        self._update(decide)
+
+    def drop(self, flip: PendingFlip) -> None:
+        """The other route has failed as well, so ``flip`` is not made and calls begin with the first route again."""
+
+        def decide(now: Snapshot) -> tuple[Snapshot, None]:
+            if not _is_pending(now, flip):
+                return now, None
+            return now._replace(pending={k: v for k, v in now.pending.items() if v is not flip}), None
+
+        self._update(decide)
+
+    def go_back(self, choice: Choice, reason: str, event: Optional[object] = None) -> Optional[Choice]:
         """The probe ``choice`` got an answer: use the first route again. Returns the new choice if this flipped."""
 
         def decide(now: Snapshot) -> tuple[Snapshot, Optional[Choice]]:
             if now.probe is not choice:
                 return now, None
             home = Choice(self._home, choice.generation + 1)
-            return now._replace(choice=home, since=self._wall(), reason=reason, probe=None), home
+            return now._replace(choice=home, since=self._wall(), reason=reason, probe=None, event=event), home
 
         return self._update(decide)
 
@@ -260,3 +246,7 @@ class FallbackState:
             return first._replace(account_error=now.account_error, account_cleared=now.account_cleared), None
 
         self._update(decide)
+
+
+def _is_pending(now: Snapshot, flip: PendingFlip) -> bool:
+    return now.pending.get(flip.model) is flip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,8 +12,10 @@ from gemini_sync.config import Retry
 from gemini_sync.errors import (
     CERTIFICATE_VERIFY_FAILED,
     PROXY_INVALID,
+    PROXY_REFUSED,
     SECURITY_POLICY_VIOLATED,
     SESSION_INVALID,
+    TLS_FILE_INVALID,
     VALIDATION_REQUIRED,
     ApiError,
     AuthError,
@@ -36,8 +39,13 @@ WAIT_LIMIT_SECONDS = Retry.wait_limit
 
 # After these the account itself is at stake. OAuth is not tried again, even if something is repaired.
 ACCOUNT_SAFETY_REASONS = frozenset({"TOS_VIOLATION", "UNSUPPORTED_CLIENT", VALIDATION_REQUIRED})
+_CAPACITY_REASONS = frozenset({"MODEL_CAPACITY_EXHAUSTED", "MODEL_CAPACITY_EXCEEDED"})
+_CAPACITY_TRIES = 3  # the first and two more; GC makes at most two or three
 _LONG_QUOTA_REASONS = frozenset({"QUOTA_EXHAUSTED", "INSUFFICIENT_G1_CREDITS_BALANCE"})
 _NO_QUOTA_AT_ALL = re.compile(r"\blimit: 0(?!\.?\d)")
+
+# Code Assist says the same about quotas and rates with 429, 499 and 503, so a reason counts with each of them (GC).
+_OVERLOADED = (QuotaError, ServerError)
 
 # Takes an error, and the longest wait that the caller accepts, in seconds.
 _Test = Callable[[BaseException, float], bool]
@@ -64,6 +72,7 @@ class Rule(NamedTuple):
         decision: what is done.
         what: what happened, in words.
         why: the reason for the decision.
+        at_last: what is done after the last try, if the decision is to retry.
     """
 
     name: str
@@ -71,18 +80,25 @@ class Rule(NamedTuple):
     decision: Decision
     what: str
     why: str
+    at_last: Decision = Decision.FALL_BACK
 
 
 class Explanation(NamedTuple):
-    """The rule that decides about an error; ``str()`` of it is a sentence."""
+    """The rule that decides about an error; ``str()`` of it is a sentence. For the attributes see ``Rule``."""
 
     decision: Decision
     rule: str
     what: str
     why: str
+    at_last: Decision = Decision.FALL_BACK
 
     def __str__(self) -> str:
-        return f"{self.decision}: rule {self.rule!r} ({self.what}): {self.why}"
+        return f"{in_words(self.decision, self.at_last)}: rule {self.rule!r} ({self.what}): {self.why}"
+
+
+def in_words(decision: Decision, at_last: Decision) -> str:
+    """What is done, and if it is to retry, also what is done after the last try."""
+    return f"{decision}, then {at_last}" if decision is Decision.RETRY else str(decision)
 
 
 def _is(*classes: type[BaseException]) -> _Test:
@@ -101,8 +117,16 @@ def _cancelled(error: BaseException, wait_limit: float) -> bool:
     return isinstance(error, StreamInterrupted) and error.cancelled
 
 
+def _no_capacity(error: BaseException, wait_limit: float) -> bool:
+    return isinstance(error, _OVERLOADED) and error.reason in _CAPACITY_REASONS
+
+
+def _rate_without_hint(error: BaseException, wait_limit: float) -> bool:
+    return isinstance(error, _OVERLOADED) and error.reason == "RATE_LIMIT_EXCEEDED" and error.retry_after is None
+
+
 def _quota_used_up(error: BaseException, wait_limit: float) -> bool:
-    return isinstance(error, QuotaError) and (
+    return isinstance(error, _OVERLOADED) and (
         error.code == 402
         or error.reason in _LONG_QUOTA_REASONS
         or any("perday" in quota.lower() or "daily" in quota.lower() for quota in quota_ids(error))
@@ -111,7 +135,7 @@ def _quota_used_up(error: BaseException, wait_limit: float) -> bool:
 
 
 def _long_hint(error: BaseException, wait_limit: float) -> bool:
-    return isinstance(error, (QuotaError, ServerError)) and (error.retry_after or 0) > wait_limit
+    return isinstance(error, _OVERLOADED) and (error.retry_after or 0) > wait_limit
 
 
 def _redirect(error: BaseException, wait_limit: float) -> bool:
@@ -122,8 +146,10 @@ RULES: tuple[Rule, ...] = (
     Rule("cancelled", _cancelled, Decision.SURFACE,
          "cancel() ended the call",
          "the caller wants it over."),
-    Rule("setting", _reason(PROXY_INVALID, SESSION_INVALID), Decision.SURFACE,
-         "a proxy that is no URL, a session_factory that makes no session",
+    Rule("setting", _reason(PROXY_INVALID, PROXY_REFUSED, SESSION_INVALID, TLS_FILE_INVALID), Decision.SURFACE,
+         "a proxy that is no URL, of an unknown scheme, or without its library; a proxy that refuses the connection "
+         "(407, or CONNECT refused); a CA bundle or client certificate that is missing or unusable; a session_factory "
+         "that makes no session",
          "the other route needs it as well."),
     Rule("credentials", _is(CredentialsError, ConfigError), Decision.FALL_BACK,
          "credentials file missing, unreadable, corrupt or incomplete; refresh refused or failed for good; "
@@ -144,14 +170,21 @@ RULES: tuple[Rule, ...] = (
     Rule("model", _is(NotFoundError), Decision.FALL_BACK_MODEL,
          "404",
          "only this model is not served here."),
+    Rule("capacity", _no_capacity, Decision.RETRY,
+         "MODEL_CAPACITY_EXHAUSTED or MODEL_CAPACITY_EXCEEDED, with 429, 499 or 503 alike: at most two tries more",
+         "only this model is overloaded, mostly for longer than a call waits.",
+         Decision.FALL_BACK_MODEL),
     Rule("quota-used-up", _quota_used_up, Decision.FALL_BACK,
-         "429 with QUOTA_EXHAUSTED, a per-day quota or 'limit: 0'; 402 or credits used up",
+         "QUOTA_EXHAUSTED, a per-day quota or 'limit: 0', with 429, 499 or 503 alike; 402 or credits used up",
          "waiting does not help today."),
     Rule("long-hint", _long_hint, Decision.FALL_BACK,
          f"the server asks for a longer wait than Retry.wait_limit ({WAIT_LIMIT_SECONDS:g} s by default)",
          "the other route can answer sooner."),
+    Rule("rate-without-hint", _rate_without_hint, Decision.FALL_BACK,
+         "RATE_LIMIT_EXCEEDED without a hint, with 429, 499 or 503 alike",
+         "the server names no time after which another try is worth it."),
     Rule("rate", _is(QuotaError), Decision.RETRY,
-         "429 with a short hint or none; MODEL_CAPACITY_EXHAUSTED",
+         "429 with a short hint, or with neither a reason nor a hint",
          "it passes within seconds."),
     Rule("server", _is(ServerError), Decision.RETRY,
          "408, 499, 5xx",
@@ -199,9 +232,19 @@ def explain(error: BaseException, *, wait_limit: float = WAIT_LIMIT_SECONDS) -> 
     if isinstance(error, StreamInterrupted) and not error.cancelled and isinstance(error.__cause__, Exception):
         error = error.__cause__
     rule = next(rule for rule in RULES if rule.fits(error, wait_limit))
-    return Explanation(rule.decision, rule.name, rule.what, rule.why)
+    return Explanation(rule.decision, rule.name, rule.what, rule.why, rule.at_last)
 
 
 def decide(error: BaseException, *, wait_limit: float = WAIT_LIMIT_SECONDS) -> Decision:
     """The default policy. For the arguments see ``explain``. On the API-key route every flip surfaces instead."""
     return explain(error, wait_limit=wait_limit).decision
+
+
+def after_last_try(error: BaseException) -> Decision:
+    """What a decision to retry ends in."""
+    return explain(error).at_last
+
+
+def most_tries(error: BaseException) -> float:
+    """After how many tries on one route ``error`` ends them, however many the caller allows."""
+    return _CAPACITY_TRIES if _no_capacity(error, 0) else math.inf

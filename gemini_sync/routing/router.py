@@ -6,24 +6,24 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import Any, Optional, TypeVar
 
 from gemini_sync.config import Retry, Timeouts
 from gemini_sync.errors import Attempt, AuthError, ConfigError, GeminiSyncError, InvalidRequestError, cancelled_error
 from gemini_sync.fork import register_after_fork
-from gemini_sync.interruptions import raise_interruption
 from gemini_sync.messages.call_record import CallRecord
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import Request
 from gemini_sync.messages.response import Chunk
 from gemini_sync.network.deadlines import Call, Clock, monotonic
-from gemini_sync.redaction import redacted_excerpt
 from gemini_sync.retrying import RetryPolicy
 from gemini_sync.routing.events import FallbackEvent, notify_stderr
-from gemini_sync.routing.fallback import Choice, FallbackState, RouteStatus
-from gemini_sync.routing.policy import ACCOUNT_SAFETY_REASONS, Decision, decide
+from gemini_sync.routing.fallback import FallbackState, RouteStatus
+from gemini_sync.routing.flips import Flips, flip_for, in_one_line
+from gemini_sync.routing.policy import ACCOUNT_SAFETY_REASONS, Decision, decide, most_tries
+from gemini_sync.routing.snapshot import Choice, PendingFlip
 from gemini_sync.services.base import API_KEY, OAUTH, OpenStream, Service
 
 _log = logging.getLogger(__name__)
@@ -62,12 +62,13 @@ class Router:
         self._services = dict(services)
         self._falls_back = fallback and len(services) > 1
         self._clock, self._sleep = clock, sleep
-        self._require_finish, self._on_fallback = require_finish, on_fallback
+        self._require_finish = require_finish
         retry = retry or Retry()
         # The default policy needs the caller's limit. A policy of the caller's own can read the hint from the error.
         self._policy = partial(decide, wait_limit=retry.wait_limit) if policy is decide else policy
-        self._retrying = RetryPolicy(retry, lambda error: self._decide(error) is Decision.RETRY)
+        self._retrying = RetryPolicy(retry, lambda error: self._decide(error) is Decision.RETRY, most_tries)
         self._state = FallbackState(OAUTH if OAUTH in services else API_KEY, sticky_for=sticky_for, clock=clock)
+        self._flips = Flips(self._state, on_fallback)
         self._closed = False
         # No lock: set.add, set.discard and set.copy are atomic. A lock could deadlock, because a signal handler or the
         # garbage collector may run in the thread that holds it.
@@ -134,15 +135,6 @@ class Router:
             raise ConfigError(f"policy must return a Decision, not {decision!r}.") from error
         return decision
 
-    def _notify(self, event: FallbackEvent) -> None:
-        """Call ``on_fallback``, and log it if that fails."""
-        _log.debug("%s", event)  # the callback is what people see; a second line of the same would confuse them
-        try:
-            self._on_fallback(event)
-        except Exception as exc:
-            raise_interruption(exc)
-            _log.exception("on_fallback failed; the call goes on")
-
 
 class _RoutedCall:
     """One call, from the choice of its route to the end of the answer."""
@@ -152,11 +144,14 @@ class _RoutedCall:
         self.call = Call(timeouts, clock=router._clock, sleep=router._sleep)
         self.record = CallRecord(model=request.model)
         self._choice: Choice  # _serve() sets it
+        self._flip: Optional[PendingFlip] = None  # what an answer of the API key makes
 
     def chunks(self) -> Iterator[Chunk]:
         with self._router._running(self.call):
             first, rest = self._serve(self._open)
             with closing(rest):
+                if self._flip is not None:
+                    self._router._flips.fall_back(self._choice, self._flip, self.record.model)
                 try:
                     try:
                         yield first
@@ -175,54 +170,82 @@ class _RoutedCall:
         return stream
 
     def count_tokens(self) -> int:
-        with self._router._running(self.call):
-            # No probe: an account may be able to count and yet not to generate, so the routes would go back and forth.
-            return self._serve(lambda service: service.count_tokens(self._request, self.call), may_probe=False)
+        """The count of the first route that answers. It flips nothing: an account may count and yet not generate.
 
-    def _serve(self, operation: Callable[[Service], _T], *, may_probe: bool = True) -> _T:
+        If both fail, the error is that of the API key.
+        """
+
+        def count(service: Service) -> int:
+            return service.count_tokens(self._request, self.call)
+
+        with self._router._running(self.call):
+            self.call.start()
+            self._choice = self._state.choose(self.record.model, may_probe=False)
+            try:
+                return self._tries(count, self._choice.route)
+            except GeminiSyncError as error:
+                if self._decide(error) is Decision.SURFACE:
+                    raise
+                _log.info("the other route is asked to count tokens: %s", in_one_line(error))
+                if self._choice.route == OAUTH:
+                    return self._serve_other(count, error)
+                with suppress(GeminiSyncError):
+                    return self._tries(count, OAUTH)
+                self.record.label(error, API_KEY)
+                _raise_if_cancelled(self.call, error)
+                raise
+
+    def _serve(self, operation: Callable[[Service], _T]) -> _T:
         """What ``operation`` returns on the first route that answers.
 
         Raises the error of the last route tried, from that of the one before.
         """
         self.call.start()
-        self._choice = choice = self._state.choose(self.record.model, may_probe=may_probe)
+        self._choice = choice = self._state.choose(self.record.model)
+        self._flip = choice.flip
         try:
+            # Not _tries(): each change of module costs a warm call time.
             result = self._router._retrying.run(partial(self._try, operation, choice.route), self.call)
         except GeminiSyncError as error:
             self.record.label(error, choice.route)
-            decision = self._decide(choice.route, error)
-            if decision is not Decision.SURFACE:
-                return self._serve_other(operation, error, decision)
-            if choice.probe and not error.cancelled and not isinstance(error, InvalidRequestError):
-                self._state.fall_back(choice, _line(error))  # otherwise each call that follows would probe
-            raise
+            decision = Decision.SURFACE if choice.route == API_KEY else self._decide(error)
+            if choice.flip is not None and not error.cancelled:
+                self._state.drop(choice.flip)
+            surfaces = decision is Decision.SURFACE
+            if choice.probe and not (surfaces and (error.cancelled or isinstance(error, InvalidRequestError))):
+                self._state.fall_back(choice, in_one_line(error))  # otherwise each call that follows would probe
+            if surfaces:
+                raise
+            result = self._serve_other(operation, error)
+            if choice.probe:
+                _log.info("the probe of OAuth failed, the API key goes on serving: %s", in_one_line(error))
+            else:
+                self._flip = flip_for(error, decision, self.record.model)
+            return result
         else:
             if choice.probe:
-                self._go_back()
+                self._choice = self._router._flips.go_back(choice)
             return result
         finally:
             if choice.probe:
                 self._state.release(choice)
 
-    def _serve_other(self, operation: Callable[[Service], _T], error: GeminiSyncError, decision: Decision) -> _T:
+    def _serve_other(self, operation: Callable[[Service], _T], error: GeminiSyncError) -> _T:
         """What ``operation`` returns on the API key, after OAuth failed with ``error``."""
-        one_model = decision is Decision.FALL_BACK_MODEL
-        flips = not one_model and self._fall_back(error, decision)
         try:
-            result = self._router._retrying.run(partial(self._try, operation, API_KEY), self.call)
+            return self._tries(operation, API_KEY)
         except GeminiSyncError as second:
-            self.record.label(second, API_KEY)
             if second is error:
                 raise
             raise second from error
-        if one_model:  # only an answer shows that the model is served there
-            flips = self._fall_back(error, decision)
-        if self._choice.probe:
-            _log.info("the probe of OAuth failed, the API key goes on serving: %s", _line(error))
-        elif not flips and self._state.is_outdated(self._choice):
-            # Nothing flips, so people believe that OAuth serves. It does not serve this call, which must not be silent.
-            _log.warning("the API key serves one call, OAuth stays preferred: %s", _line(error))
-        return result
+
+    def _tries(self, operation: Callable[[Service], _T], route: str) -> _T:
+        """What ``operation`` returns on ``route``, which is tried as often as the retry policy allows."""
+        try:
+            return self._router._retrying.run(partial(self._try, operation, route), self.call)
+        except GeminiSyncError as error:
+            self.record.label(error, route)
+            raise
 
     def _try(self, operation: Callable[[Service], _T], route: str) -> _T:
         """What ``operation`` returns on ``route``; the try is recorded."""
@@ -254,38 +277,19 @@ class _RoutedCall:
         self._remember(route, error)
         record.label(error)
         # No flip for a 401: the next call meets it before its first chunk, and refreshes the token then.
-        decision = Decision.SURFACE if isinstance(error, AuthError) else self._decide(route, error)
-        if decision in (Decision.FALL_BACK, Decision.FALL_BACK_MODEL):
-            self._fall_back(error, decision)
+        if route == OAUTH and not isinstance(error, AuthError):
+            decision = self._decide(error)
+            if decision in (Decision.FALL_BACK, Decision.FALL_BACK_MODEL):
+                self._state.fall_back_if_answered(self._choice, flip_for(error, decision, self.record.model))
 
-    def _decide(self, route: str, error: GeminiSyncError) -> Decision:
-        """What ``error`` leads to on ``route``; it surfaces if there is no other route to fall back to."""
-        if route != OAUTH or not self._router._falls_back or error.cancelled:
-            return Decision.SURFACE
-        return self._router._decide(error)
-
-    def _fall_back(self, error: GeminiSyncError, decision: Decision) -> bool:
-        """Fall back, with this model or with all, and say so; False if that was decided before."""
-        line, model = _line(error), self.record.model if decision is Decision.FALL_BACK_MODEL else None
-        flips = self._state.fall_back(self._choice, line, model)
-        if flips:
-            name = model and model.removeprefix("models/")
-            event = FallbackEvent(OAUTH, API_KEY, line, error, time.time(), model=name, link=error.link)
-            self._router._notify(event)
-        return flips
-
-    def _go_back(self) -> None:
-        """The probe got an answer: use OAuth again, and say so."""
-        reason = "a probe succeeded"
-        home = self._state.go_back(self._choice, reason)
-        if home is not None:
-            self._choice = home
-            self._router._notify(FallbackEvent(API_KEY, OAUTH, reason, None, time.time()))
+    def _decide(self, error: GeminiSyncError) -> Decision:
+        """What ``error`` leads to; it surfaces if there is no other route to fall back to."""
+        return Decision.SURFACE if error.cancelled or not self._router._falls_back else self._router._decide(error)
 
     def _remember(self, route: str, error: GeminiSyncError) -> None:
         """Keep a failure for ``status()``, and what it means for the account."""
         if not error.cancelled:
-            self._state.record(route, _line(error))
+            self._state.record(route, in_one_line(error))
         if route == OAUTH and error.reason in ACCOUNT_SAFETY_REASONS:
             self._state.block_account(self._choice, error)
 
@@ -294,8 +298,3 @@ def _raise_if_cancelled(call: Call, error: GeminiSyncError) -> None:
     """A call that was cancelled ends as cancelled, even if it failed with ``error`` meanwhile."""
     if call.cancelled and not error.cancelled:
         raise cancelled_error() from error
-
-
-def _line(error: BaseException) -> str:
-    """``error`` in one line, for people."""
-    return f"{type(error).__name__}: {redacted_excerpt(str(error))}"

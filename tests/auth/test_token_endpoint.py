@@ -129,7 +129,8 @@ def test_refresh__hint_is_kept(emulator: Emulator) -> None:
     emulator.token.fail(429, headers={"Retry-After": "7"})
     slept = Slept()
     _emulated(emulator, slept)
-    assert slept == [7.0]
+    assert len(slept) == 1
+    assert 7.0 <= slept[0] <= 7.0 * 1.2
 
 
 def test_refresh__long_hint_ends_it(emulator: Emulator) -> None:

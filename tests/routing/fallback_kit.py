@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Optional
 
-from gemini_sync.routing.fallback import Choice, FallbackState
+from gemini_sync.routing.fallback import FallbackState
+from gemini_sync.routing.snapshot import Choice
 
 
 class Clock:

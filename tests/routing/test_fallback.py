@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
 from gemini_sync.errors import GeminiSyncError
-from gemini_sync.routing.fallback import Choice, Failure, FallbackState, RouteStatus
+from gemini_sync.routing.fallback import FallbackState, RouteStatus
+from gemini_sync.routing.snapshot import Choice, Failure, PendingFlip
 from gemini_sync.services.base import API_KEY, OAUTH
 from tests.routing.fallback_kit import new_state, probing
 
@@ -45,7 +46,6 @@ def test_fall_back__of_an_older_choice_changes_nothing() -> None:
     assert not state.fall_back(slow, "slow 401")
     assert not state.fall_back(slow, "why", "m")
     assert state.choose("m") == Choice(OAUTH, 2)
-    assert state.is_outdated(slow)
 
 
 def test_reset__forgets_all_and_is_the_reason() -> None:
@@ -57,17 +57,6 @@ def test_reset__forgets_all_and_is_the_reason() -> None:
     state.reset()
     assert state.status() == RouteStatus(OAUTH, False, 1101, "reset()", (), {})
     assert state.choose("m").route == OAUTH
-
-
-def test_is_outdated__only_after_the_first_route_was_chosen_again() -> None:
-    state, _ = new_state()
-    before = state.choose("m")
-    assert not state.is_outdated(before)
-    state.fall_back(before, "401")
-    assert not state.is_outdated(before)
-    state.reset()
-    assert state.is_outdated(before)
-    assert not state.is_outdated(state.choose("m"))
 
 
 def test_choose__with_the_api_key_alone() -> None:
@@ -100,6 +89,88 @@ def test_fall_back__for_one_model_outlives_a_fallback_of_all() -> None:
     assert probe.probe
     assert state.go_back(probe, "a probe succeeded")
     assert [state.choose(model).route for model in ("m", "x")] == [API_KEY, OAUTH]
+
+
+def test_serves_from_home__by_what_stands() -> None:
+    state, _ = new_state()
+    state.fall_back_if_answered(state.choose("m"), pending())
+    assert state.serves_from_home("m")
+    state.reset()
+    state.fall_back(state.choose("m"), "404", "m")
+    assert [state.serves_from_home(model) for model in ("m", "n")] == [False, True]
+    state.fall_back(state.choose("n"), "401")
+    assert not state.serves_from_home("n")
+
+
+# -- flips that wait for an answer
+
+
+def pending(model: Optional[str] = None) -> PendingFlip:
+    return PendingFlip("403", GeminiSyncError("403"), model)
+
+
+def test_pending__next_calls_begin_with_the_other_route_and_one_of_them_flips() -> None:
+    state, clock = new_state()
+    flip = pending()
+    state.fall_back_if_answered(state.choose("m"), flip)
+    clock.now += 5
+    first, second = state.choose("m"), state.choose("other")
+    assert first == second == Choice(API_KEY, 0, flip=flip)
+    assert state.status() == RouteStatus(OAUTH, False, 1100, None, (), {})
+    assert [state.fall_back(choice, "403") for choice in (first, second)] == [True, False]
+    assert state.status() == RouteStatus(API_KEY, True, 1105, "403", (), {})
+    assert state.choose("m") == Choice(API_KEY, 1)
+
+
+def test_pending__for_one_model() -> None:
+    state, _ = new_state()
+    flip = pending("m")
+    state.fall_back_if_answered(state.choose("m"), flip)
+    assert state.choose("n") == Choice(OAUTH, 0)
+    assert state.fall_back(state.choose("m"), "404", "m")
+    assert (state.choose("m"), state.status().models) == (Choice(API_KEY, 0), {"m": API_KEY})
+    state.fall_back_if_answered(state.choose("n"), pending("m"))
+    assert state.choose("m") == Choice(API_KEY, 0)
+
+
+def test_pending__dropped_if_the_other_route_fails_as_well() -> None:
+    state, _ = new_state()
+    flip = pending()
+    state.fall_back_if_answered(state.choose("m"), flip)
+    late = state.choose("m")
+    state.drop(pending())
+    assert state.choose("m") == late
+    state.drop(flip)
+    assert state.choose("m") == Choice(OAUTH, 0)
+    assert not state.fall_back(late, "403")
+    again = pending()
+    state.fall_back_if_answered(state.choose("m"), again)
+    state.drop(flip)
+    assert not state.fall_back(late, "403")
+    assert state.choose("m").flip is again
+
+
+def test_pending__the_first_failure_counts() -> None:
+    state, _ = new_state()
+    choice, flip = state.choose("m"), pending()
+    state.fall_back_if_answered(choice, flip)
+    state.fall_back_if_answered(choice, pending())
+    assert state.choose("m").flip is flip
+
+
+@pytest.mark.parametrize("decision", [FallbackState.reset, lambda state: state.fall_back(state.choose("m"), "401")])
+def test_pending__after_a_newer_decision_is_old_news(decision: Callable[[FallbackState], Any]) -> None:
+    state, _ = new_state()
+    before = state.choose("m")
+    state.fall_back_if_answered(before, pending())
+    waiting = state.choose("m")
+    decision(state)
+    now = state.choose("m")
+    assert now.flip is None
+    state.fall_back_if_answered(before, pending())
+    assert not state.fall_back(waiting, "403")
+    state.drop(waiting.flip or pending())
+    assert state.choose("m") == now
 
 
 # -- the account

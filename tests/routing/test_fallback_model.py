@@ -9,7 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from gemini_sync.routing.fallback import Choice, FallbackState
+from gemini_sync.errors import GeminiSyncError
+from gemini_sync.routing.fallback import FallbackState
+from gemini_sync.routing.snapshot import Choice, PendingFlip
 from gemini_sync.services.base import API_KEY, OAUTH
 
 _MODELS = st.sampled_from(["a", "b"])
@@ -31,12 +33,13 @@ class Interleavings(RuleBasedStateMachine):
         self.cool_since = 0.0
         self.probe: Optional[Choice] = None  # the probe that is running
         self.models: set[str] = set()
+        self.pending: dict[Optional[str], PendingFlip] = {}
         self.failures: list[tuple[str, str]] = []
         self.since, self.reason = 5000.0, None  # type: tuple[float, Optional[str]]
 
     def decide(self, fallen: bool, reason: str) -> None:
         self.epoch += 1
-        self.fallen, self.probe, self.cool_since = fallen, None, self.now
+        self.fallen, self.probe, self.cool_since, self.pending = fallen, None, self.now, {}
         self.since, self.reason = 5000 + self.now, reason
 
     @rule(target=choices, model=_MODELS)
@@ -46,14 +49,17 @@ class Interleavings(RuleBasedStateMachine):
         probes = self.fallen and cool and self.probe is None and model not in self.models
         if probes:
             self.probe = choice
-        away = model in self.models or (self.fallen and not probes)
-        assert choice == Choice(API_KEY if away else OAUTH, self.epoch, probe=probes)
+        own = self.fallen or model in self.models
+        flip = None if own else self.pending.get(None, self.pending.get(model))
+        away = model in self.models or flip is not None or (self.fallen and not probes)
+        assert choice == Choice(API_KEY if away else OAUTH, self.epoch, probe=probes, flip=flip)
+        assert choice.flip is flip
         return choice, model
 
     @rule(made=choices, reason=st.sampled_from(["401", "503"]))
     def fall_back(self, made: tuple[Choice, str], reason: str) -> None:
         choice, _ = made
-        flips = choice.route == OAUTH and not choice.probe and choice.generation == self.epoch
+        flips = self.is_open(choice) and not choice.probe and choice.generation == self.epoch
         assert self.state.fall_back(choice, reason) is flips
         if flips:
             self.decide(True, reason)
@@ -63,14 +69,35 @@ class Interleavings(RuleBasedStateMachine):
     @rule(made=choices)
     def fall_back_for_a_model(self, made: tuple[Choice, str]) -> None:
         choice, model = made
-        flips = (
-            choice.route == OAUTH and not choice.probe and choice.generation == self.epoch and model not in self.models
-        )
+        news = not choice.probe and choice.generation == self.epoch and model not in self.models
+        flips = self.is_open(choice) and news
         assert self.state.fall_back(choice, "404", model) is flips
         if flips:
             self.models.add(model)
+            self.pending.pop(model, None)
         elif choice is self.probe:
             self.probe, self.cool_since = None, self.now
+
+    def is_open(self, choice: Choice) -> bool:
+        if choice.flip is None:
+            return choice.route == OAUTH
+        return self.pending.get(choice.flip.model) is choice.flip
+
+    @rule(made=choices, alone=st.booleans())
+    def break_off(self, made: tuple[Choice, str], alone: bool) -> None:
+        choice, model = made
+        flip = PendingFlip("403", GeminiSyncError("403"), model if alone else None)
+        self.state.fall_back_if_answered(choice, flip)
+        news = choice.route == OAUTH and choice.generation == self.epoch and not self.fallen
+        if news and flip.model not in {*self.pending, *self.models}:
+            self.pending[flip.model] = flip
+
+    @rule(made=choices)
+    def drop(self, made: tuple[Choice, str]) -> None:
+        flip = made[0].flip
+        if flip is not None:
+            self.state.drop(flip)
+            self.pending = {model: kept for model, kept in self.pending.items() if kept is not flip}
 
     @rule(made=choices)
     def go_back(self, made: tuple[Choice, str]) -> None:
@@ -103,8 +130,8 @@ class Interleavings(RuleBasedStateMachine):
             self.failures.append((route, str(number)))
 
     @rule(made=choices)
-    def is_outdated(self, made: tuple[Choice, str]) -> None:
-        assert self.state.is_outdated(made[0]) is (not self.fallen and made[0].generation < self.epoch)
+    def serves_from_home(self, made: tuple[Choice, str]) -> None:
+        assert self.state.serves_from_home(made[1]) is not (self.fallen or made[1] in self.models)
 
     @invariant()
     def status_agrees(self) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from gemini_sync.routing import fallback as fallback_module
-from gemini_sync.routing.fallback import Choice, FallbackState
+from gemini_sync.routing.fallback import FallbackState
+from gemini_sync.routing.snapshot import Choice
 from gemini_sync.services.base import API_KEY, OAUTH
 from tests.routing.fallback_kit import in_threads, new_state, probing
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any, Optional
@@ -38,6 +39,7 @@ from gemini_sync.routing.policy import (
     Rule,
     decide,
     explain,
+    in_words,
 )
 from tests.support import ROOT
 
@@ -88,6 +90,8 @@ TABLE: list[tuple[str, BaseException, Decision, str]] = [
     ("refresh failed for good", RefreshError("503", code=503), FALL_BACK, "credentials"),
     ("redirect from the token endpoint", RefreshError("307", code=307), FALL_BACK, "credentials"),
     ("proxy that is no URL", ConfigError("x", reason="PROXY_INVALID"), SURFACE, "setting"),
+    ("proxy that refuses", ConfigError("x", reason="PROXY_REFUSED"), SURFACE, "setting"),
+    ("no client certificate", ConfigError("x", reason="TLS_FILE_INVALID"), SURFACE, "setting"),
     ("validation required", answered(403, "VALIDATION_REQUIRED"), FALL_BACK, "account"),
     ("validation required, found by us", CredentialsError("x", reason="VALIDATION_REQUIRED"), FALL_BACK, "credentials"),
     ("unsupported client", ApiError("x", reason="UNSUPPORTED_CLIENT"), FALL_BACK, "account"),
@@ -119,8 +123,17 @@ TABLE: list[tuple[str, BaseException, Decision, str]] = [
     ("429 xlimit: 0", answered(429, message="Quota exceeded, xlimit: 0"), RETRY, "rate"),
     ("429 credits", answered(429, "INSUFFICIENT_G1_CREDITS_BALANCE"), FALL_BACK, "quota-used-up"),
     ("402 credit gone", answered(402, status="RESOURCE_EXHAUSTED"), FALL_BACK, "quota-used-up"),
-    ("429 capacity", answered(429, "MODEL_CAPACITY_EXHAUSTED"), RETRY, "rate"),
-    ("503 capacity", answered(503, "MODEL_CAPACITY_EXHAUSTED"), RETRY, "server"),
+    ("429 capacity", answered(429, "MODEL_CAPACITY_EXHAUSTED"), RETRY, "capacity"),
+    ("499 capacity", answered(499, "MODEL_CAPACITY_EXCEEDED"), RETRY, "capacity"),
+    ("503 capacity", answered(503, "MODEL_CAPACITY_EXHAUSTED", retry_delay="60s"), RETRY, "capacity"),
+    ("404 capacity", answered(404, "MODEL_CAPACITY_EXHAUSTED"), FALL_BACK_MODEL, "model"),
+    ("429 rate", answered(429, "RATE_LIMIT_EXCEEDED"), FALL_BACK, "rate-without-hint"),
+    ("499 rate", answered(499, "RATE_LIMIT_EXCEEDED"), FALL_BACK, "rate-without-hint"),
+    ("503 rate", answered(503, "RATE_LIMIT_EXCEEDED"), FALL_BACK, "rate-without-hint"),
+    ("503 rate, short hint", answered(503, "RATE_LIMIT_EXCEEDED", retry_delay="2s"), RETRY, "server"),
+    ("503 used up", answered(503, "QUOTA_EXHAUSTED", retry_delay="2s"), FALL_BACK, "quota-used-up"),
+    ("499 per day", answered(499, quota_id="RequestsPerDay-FreeTier"), FALL_BACK, "quota-used-up"),
+    ("503 limit: 0", answered(503, message="Quota exceeded, limit: 0"), FALL_BACK, "quota-used-up"),
     ("429 without a hint", answered(429), RETRY, "rate"),
     ("408", answered(408), RETRY, "server"),
     ("499", answered(499), RETRY, "server"),
@@ -174,7 +187,10 @@ def test_docs__contain_the_table() -> None:
         return re.sub(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b|\bRetry\.\w+|\bcancel\(\)", r"`\g<0>`", text)
 
     head = ["| What happened | Decision | Because | Rule |", "|---|---|---|---|"]
-    rows = [f"| {code(rule.what)} | {rule.decision} | {code(rule.why)} | `{rule.name}` |" for rule in RULES]
+    rows = [
+        f"| {code(rule.what)} | {in_words(rule.decision, rule.at_last)} | {code(rule.why)} | `{rule.name}` |"
+        for rule in RULES
+    ]
     page = (ROOT / "docs" / "fallback.md").read_text("utf-8")
     assert [line for line in page.splitlines() if line.startswith("|")] == head + rows
 
@@ -213,6 +229,15 @@ def test_wait_limit__matters_only_for_errors_that_are_retried() -> None:
         assert explain(error) == explain(error, wait_limit=1000)
 
 
+@pytest.mark.parametrize("code", [429, 499, 503])
+def test_capacity__ends_with_this_model_after_two_tries_more(code: int) -> None:
+    for reason in ("MODEL_CAPACITY_EXHAUSTED", "MODEL_CAPACITY_EXCEEDED"):
+        error = answered(code, reason)
+        assert (policy.after_last_try(error), policy.most_tries(error)) == (FALL_BACK_MODEL, 3)
+    other = answered(code)
+    assert (policy.after_last_try(other), policy.most_tries(other)) == (FALL_BACK, math.inf)
+
+
 # -- the table as data
 
 
@@ -246,9 +271,10 @@ def test_explain__as_a_sentence() -> None:
         "fall back for this model: rule 'model' (404): only this model is not served here."
     )
     for rule in RULES:
-        assert str(policy.Explanation(rule.decision, rule.name, rule.what, rule.why)).startswith(
-            f"{rule.decision}: rule"
-        )
+        explanation = policy.Explanation(rule.decision, rule.name, rule.what, rule.why, rule.at_last)
+        assert str(explanation).startswith(f"{in_words(rule.decision, rule.at_last)}: rule")
+    assert str(explain(answered(503))).startswith("retry, then fall back: rule 'server'")
+    assert str(explain(answered(503, "MODEL_CAPACITY_EXHAUSTED"))).startswith("retry, then fall back for this model:")
 
 
 def test_decision__as_words() -> None:

@@ -29,6 +29,7 @@ from gemini_sync.errors import (
     TransportError,
 )
 from gemini_sync.messages.reply import Reply
+from gemini_sync.routing.policy import ACCOUNT_SAFETY_REASONS
 from tests.adapter_kit import BY_KEY, BY_OAUTH, Table, ask, gist, kept
 
 TRIES = Retry().max_attempts
@@ -43,7 +44,7 @@ class Row(NamedTuple):
         tries: how often OAuth is tried, if the error comes before the first chunk.
         serves: the route that then serves this call and the next; None if the error surfaces. ``"model"`` is the API
             key, for this model alone.
-        after: the route of the next call, if the error comes after the first chunk.
+        after: the route of the next call, if the error comes after the first chunk; its answer makes the flip.
     """
 
     make: Callable[[], GeminiSyncError]
@@ -62,8 +63,8 @@ def per_day() -> GeminiSyncError:
     return QuotaError("429", code=429, details=[{"@type": QUOTA_FAILURE, "violations": [violation]}])
 
 
-def server(code: int) -> Callable[[], GeminiSyncError]:
-    return lambda: ServerError(f"{code}", code=code)
+def server(code: int, reason: Optional[str] = None) -> Callable[[], GeminiSyncError]:
+    return lambda: ServerError(f"{code}", code=code, reason=reason)
 
 
 def denied(reason: Optional[str] = None) -> Callable[[], GeminiSyncError]:
@@ -80,7 +81,8 @@ TABLE = {
     "refresh failed in transit": Row(lambda: RefreshError("503", code=503), 1, "api_key", "api_key"),
     "no OAuth client": Row(lambda: ConfigError("Set one.", reason="OAUTH_CLIENT_REQUIRED"), 1, "api_key", "api_key"),
     "no project": Row(lambda: ConfigError("Set one.", reason="PROJECT_REQUIRED"), 1, "api_key", "api_key"),
-    "proxy that is no URL": Row(lambda: ConfigError("No URL.", reason="PROXY_INVALID"), 1, None, "oauth"),
+    **{reason: Row(lambda reason=reason: ConfigError("No.", reason=reason), 1, None, "oauth")  # type: ignore[misc]
+       for reason in ("PROXY_INVALID", "PROXY_REFUSED", "TLS_FILE_INVALID", "SESSION_INVALID")},
     "validation required": Row(denied("VALIDATION_REQUIRED"), 1, "api_key", "api_key"),
     "unsupported client": Row(denied("UNSUPPORTED_CLIENT"), 1, "api_key", "api_key"),
     "terms of service": Row(denied("TOS_VIOLATION"), 1, "api_key", "api_key"),
@@ -96,7 +98,14 @@ TABLE = {
     "429 per day": Row(per_day, 1, "api_key", "api_key"),
     "429 limit: 0": Row(quota(message="quota metric x, limit: 0, model: y"), 1, "api_key", "api_key"),
     "402": Row(quota(code=402), 1, "api_key", "api_key"),
-    "429 no capacity": Row(quota(reason="MODEL_CAPACITY_EXHAUSTED"), TRIES, "api_key", "oauth"),
+    "429 no capacity": Row(quota(reason="MODEL_CAPACITY_EXHAUSTED"), TRIES, "model", "oauth"),
+    "503 no capacity": Row(server(503, "MODEL_CAPACITY_EXCEEDED"), TRIES, "model", "oauth"),
+    "499 no capacity": Row(server(499, "MODEL_CAPACITY_EXHAUSTED"), TRIES, "model", "oauth"),
+    "429 no capacity for long": Row(quota(reason="MODEL_CAPACITY_EXHAUSTED", retry_after=60.0), 1, "model", "oauth"),
+    "429 rate limit": Row(quota(reason="RATE_LIMIT_EXCEEDED"), 1, "api_key", "api_key"),
+    "429 rate limit with a hint": Row(quota(reason="RATE_LIMIT_EXCEEDED", retry_after=2.0), TRIES, "api_key", "oauth"),
+    "503 rate limit": Row(server(503, "RATE_LIMIT_EXCEEDED"), 1, "api_key", "api_key"),
+    "503 QUOTA_EXHAUSTED": Row(server(503, "QUOTA_EXHAUSTED"), 1, "api_key", "api_key"),
     **{str(code): Row(server(code), TRIES, "api_key", "oauth") for code in (408, 499, 500, 502, 503, 504)},
     "connection": Row(lambda: TransportError("The connection failed."), TRIES, "api_key", "oauth"),
     "malformed stream": Row(lambda: ProtocolError("Event 1 is not JSON."), TRIES, "api_key", "oauth"),
@@ -156,9 +165,7 @@ def test_row__after_the_first_chunk(row: Row) -> None:
     assert kept(error.attempts) == [gist(error if error.cancelled else error.__cause__)]
     assert (error.route, error.attempts[0].trace_id) == ("oauth", "trace of by")
     assert table.counts == (1, 0)
-    assert table.slept == []
-    assert len(table.events) == (row.after != "oauth")
-    assert table.router.fallback_active == (row.after == "api_key")
+    assert (table.slept, table.events, table.router.fallback_active) == ([], [], False)
     assert table.route() == ("oauth" if row.after == "oauth" else "api_key")
     assert table.route("other-model") == ("api_key" if row.after == "api_key" else "oauth")
     assert len(table.events) == (row.after != "oauth")
@@ -211,9 +218,10 @@ def test_row__on_both_routes(row: Row) -> None:
     assert [attempt.route for attempt in error.attempts] == ["oauth"] * row.tries + ["api_key"] * row.tries
     assert kept(error.attempts)[row.tries - 1 :: row.tries] == [gist(cause), gist(error)]
     assert len(cause.attempts) == row.tries
-    # A 404 from both routes means that the model does not exist, so nothing flips.
-    assert len(table.events) == (row.serves == "api_key") == table.router.fallback_active
-    assert table.router.status().models == {}
+    assert (table.events, table.router.fallback_active, table.router.status().models) == ([], False, {})
+    if row.make().reason not in ACCOUNT_SAFETY_REASONS:
+        table.oauth.steps[:] = [BY_OAUTH]
+        assert table.route() == "oauth"
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit, RuntimeError])
@@ -241,9 +249,56 @@ def test_retry__until_there_is_an_answer() -> None:
     assert table.events == []
 
 
-def test_count_tokens__is_retried_and_falls_back() -> None:
-    table = Table(server(503), server(503), server(503))
+@pytest.mark.parametrize("make", [server(503), quota(reason="QUOTA_EXHAUSTED"), lambda: NotFoundError("404", code=404)])
+def test_count_tokens__asks_the_other_route_and_flips_nothing(make: Callable[[], GeminiSyncError]) -> None:
+    table = Table(make)
     assert table.router.count_tokens(ask(), Timeouts()) == 2
-    assert table.counts == (3, 1)
-    assert table.router.fallback_active
-    assert len(table.events) == 1
+    assert table.counts == (TRIES if isinstance(make(), ServerError) else 1, 1)
+    assert (table.events, table.router.fallback_active, table.router.status().models) == ([], False, {})
+    table.oauth.steps[:] = [BY_OAUTH]
+    assert table.route() == "oauth"
+
+
+def test_count_tokens__asks_oauth_if_the_key_fails() -> None:
+    table = Table(denied(), BY_OAUTH, api_key=BY_KEY)
+    assert table.route() == "api_key"
+    table.api_key.steps[:] = [denied()]
+    assert table.router.count_tokens(ask(), Timeouts()) == len(BY_OAUTH)
+    assert (len(table.events), table.router.fallback_active) == (1, True)
+
+
+def test_count_tokens__of_which_both_routes_fail_raises_the_error_of_the_key() -> None:
+    table = Table(denied(), api_key=quota(reason="QUOTA_EXHAUSTED"))
+    with pytest.raises(QuotaError) as caught:
+        table.router.count_tokens(ask(), Timeouts())
+    assert isinstance(caught.value.__cause__, PermissionDeniedError)
+    table.api_key.steps[:] = [BY_KEY]
+    assert table.route() == "api_key"
+    table.api_key.steps[:] = [quota(reason="QUOTA_EXHAUSTED")]
+    with pytest.raises(QuotaError) as caught:
+        table.router.count_tokens(ask(), Timeouts())
+    assert [attempt.route for attempt in caught.value.attempts] == ["api_key", "oauth"]
+
+
+@pytest.mark.parametrize("make", [lambda: InvalidRequestError("400", code=400), deadline("total")])
+def test_count_tokens__surfaces_what_no_route_can_mend(make: Callable[[], GeminiSyncError]) -> None:
+    table = Table(make)
+    with pytest.raises(type(make())):
+        table.router.count_tokens(ask(), Timeouts())
+    assert table.counts == (1, 0)
+
+
+def test_count_tokens__of_a_blocked_account_asks_oauth_once() -> None:
+    table = Table(denied("TOS_VIOLATION"))
+    assert [table.router.count_tokens(ask(), Timeouts()) for _ in range(3)] == [2, 2, 2]
+    assert (table.counts, table.events) == ((1, 3), [])
+    assert table.route() == "api_key"
+    assert (len(table.oauth.asked), len(table.events)) == (1, 1)
+
+
+@pytest.mark.parametrize("tries", [1, 2, 10])
+def test_capacity__gets_at_most_two_tries_more(tries: int) -> None:
+    table = Table(quota(reason="MODEL_CAPACITY_EXHAUSTED"), retry=Retry(max_attempts=tries))
+    assert table.route() == "api_key"
+    assert len(table.oauth.asked) == min(tries, 3)
+    assert table.router.status().models == {"some-model": "api_key"}

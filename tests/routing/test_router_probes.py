@@ -101,6 +101,8 @@ def test_probe__that_breaks_after_its_first_chunk_flips_again() -> None:
     clock.advance(60.0)
     with pytest.raises(StreamInterrupted):
         table.route()
+    assert not table.router.fallback_active
+    assert table.route() == "api_key"
     assert [event.to_route for event in table.events] == ["api_key", "oauth", "api_key"]
     assert table.router.fallback_active
 

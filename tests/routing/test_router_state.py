@@ -69,8 +69,8 @@ def test_account_safety__stops_all_oauth_even_after_reset(mid_stream: bool) -> N
         with pytest.raises(StreamInterrupted) as caught:
             list(table.stream())
         assert caught.value.link == LINK
-    else:
-        assert table.route() == "api_key"
+        assert table.events == []
+    assert table.route() == "api_key"
     for flips in (2, 3, 4):
         table.router.reset()
         assert not table.router.fallback_active
@@ -263,7 +263,8 @@ def test_policy__is_not_asked_about_a_call_that_was_cancelled(decision: Decision
 def test_policy__keeps_the_wait_limit_of_the_caller() -> None:
     table = Table(lambda: QuotaError("429", code=429, retry_after=30.0), retry=Retry(wait_limit=60))
     assert table.route() == "api_key"
-    assert table.slept == [30.0, 30.0]
+    assert len(table.slept) == 2
+    assert all(30.0 <= seconds <= 36.0 for seconds in table.slept)
 
 
 @pytest.mark.parametrize("answer", ["fall back", None, True])

@@ -66,7 +66,7 @@ def test_fault__after_some_chunks(
     assert (error.route, error.cancelled, error.code) == ("oauth", False, arguments.get("code"))
     assert [attempt.outcome for attempt in error.attempts] == ["interrupted"]
     assert kept(error.attempts) == [gist(error.__cause__)]
-    assert (rig.counts, rig.slept) == ((1, 0), [])
+    assert (rig.counts, rig.slept, rig.flips, adapter.fallback_active) == ((1, 0), [], [], False)
     routes = [adapter.generate("Hi", model=model).route for model in (None, "another-model")]
     assert routes == [
         "oauth" if next_route == "oauth" else "api_key",
@@ -75,6 +75,18 @@ def test_fault__after_some_chunks(
     assert len(rig.flips) == (next_route != "oauth")
     assert adapter.fallback_active == (next_route == "api_key")
     assert rig.emulator.token.requests == []  # a 401 here leaves the token to the next call
+
+
+def test_fault__after_some_chunks_and_then_of_the_key(rig: Rig) -> None:
+    rig.emulator.oauth.fail("error_event", after=1, code=403)
+    rig.emulator.api_key.fail(403)
+    adapter = rig.adapter()
+    with pytest.raises(errors.StreamInterrupted):
+        adapter.generate("Hi")
+    with pytest.raises(errors.PermissionDeniedError):
+        adapter.generate("Hi")
+    assert (rig.counts, rig.flips, adapter.fallback_active) == ((1, 1), [], False)
+    assert adapter.generate("Hi").route == "oauth"
 
 
 def test_fault__on_the_api_key_after_some_chunks(rig: Rig) -> None:

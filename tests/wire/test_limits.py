@@ -67,16 +67,16 @@ def test_429__hint(rig: Rig, route: str, told: dict[str, Any], least: Optional[f
         assert (len(rig.flips), reply.attempts[0].retry_after is not None) == (1, True)
     else:
         (wait,) = rig.slept
-        assert max(least, 0.25) <= wait <= max(least, 0.5)
+        assert max(least, 0.25) <= wait <= max(least * 1.2, 0.5)
 
 
 def test_429__limit_of_the_wait_is_the_callers(rig: Rig) -> None:
     rig.emulator.oauth.fail(429, times=2, retry_delay="60s")
     assert rig.adapter(retry=Retry(wait_limit=60.0)).generate("Hi").route == "oauth"
-    assert rig.slept == [60.0, 60.0]
+    assert [60.0 <= seconds <= 72.0 for seconds in rig.slept] == [True, True]
     rig.emulator.oauth.fail(429, retry_delay="2s")
     assert rig.adapter(retry=Retry(wait_limit=0.0)).generate("Hi").route == "api_key"
-    assert rig.slept == [60.0, 60.0]
+    assert len(rig.slept) == 2
 
 
 def test_429__short_hint_has_bounded_attempts(rig: Rig) -> None:
@@ -86,7 +86,7 @@ def test_429__short_hint_has_bounded_attempts(rig: Rig) -> None:
         ("api_key", None)
     ]
     assert rig.counts == (5, 1)
-    assert rig.slept == pytest.approx([2.0, 2.0, 2.0, *rig.slept[3:]])
+    assert [2.0 <= seconds <= 4.0 for seconds in rig.slept] == [True] * 4
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_total__surfaces_wherever_it_passes(rig: Rig, where: str) -> None:
         adapter.generate("Hi")
     assert (caught.value.deadline, caught.value.seconds) == ("total", 1.5)
     assert rig.emulator.requests[-1].route == where
-    assert adapter.fallback_active == (where == "api_key")
+    assert (rig.flips, adapter.fallback_active) == ([], False)
     assert [attempt.route for attempt in caught.value.attempts] == (
         ["oauth", "api_key"] if where == "api_key" else ["oauth"]
     )

@@ -38,7 +38,13 @@ ROWS: dict[str, Row] = {
     "429 per day": (429, {"quota_id": "RequestsPerDayPerProject"}, 1, "api_key", errors.QuotaError),
     "429 per minute": (429, {"quota_id": "RequestsPerMinute"}, 3, "api_key", errors.QuotaError),
     "429 limit 0": (429, {"message": "Quota exceeded, limit: 0"}, 1, "api_key", errors.QuotaError),
-    "429 capacity": (429, {"reason": "MODEL_CAPACITY_EXHAUSTED"}, 3, "api_key", errors.QuotaError),
+    "429 capacity": (429, {"reason": "MODEL_CAPACITY_EXHAUSTED"}, 3, "model", errors.QuotaError),
+    "499 capacity": (499, {"reason": "MODEL_CAPACITY_EXCEEDED"}, 3, "model", errors.ServerError),
+    "503 capacity": (503, {"reason": "MODEL_CAPACITY_EXHAUSTED"}, 3, "model", errors.ServerError),
+    "429 rate": (429, {"reason": "RATE_LIMIT_EXCEEDED"}, 1, "api_key", errors.QuotaError),
+    "429 rate short": (429, {"reason": "RATE_LIMIT_EXCEEDED", "retry_delay": "2s"}, 3, "api_key", errors.QuotaError),
+    "503 rate": (503, {"reason": "RATE_LIMIT_EXCEEDED"}, 1, "api_key", errors.ServerError),
+    "503 exhausted": (503, {"reason": "QUOTA_EXHAUSTED"}, 1, "api_key", errors.ServerError),
     "429 as array": (429, {"as_array": True, "reason": "QUOTA_EXHAUSTED"}, 1, "api_key", errors.QuotaError),
     **{str(code): (code, {}, 3, "api_key", errors.ServerError) for code in (408, 499, 500, 502, 503, 504)},
     "html as 200": ("html", {}, 3, "api_key", errors.ProtocolError),
@@ -122,8 +128,10 @@ def test_fault__on_both_routes(
     assert isinstance(caught.value.__cause__, error) == (serves is not None)
     # On the API-key route a 401 has no other token to try.
     assert rig.counts == (tries, 0 if serves is None else 1 if error is errors.AuthError else tries)
-    assert len(rig.flips) == (serves == "api_key") == adapter.fallback_active
-    assert adapter.route_status().models == {}
+    assert (rig.flips, adapter.fallback_active, adapter.route_status().models) == ([], False, {})
+    for route in (rig.emulator.oauth, rig.emulator.api_key):
+        route.reset()
+    assert adapter.generate("Hi").route == "oauth"
 
 
 def test_reset__before_the_headers(rig: Rig) -> None:
@@ -253,6 +261,10 @@ def test_terms_of_service__link_stands_on_the_error_and_in_the_event(rig: Rig) -
     cause = caught.value.__cause__
     assert isinstance(cause, errors.PermissionDeniedError)
     assert (cause.link, cause.reason, cause.route) == (LINK, "TOS_VIOLATION", "oauth")
+    assert rig.flips == []
+    assert rig.adapter().generate("Hi").route == "oauth"
+    rig.emulator.oauth.fail(403, reason="TOS_VIOLATION", link=LINK)
+    assert rig.adapter().generate("Hi").route == "api_key"
     assert rig.flips[0].link == LINK
     assert str(rig.flips[0]).count(LINK) == 1
 

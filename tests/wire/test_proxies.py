@@ -10,7 +10,7 @@ import requests
 import trustme
 
 from gemini_sync import DeadlineExceeded, Timeouts, TransportError
-from gemini_sync.testing.emulator import Emulator, default_text
+from gemini_sync.testing.emulator import default_text
 from tests.adapter_kit import Rig
 from tests.wire.raw_server import SECONDS, RawServer, forward_proxy
 from tests.wire.support import NEVER, ONCE, PATIENT, ask, chunk, drain, event, watchdog
@@ -109,19 +109,6 @@ def test_proxy__of_a_session_of_the_caller(server, tmp_path):
             _, error = drain(adapter.stream("Why?"))
         assert (type(error), error.deadline) == (DeadlineExceeded, "first_token")
         assert len(proxy.requests) >= 1
-
-
-def test_proxy__refuses_the_tunnel(tls, monkeypatch):
-    def refuse(peer):
-        peer.read_request()
-        peer.send(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
-
-    with Emulator(ssl_context=tls) as server, RawServer(refuse) as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", "//user:pass-canary@"))
-        _, error = drain(ask(server, retry=ONCE))
-    assert type(error) is TransportError
-    assert "407" in str(error)
-    assert "pass-canary" not in repr(error) + str(error)
 
 
 def test_proxy__that_is_down(server, monkeypatch):
