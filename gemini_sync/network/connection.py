@@ -33,27 +33,32 @@ class _DeadlineReader(io.RawIOBase):
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, call: Call) -> None:
         self._raw, self._sock, self._call = raw, sock, call
         self._timeout: Optional[float] = -1.0  # none that a socket can have
-        self._slice = keepalive.silence_before_relaxing(call.socket)
+        self._below = call.socket  # for TLS inside TLS, the socket below both
+        self._slice = math.inf if call.socket is None else keepalive.SILENCE_SECONDS
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> Optional[int]:
+        is_silent = False
         while True:
             timeout = self._call.socket_timeout()
-            if self._slice < (math.inf if timeout is None else timeout):
+            if not is_silent and self._slice < (math.inf if timeout is None else timeout):
                 timeout = self._slice
             if timeout != self._timeout:
                 self._timeout = timeout
                 self._sock.settimeout(timeout)
             try:
-                return self._sock.recv_into(buffer)
+                received = self._sock.recv_into(buffer)
+                break
             except socket.timeout as exc:
-                if timeout != self._slice or exc.errno is not None or interruption_in(exc):
+                if is_silent or timeout != self._slice or exc.errno is not None or interruption_in(exc):
                     raise  # the deadline, or the system says that the other side is gone
-            self._slice = math.inf
-            if self._call.socket is not None:
-                keepalive.expect_silence(self._call.socket)
+            is_silent = True
+            keepalive.expect_silence(self._below)
+        if is_silent:
+            keepalive.expect_acknowledgement(self._below)
+        return received
 
     def close(self) -> None:
         self._raw.close()
@@ -171,7 +176,6 @@ class _DeadlineMixin:
         if call is not None and self.sock is not None:
             call.connection_is_new = not self._has_sent
             self._start_answer()
-            keepalive.expect_acknowledgement(_socket_below(self.sock))
         # Head and body of a small request leave in one system call; a second costs 3 % of a short call.
         small = call is not None and isinstance(body, bytes) and len(body) <= RECEIVE_BYTES
         self._parts = [] if small else None
@@ -195,26 +199,23 @@ class _DeadlineMixin:
     def _start_answer(self) -> None:
         call = current.call
         if call is not None:
-            call.attach(_socket_below(self.sock))
+            call.attach(getattr(self.sock, "socket", self.sock))  # for TLS inside TLS, the socket below both
             call.enter_answer()
             self.timeout = call.socket_timeout()
             self.sock.settimeout(self.timeout)
-
-
-def _socket_below(sock: Any) -> Any:
-    return getattr(sock, "socket", sock)  # for TLS inside TLS, the socket below both
 
 
 class _OtherMixin(_DeadlineMixin):
     """For connection classes that connect in a way of their own; each step of it is held to the deadline."""
 
     def _new_conn(self) -> socket.socket:
-        call = current.call
-        if call is not None:
-            call.enter("connect", call.timeouts.connect)
-            self.timeout = call.socket_timeout()
-        sock: socket.socket = super(_DeadlineMixin, self)._new_conn()  # type: ignore[misc]
-        keepalive.watch_peer(_socket_below(sock))
+        call, connect = current.call, super(_DeadlineMixin, self)._new_conn  # type: ignore[misc]
+        if call is None:
+            return connect()  # type: ignore[no-any-return]
+        call.enter("connect", call.timeouts.connect)
+        self.timeout = call.socket_timeout()
+        sock: socket.socket = connect()
+        keepalive.watch_peer(sock)
         return sock
 
 
