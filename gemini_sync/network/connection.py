@@ -50,8 +50,7 @@ class _DeadlineMixin:
     def response_class(self, sock: socket.socket, *args: Any, **kwargs: Any) -> DeadlineResponse:
         response, call = DeadlineResponse(sock, *args, **kwargs), current.call
         if call is not None:
-            silence = keepalive.silence_before_relaxing(call.socket)
-            response.keep_deadlines(sock, call, silence, keepalive.expect_silence)
+            response.keep_deadlines(sock, call, keepalive)
         return response
 
     def _new_conn(self) -> socket.socket:
@@ -111,7 +110,6 @@ class _DeadlineMixin:
         if call is not None and self.sock is not None:
             call.connection_is_new = not self._has_sent
             self._start_answer()
-            keepalive.expect_acknowledgement(_socket_below(self.sock))
         # Head and body of a small request leave in one system call; a second costs 3 % of a short call.
         small = call is not None and isinstance(body, bytes) and len(body) <= RECEIVE_BYTES
         self._parts = [] if small else None
@@ -150,12 +148,13 @@ class _OtherMixin(_DeadlineMixin):
     """For connection classes that connect in a way of their own; each step of it is held to the deadline."""
 
     def _new_conn(self) -> socket.socket:
-        call = current.call
-        if call is not None:
-            call.enter("connect", call.timeouts.connect)
-            self.timeout = call.socket_timeout()
-        sock: socket.socket = super(_DeadlineMixin, self)._new_conn()  # type: ignore[misc]
-        keepalive.watch_peer(_socket_below(sock))
+        call, connect = current.call, super(_DeadlineMixin, self)._new_conn  # type: ignore[misc]
+        if call is None:
+            return connect()  # type: ignore[no-any-return]
+        call.enter("connect", call.timeouts.connect)
+        self.timeout = call.socket_timeout()
+        sock: socket.socket = connect()
+        keepalive.watch_peer(sock)
         return sock
 
 

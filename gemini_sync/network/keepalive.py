@@ -20,7 +20,7 @@ PROBES = 3  # so that the connection is dead after about a minute
 UNACKNOWLEDGED_MILLISECONDS = 30_000
 #: Linux also applies that limit to the probes, so one lost probe would end a connection that only waits. After this
 #: time without a byte all that was sent has been acknowledged. Then the limit is raised, before the second probe.
-SILENCE_SECONDS = 35.0
+SILENCE_SECONDS = 35.0 if hasattr(socket, "TCP_USER_TIMEOUT") else math.inf
 
 _IDLE = getattr(socket, "TCP_KEEPIDLE", None)
 if _IDLE is None and sys.platform == "darwin":
@@ -37,23 +37,29 @@ def watch_peer(sock: socket.socket) -> None:
     _set(sock, _IDLE, PROBE_AFTER_SECONDS)
     _set(sock, _INTERVAL, PROBE_EVERY_SECONDS)
     _set(sock, _COUNT, PROBES)
-    expect_acknowledgement(sock)
-
-
-def expect_acknowledgement(sock: socket.socket) -> None:
-    """A request is about to be sent on ``sock``: the short limit applies again."""
     _set(sock, _USER_TIMEOUT, UNACKNOWLEDGED_MILLISECONDS)
 
 
 def expect_silence(sock: Any) -> None:
-    """The request on ``sock`` has arrived: from now on as many probes may be lost as without the limit."""
-    _set(sock, _USER_TIMEOUT, 1000 * (PROBE_AFTER_SECONDS + PROBES * PROBE_EVERY_SECONDS))
+    """What was sent on ``sock`` has arrived: from now on as many probes may be lost as without the limit."""
+    _change_limit(sock, UNACKNOWLEDGED_MILLISECONDS, _limit_in_silence())
 
 
-def silence_before_relaxing(sock: object) -> float:
-    """The seconds of silence after which ``expect_silence`` is due on ``sock``."""
-    is_tcp = getattr(sock, "family", None) in (socket.AF_INET, socket.AF_INET6)
-    return SILENCE_SECONDS if is_tcp and _USER_TIMEOUT is not None else math.inf
+def expect_acknowledgement(sock: Any) -> None:
+    """The silence is over: the short limit applies again."""
+    _change_limit(sock, _limit_in_silence(), UNACKNOWLEDGED_MILLISECONDS)
+
+
+def _limit_in_silence() -> int:
+    return 1000 * (PROBE_AFTER_SECONDS + PROBES * PROBE_EVERY_SECONDS)
+
+
+def _change_limit(sock: socket.socket, before: int, after: int) -> None:
+    if _USER_TIMEOUT is not None:
+        with contextlib.suppress(OSError):
+            # The session of a caller may have set another limit, which stays.
+            if sock.getsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT) == before:
+                sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, after)
 
 
 def _set(sock: socket.socket, option: Optional[int], value: int) -> None:

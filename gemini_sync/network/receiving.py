@@ -7,7 +7,6 @@ import io
 import math
 import re
 import socket
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Optional
 
 from gemini_sync.interruptions import interruption_in
@@ -21,39 +20,41 @@ _CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
 
 
 class _DeadlineReader(io.RawIOBase):
-    """The receiving side of a socket: each receive ends by the deadline, however few bytes the ones before brought."""
+    """The receiving side of a socket: each receive ends by the deadline, however few bytes the ones before brought.
 
-    def __init__(
-        self,
-        raw: io.RawIOBase,
-        sock: socket.socket,
-        call: Call,
-        silence: float = math.inf,
-        after_silence: Callable[[Any], object] = id,
-    ) -> None:
-        self._raw, self._sock, self._call = raw, sock, call
+    Args:
+        keepalive: the module, which is told when the connection is silent; None for no TCP connection.
+    """
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, call: Call, keepalive: Any = None) -> None:
+        self._raw, self._sock, self._call, self._keepalive = raw, sock, call, keepalive
         self._timeout: Optional[float] = -1.0  # none that a socket can have
-        self._silence, self._after_silence = silence, after_silence
+        self._below = call.socket  # for TLS inside TLS, the socket below both
+        self._slice = math.inf if keepalive is None or self._below is None else keepalive.SILENCE_SECONDS
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> Optional[int]:
+        is_silent = False
         while True:
             timeout = self._call.socket_timeout()
-            if self._silence < (math.inf if timeout is None else timeout):
-                timeout = self._silence
+            if not is_silent and self._slice < (math.inf if timeout is None else timeout):
+                timeout = self._slice
             if timeout != self._timeout:
                 self._timeout = timeout
                 self._sock.settimeout(timeout)
             try:
-                return self._sock.recv_into(buffer)
+                received = self._sock.recv_into(buffer)
+                break
             except socket.timeout as exc:
-                if timeout != self._silence or exc.errno is not None or interruption_in(exc):
+                if is_silent or timeout != self._slice or exc.errno is not None or interruption_in(exc):
                     raise  # the deadline, or the system says that the other side is gone
-            self._silence = math.inf
-            if self._call.socket is not None:
-                self._after_silence(self._call.socket)
+            is_silent = True
+            self._keepalive.expect_silence(self._below)
+        if is_silent:
+            self._keepalive.expect_acknowledgement(self._below)
+        return received
 
     def close(self) -> None:
         self._raw.close()
@@ -63,13 +64,10 @@ class _DeadlineReader(io.RawIOBase):
 class DeadlineResponse(http.client.HTTPResponse):
     """An HTTP response that can keep the deadlines of a call, and receives as much at once as has arrived."""
 
-    def keep_deadlines(
-        self, sock: socket.socket, call: Call, silence: float = math.inf, after_silence: Callable[[Any], object] = id
-    ) -> None:
-        """Hold each receive to the deadlines of ``call``; call ``after_silence(socket)`` once after so many seconds."""
+    def keep_deadlines(self, sock: socket.socket, call: Call, keepalive: Any = None) -> None:
+        """Hold each receive to the deadlines of ``call``."""
         if isinstance(getattr(self.fp, "raw", None), socket.SocketIO):  # a tool that fakes sockets has something else
-            raw = self.fp.detach()
-            reader = _DeadlineReader(raw, sock, call, silence, after_silence)
+            reader = _DeadlineReader(self.fp.detach(), sock, call, keepalive)
             self.fp = io.BufferedReader(reader, RECEIVE_BYTES)
 
     def _read_status(self) -> tuple[str, int, str]:

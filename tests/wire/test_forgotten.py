@@ -168,6 +168,25 @@ def test_options__are_set_on_every_connection(server, monkeypatch, factory, prox
 
 
 @linux
+def test_options__of_a_session_of_the_caller_win(emulator):
+    own = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 120_000)
+
+    def session():
+        made = requests.Session()
+        made.mount("http://", adapter)
+        return made
+
+    adapter = requests.adapters.HTTPAdapter()
+    adapter.poolmanager.connection_pool_kw["socket_options"] = [own]
+    call, transport = Call().start(), Transport(session)
+    with transport.send(call, "POST", emulator.url + "/any", {}, b"x"):
+        for change in (lambda sock: None, keepalive.expect_silence, keepalive.expect_acknowledgement):
+            change(call.socket)
+            assert options_of(call.socket)[-1] == 120_000
+    transport.close()
+
+
+@linux
 def test_options__lost_probes_are_forgiven_once_the_request_has_arrived(monkeypatch):
     """Linux holds the probes to the limit of bytes that are not acknowledged, so one lost probe would be the end."""
     silent, seen = threading.Event(), []
