@@ -65,8 +65,8 @@ class DeadlineResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         call = current.call
-        # A tool that fakes sockets reads from something else.
-        if call is not None and isinstance(getattr(self.fp, "raw", None), socket.SocketIO):
+        # A tool that fakes sockets gives another kind of file, which has no bytes to wait for.
+        if call is not None and isinstance(self.fp, io.BufferedReader):
             self.fp = io.BufferedReader(_DeadlineReader(self.fp.detach(), sock, call), RECEIVE_BYTES)
 
     def read1(self, n: int = -1) -> bytes:
