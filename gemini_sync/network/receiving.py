@@ -66,7 +66,8 @@ class DeadlineResponse(http.client.HTTPResponse):
 
     def keep_deadlines(self, sock: socket.socket, call: Call, keepalive: Any = None) -> None:
         """Hold each receive to the deadlines of ``call``."""
-        if isinstance(getattr(self.fp, "raw", None), socket.SocketIO):  # a tool that fakes sockets has something else
+        # A tool that fakes sockets gives another kind of file, which has no bytes to wait for.
+        if isinstance(self.fp, io.BufferedReader):
             reader = _DeadlineReader(self.fp.detach(), sock, call, keepalive)
             self.fp = io.BufferedReader(reader, RECEIVE_BYTES)
 
