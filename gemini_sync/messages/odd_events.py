@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, Optional
 
 from gemini_sync.errors import UNREADABLE_ANSWER, ProtocolError
@@ -32,10 +32,10 @@ class OddEvents:
     def __init__(self, envelope: Optional[str], secrets: Collection[str]) -> None:
         self._envelope, self._secrets = envelope, secrets
         self._position, self._skipped = 0, 0
-        self._finished = False  # True after a finish reason
+        self._began, self._finished = False, False  # True after a chunk, and after a finish reason
         self.halves = HalfCharacters()
 
-    def read(self, event: Event, decoded: Any, position: int, finished: bool) -> list[Chunk]:
+    def read(self, event: Event, decoded: Any, position: int, finished: bool) -> Iterable[Chunk]:
         """The chunks in ``event``.
 
         Args:
@@ -58,7 +58,7 @@ class OddEvents:
                 return self._no_object(event, "JSON", f"{len(data)} characters", data.strip() == "[DONE]", exc)
         if isinstance(decoded, list) and decoded and all(isinstance(item, dict) for item in decoded):
             # A gateway has dropped alt=sse, so the chunks come in an array.
-            return [chunk for item in decoded for chunk in self._chunk(item, data, bare=True)]
+            return (chunk for item in decoded for chunk in self._chunk(item, data, bare=True))
         if isinstance(decoded, dict):
             return self._chunk(decoded, data, bare=isinstance(event, BareJsonEvent))
         return self._no_object(event, "a chunk", type(decoded).__name__, decoded is None)
@@ -77,6 +77,7 @@ class OddEvents:
         if "\\" in data or self.halves.waiting:
             self.halves.mend(inner)
         chunk = Chunk(inner, None if self._envelope is None else decoded)
+        self._began = True
         self._finished = self._finished or chunk.finish_reason is not None
         return [chunk]
 
@@ -95,7 +96,7 @@ class OddEvents:
         return []
 
     def _error(self, expected: str, came: str, data: str) -> ProtocolError:
-        is_json, is_first = expected != "JSON", self._position - self._skipped == 1
+        is_json, is_first = expected != "JSON", self._position - self._skipped == 1 and not self._began
         return ProtocolError(
             f"Event {self._position} is {'no chunk' if is_json else 'not JSON'}: expected "
             f"{'a JSON object' if is_json else 'a chunk'}, came {came}: {redacted_excerpt(data, self._secrets)!r}.",

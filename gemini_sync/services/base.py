@@ -6,7 +6,7 @@ import itertools
 import json
 import logging
 import re
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from typing import Any, Optional, Protocol, TypeVar, Union
 
 from gemini_sync.auth.access_token import AccessToken
@@ -182,7 +182,7 @@ class _EventReader:
         self._position, self._finished = 0, False
         self.odd: Optional[OddEvents] = None
 
-    def read(self, event: sse.Event) -> Sequence[Chunk]:
+    def read(self, event: sse.Event) -> Iterable[Chunk]:
         """The chunks in the next event."""
         self._position += 1
         envelope, data = self._envelope, event.data

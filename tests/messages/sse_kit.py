@@ -65,8 +65,9 @@ def _open_brackets(line: str) -> int:
 def read_by_the_standard(stream: bytes) -> list[Known]:
     """The events of ``stream`` by the HTML standard, section 9.2.6, with three rules of this project.
 
-    A line of data begins another event if it and the only data before hold a JSON object each. A last block without its blank line counts if its data is one JSON value. A JSON object or array in lines that are
-    no fields counts too, without its blank lines. If it comes inside a block, it follows the event of that block.
+    A line of data begins another event if it and the only data before hold a JSON object each. A last block without
+    its blank line counts if its data is one JSON value. A JSON object or array in lines that are no fields counts too,
+    without its blank lines. If it comes inside a block, it follows the event of that block.
     """
     bom = 3 if stream.startswith(b"\xef\xbb\xbf") else 0
     found: list[Known] = []

@@ -46,7 +46,10 @@ def test_no_object__any_is_passed_over_after_a_finish_reason_or_under_a_name(dat
 @pytest.mark.parametrize("name", ["message", "error"])
 @pytest.mark.parametrize(
     ("data", "reason"),
-    [("timed out", None), ("{bad", None), ("5", UNREADABLE_ANSWER), ('"out"', UNREADABLE_ANSWER), ("[5]", UNREADABLE_ANSWER)],
+    [
+        ("timed out", None), ("{bad", None), ("5", UNREADABLE_ANSWER), ('"out"', UNREADABLE_ANSWER),
+        ("[5]", UNREADABLE_ANSWER),
+    ],
 )  # fmt: skip
 def test_no_object__else_is_an_error_with_its_words(name: str, data: str, reason: Optional[str]) -> None:
     """If the first event is JSON but no chunk, another try would bring the same."""
@@ -124,12 +127,20 @@ def test_error__that_is_empty_beside_a_chunk__is_none(empty: Any) -> None:
         ({"response": {**A, "error": {"code": 503, "message": "busy"}}}, ServerError),
         ({"code": 429, "message": "busy", "status": "RESOURCE_EXHAUSTED"}, QuotaError),
         ({"error": "busy"}, ServerError),
-        ([A, {"error": {"code": 429, "message": "busy"}}], QuotaError),
+        ([{"error": {"code": 429, "message": "busy"}}], QuotaError),
     ],
 )
 def test_error__in_other_forms(envelope: Optional[str], data: Any, cls: type[ApiError]) -> None:
     with pytest.raises(cls, match="busy"):
         read(data, envelope=envelope)
+
+
+def test_error__in_an_array_comes_after_the_chunks_before_it() -> None:
+    array = json.dumps([A, {"error": {"code": 429, "message": "busy"}}])
+    found = iter(OddEvents(None, ()).read(Event(data=array), UNDECODED, 1, False))
+    assert next(found).text == "a"
+    with pytest.raises(QuotaError, match="busy"):
+        next(found)
 
 
 def test_error__counts_after_a_finish_reason_too() -> None:
