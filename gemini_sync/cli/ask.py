@@ -13,6 +13,11 @@ from gemini_sync.cli.terminal import Output
 from gemini_sync.messages.reply import Reply
 from gemini_sync.routing.events import FallbackEvent
 
+_CUT_OFF = {
+    "MAX_TOKENS": "it reached the limit of tokens",
+    "CONTINUATION": "one response can hold no more of it",
+}
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     ask = commands.add_parser("ask", help="stream the answer to a prompt to standard output")
@@ -54,9 +59,10 @@ def _stream(reply: Reply, thoughts: bool, output: Output, error_output: Output) 
             error_output.end_line()
             output.write(chunk.text)
     next(reply, None)  # raises an error if the answer is blocked, failed or empty
-    if reply.finish_reason == "MAX_TOKENS":
+    why = _CUT_OFF.get(reply.finish_reason or "")
+    if why:
         output.end_line()
-        error_output.write("gemini-sync: the answer is cut off, because it reached the limit of tokens (MAX_TOKENS).\n")
+        error_output.write(f"gemini-sync: the answer is cut off, because {why} ({reply.finish_reason}).\n")
 
 
 def _prompt(options: argparse.Namespace) -> str:

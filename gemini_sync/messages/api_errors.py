@@ -21,10 +21,13 @@ from gemini_sync.errors import (
     QuotaError,
     ServerError,
 )
-from gemini_sync.messages.rest_json import dict_of, list_of, text_of
+from gemini_sync.messages.rest_json import dict_of, int_of, list_of, text_of
 from gemini_sync.redaction import one_line, redact_json, redact_text, redacted_excerpt
 
 _MESSAGE_CHARACTERS = 10_000
+_PACKED_ERRORS = 10
+_NAME = re.compile("[A-Za-z][A-Za-z0-9_.-]*")
+_decoder = json.JSONDecoder()
 
 # The values of google.rpc.Code in numeric order, each with its HTTP status (googleapis google/rpc/code.proto).
 _RPC_CODES = (
@@ -87,13 +90,45 @@ def decode_body(text: str) -> Any:
 
 
 def find_error(decoded: Any) -> Optional[dict[str, Any]]:
-    """The google.rpc.Status in a decoded body, or None. The body is ``{"error": {…}}``, or an array of that."""
+    """The google.rpc.Status in a decoded body, or None.
+
+    The body is ``{"error": {…}}``, an array of that, that under ``"response"``, or a bare status. If ``error`` is empty
+    and the body holds something else, it reports none.
+    """
     if isinstance(decoded, list):
         decoded = decoded[0] if decoded else None
-    error = dict_of(decoded).get("error")
-    if isinstance(error, str):  # the OAuth token endpoint answers in this form (RFC 6749 section 5.2)
-        return {"status": error, "message": text_of(decoded.get("error_description")) or error}
-    return error if isinstance(error, dict) else None
+    body = dict_of(decoded)
+    error = body.get("error")
+    if isinstance(error, str) and error:  # the OAuth token endpoint answers in this form (RFC 6749 section 5.2)
+        described = text_of(body.get("error_description")) or error
+        return {"status": error, "message": described} if _NAME.fullmatch(error) else {"message": described}
+    if isinstance(error, dict) and (error or len(body) == 1):
+        return error
+    inner = body.get("response")
+    if isinstance(inner, dict) and inner.get("error"):
+        return find_error({"error": inner["error"]})
+    is_status = isinstance(body.get("message"), str) and _code_named(body) is not None
+    return body if is_status and "candidates" not in body else None
+
+
+def _innermost(error: dict[str, Any]) -> dict[str, Any]:
+    """``error`` with what an error says that its message holds as JSON text. Gateways pack one into another."""
+    for _ in range(_PACKED_ERRORS):
+        message = text_of(error.get("message")) or ""
+        start = message.find("{")
+        if start < 0:
+            break
+        try:
+            packed, _end = _decoder.raw_decode(message, start)
+        except (ValueError, RecursionError):
+            break
+        inner = find_error(packed)
+        if not inner:
+            break
+        code = _code_named(inner)
+        own = {name: value for name, value in error.items() if name not in ("code", "status")} if code else error
+        error = {**own, "message": one_line(message[:start]), **{name: value for name, value in inner.items() if value}}
+    return error
 
 
 def answer_error(status: int, headers: Mapping[str, str], text: str, secrets: Iterable[str]) -> Optional[ApiError]:
@@ -124,15 +159,18 @@ def api_error(
         now: the time in seconds since the epoch. A ``Retry-After`` that is a date is compared to it.
     """
     headers, secrets = headers or {}, tuple(secrets)
-    try:
-        decoded = redact_json(decode_body(body) if isinstance(body, str) else body, secrets)
+    decoded = decode_body(body) if isinstance(body, str) else body
+    outer = find_error(decoded) or {}
+    try:  # unpack first: redacting would break the JSON text in a message
+        error = redact_json(_innermost(outer), secrets)
+        decoded = redact_json(decoded, secrets)
     except RecursionError:  # nested deeper than Python's own stack
-        decoded = None
-    error = find_error(decoded) or {}
-    code = code if code is not None else _code_in(error)
+        error, decoded = {}, None
+    if code is None or (error.get("code"), error.get("status")) != (outer.get("code"), outer.get("status")):
+        code = _code_named(error) or code or 500
     details = tuple(d for d in list_of(error.get("details")) if isinstance(d, dict))
     info: Mapping[str, Any] = next(of_type(details, "ErrorInfo"), {})
-    status, reason = text_of(error.get("status")), text_of(info.get("reason"))
+    status, reason = _status_name(error), text_of(info.get("reason"))
     quoted = body if decoded is None and isinstance(body, str) else json.dumps(decoded)
     message = text_of(error.get("message")) or redacted_excerpt(quoted, secrets) or "no message"
     cls = _error_class(code, reason)
@@ -167,15 +205,25 @@ def _error_class(code: int, reason: Optional[str]) -> type[ApiError]:
     return ServerError if code >= 500 else ApiError
 
 
-def _code_in(error: Mapping[str, Any]) -> int:
-    code = error.get("code")
-    if isinstance(code, str) and re.fullmatch("[0-9]{1,3}", code):
-        code = int(code)
-    if isinstance(code, int) and 0 < code < len(_RPC_CODES):
-        return _RPC_CODES[code][1]
-    if isinstance(code, int) and 400 <= code < 600:
-        return code
-    return _HTTP_OF_STATUS.get(text_of(error.get("status")) or "", 500)
+def _code_named(error: Mapping[str, Any]) -> Optional[int]:
+    """The HTTP status that a google.rpc.Status means. Its code and its status may each be a number or a name."""
+    for value in (error.get("code"), error.get("status")):
+        number = int_of(value)
+        if number is not None and 0 < number < len(_RPC_CODES):
+            return _RPC_CODES[number][1]
+        if number is not None and 400 <= number < 600:
+            return number
+        name = (text_of(value) or "").upper()
+        if name in _HTTP_OF_STATUS and name != "OK":
+            return _HTTP_OF_STATUS[name]
+    return None
+
+
+def _status_name(error: Mapping[str, Any]) -> Optional[str]:
+    """The name of an error's status, which may stand in its ``code``."""
+    names = [text_of(error.get(field)) for field in ("status", "code")]
+    name = next((name for name in names if name and int_of(name) is None), None)
+    return name.upper() if name and name.upper() in _HTTP_OF_STATUS else name
 
 
 def quota_ids(error: GeminiSyncError) -> list[str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # From the REST reference and GG types.FinishReason. A reason that is in neither set is no error.
 _REFUSED = frozenset(
     "SAFETY RECITATION LANGUAGE BLOCKLIST PROHIBITED_CONTENT SPII ESCALATION MODEL_ARMOR IMAGE_SAFETY "
-    "IMAGE_PROHIBITED_CONTENT IMAGE_RECITATION".split()
+    "IMAGE_PROHIBITED_CONTENT IMAGE_RECITATION PUP_LIMITED_DISABLED".split()
 )
 _FAILED = frozenset(
     "OTHER IMAGE_OTHER NO_IMAGE MALFORMED_FUNCTION_CALL MALFORMED_RESPONSE UNEXPECTED_TOOL_CALL TOO_MANY_TOOL_CALLS "
@@ -40,7 +40,8 @@ def verdict(turn: Turn, partial: Reply, secrets: Collection[str]) -> Optional[Ge
             partial=partial,
             finish_message=message,
         )
-    if not turn.empty:
+    # Before CONTINUATION the model may have only thought. The text comes in the next response (WIRE: long decode).
+    if not turn.empty or reason == "CONTINUATION":
         return None
     why = f"The answer is empty: it ended with {reason or 'no finish reason'} and no text, call, data or code."
     if reason == "MAX_TOKENS":

@@ -188,6 +188,7 @@ class Reply(Iterator[str]):
 
     @property
     def function_calls(self) -> tuple[FunctionCall, ...]:
+        """The calls so far. Raises ``ProtocolError`` if one of them is not a JSON object."""
         return function_calls(self._state.turn.parts)
 
     @property
@@ -197,7 +198,7 @@ class Reply(Iterator[str]):
 
     @property
     def finish_reason(self) -> Optional[str]:
-        """Why the model stopped, as the server spells it: ``"STOP"``, ``"MAX_TOKENS"``, …; None before that."""
+        """Why the model stopped, as the REST reference spells it: ``"STOP"``, ``"MAX_TOKENS"``, …; None before that."""
         return self._state.turn.finish_reason
 
     @property

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from gemini_sync.errors import ProtocolError
-from gemini_sync.messages.rest_json import dict_of, list_of, text_of
+from gemini_sync.messages.rest_json import dict_of, enum_of, int_of, list_of, text_of
+
+# The finish reasons by their numbers. Google's two APIs mean the same only by these.
+FINISH_REASONS = (None, "STOP", "MAX_TOKENS", "SAFETY", "RECITATION", "OTHER")
 
 
 @dataclass(frozen=True)
@@ -45,16 +49,12 @@ def usage(raw: Any) -> Optional[Usage]:
     if not isinstance(raw, dict):
         return None
 
-    def count(name: str) -> Optional[int]:
-        value = raw.get(name)
-        return value if isinstance(value, int) and not isinstance(value, bool) else None
-
     return Usage(
-        count("promptTokenCount"),
-        count("candidatesTokenCount"),
-        count("thoughtsTokenCount"),
-        count("cachedContentTokenCount"),
-        count("totalTokenCount"),
+        int_of(raw.get("promptTokenCount")),
+        int_of(raw.get("candidatesTokenCount")),
+        int_of(raw.get("thoughtsTokenCount")),
+        int_of(raw.get("cachedContentTokenCount")),
+        int_of(raw.get("totalTokenCount")),
         raw,
     )
 
@@ -64,8 +64,10 @@ def candidate_of(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     candidates = raw.get("candidates")
     if isinstance(candidates, list):
         for candidate in candidates:
-            if isinstance(candidate, dict) and not candidate.get("index"):
-                return candidate
+            if isinstance(candidate, dict):
+                index = candidate.get("index")
+                if not index or int_of(index) == 0:
+                    return candidate
     return {}
 
 
@@ -83,22 +85,44 @@ def text_in(parts: list[dict[str, Any]], *, thought: bool) -> str:
 
 
 def function_calls(parts: list[dict[str, Any]]) -> tuple[FunctionCall, ...]:
-    calls = [part["functionCall"] for part in parts if isinstance(part.get("functionCall"), dict)]
+    """The calls among ``parts``. A call without a name only goes on with another, so it is none.
+
+    Raises:
+        ProtocolError: a call, or its arguments, is not a JSON object.
+    """
+    calls = [_object(part["functionCall"], "functionCall") for part in parts if part.get("functionCall") is not None]
     return tuple(
-        FunctionCall(text_of(call.get("name")) or "", dict_of(call.get("args")), text_of(call.get("id")))
+        FunctionCall(call["name"], _object(call.get("args"), "functionCall.args"), text_of(call.get("id")))
         for call in calls
+        if text_of(call.get("name"))
     )
+
+
+def _object(value: Any, what: str) -> dict[str, Any]:
+    """A JSON object, which may come as text. It is empty if ``value`` is not set."""
+    if isinstance(value, str) and value:
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as exc:
+            raise ProtocolError(f"Expected a JSON object in {what}, came {len(value)} characters of text.") from exc
+    if isinstance(value, dict):
+        return value
+    if value in (None, ""):
+        return {}
+    raise ProtocolError(f"Expected a JSON object in {what}, came {type(value).__name__}.")
 
 
 def inline_data(parts: list[dict[str, Any]]) -> tuple[Blob, ...]:
     """The inline data among ``parts``. Raises ``ProtocolError`` if some of it is not base64."""
-    blobs = [part["inlineData"] for part in parts if isinstance(part.get("inlineData"), dict)]
+    blobs = [_object(part["inlineData"], "inlineData") for part in parts if part.get("inlineData") is not None]
     return tuple(Blob(text_of(blob.get("mimeType")) or "", _decode(blob.get("data"))) for blob in blobs)
 
 
 def _decode(data: Any) -> bytes:
-    if not isinstance(data, str):
+    if data is None:
         return b""
+    if not isinstance(data, str):
+        raise ProtocolError(f"Expected base64 in inlineData, came {type(data).__name__}.")
     # Proto JSON allows both alphabets of base64, with and without padding.
     standard = data.replace("-", "+").replace("_", "/") + "=" * (-len(data) % 4)
     try:
@@ -146,6 +170,7 @@ class Chunk:
 
     @property
     def function_calls(self) -> tuple[FunctionCall, ...]:
+        """The calls in this chunk. Raises ``ProtocolError`` if one is not a JSON object."""
         return function_calls(self.parts)
 
     @property
@@ -155,7 +180,8 @@ class Chunk:
 
     @property
     def finish_reason(self) -> Optional[str]:
-        return text_of(candidate_of(self._raw).get("finishReason"))
+        """Why the model stopped, as the REST reference spells it; ``raw`` has it as it came."""
+        return enum_of(candidate_of(self._raw).get("finishReason"), FINISH_REASONS)
 
     @property
     def finish_message(self) -> Optional[str]:
@@ -174,7 +200,7 @@ class Chunk:
     def citations(self) -> list[dict[str, Any]]:
         metadata = dict_of(candidate_of(self._raw).get("citationMetadata"))
         # Vertex and older versions of the API call the field "citations".
-        return list_of(metadata.get("citationSources", metadata.get("citations")))
+        return list_of(metadata.get("citationSources")) or list_of(metadata.get("citations"))
 
     @property
     def safety_ratings(self) -> list[dict[str, Any]]:

@@ -7,12 +7,14 @@ that is missing here works too, because dicts are sent as they are.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, Optional, TypedDict
 
 from gemini_sync.errors import ConfigError
 
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}(?:\.0+)?")
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -99,6 +101,28 @@ class ToolConfig(TypedDict, total=False):
 def text_of(value: Any) -> Optional[str]:
     """``value`` if it is a string that is not empty, else None."""
     return value if isinstance(value, str) and value else None
+
+
+def int_of(value: Any) -> Optional[int]:
+    """``value`` as a whole number, else None. JSON of Google's APIs may write one as a string or as a float."""
+    if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value):
+        return int(value.partition(".")[0])
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def enum_of(value: Any, numbered: Sequence[Optional[str]]) -> Optional[str]:
+    """The name of an enum value, in upper case. None if it is not set, which is the zero of each enum.
+
+    JSON of Google's APIs may write the number of a value. Only those in ``numbered`` have a name that we know.
+    """
+    if isinstance(value, str) and value.isupper():  # nearly always
+        return None if value.endswith("_UNSPECIFIED") else value
+    number = int_of(value)
+    if number is not None:
+        return numbered[number] if 0 <= number < len(numbered) else str(number)
+    return enum_of(value.upper(), numbered) if isinstance(value, str) and value.upper().isupper() else text_of(value)
 
 
 def list_of(value: Any) -> list[Any]:

@@ -22,6 +22,8 @@ _FIELD = re.compile(rb"(?:data|event|id|retry)(?::|$)")
 _BARE_JSON = re.compile(rb"\s*[{\[]")
 # It matches an unclosed string as well. A match never fails, so a line full of quotes takes linear time.
 _JSON_STRING = re.compile(rb'"(?:[^"\\]+|\\.?)*"?')
+_LINES_OF_AN_OBJECT = 7  # one of each field, and the names before the next data
+_JSON_DATA = re.compile(rb"data: ?\{")
 _LARGE_BLOCK_BYTES = 2 * 1024  # sseclient copies a block several times
 _TOO_LARGE = "An event is larger than max_event_bytes ({} bytes). Raise that limit if answers of this size are wanted."
 
@@ -42,10 +44,11 @@ logging.getLogger(_Client.__module__).setLevel(logging.INFO)
 def events(chunks: Iterable[bytes], max_event_bytes: int) -> Iterator[Event]:
     """The events in a byte stream. Each comes as soon as the line end that completes it has come.
 
-    Follows the parsing rules of the HTML standard (section 9.2.6) with two differences. A last block without its blank
-    line is an event if its data is one JSON value, because Google's servers sometimes leave that line out. Bare JSON
-    objects and arrays outside the fields become ``BareJsonEvent``, each after the event of the block it came in. An
-    exception of ``chunks`` passes through, and the unfinished block is dropped.
+    Follows the parsing rules of the HTML standard (section 9.2.6) with three differences. A last block without its
+    blank line is an event if its data is one JSON value, because Google's servers sometimes leave that line out. A line
+    of data begins another event if it and the only data before hold a JSON object each, because some gateways drop all
+    blank lines. Bare JSON objects and arrays outside the fields become ``BareJsonEvent``, each after the event of the
+    block it came in. An exception of ``chunks`` passes through, and the unfinished block is dropped.
 
     Raises:
         ProtocolError: an event is larger than ``max_event_bytes``.
@@ -57,6 +60,11 @@ def events(chunks: Iterable[bytes], max_event_bytes: int) -> Iterator[Event]:
     ready: deque[Event] = deque()  # complete events; no name refers to one, so a taken event is freed at once
     size = 0  # the bytes in these
     for line in _lines(chunks, max_event_bytes):
+        if line and block and _begins_another(block, line):
+            ready.extendleft(parse(block, size))
+            block, size = [], sum(map(len, bare))
+            while ready:
+                yield ready.popleft()
         if not line:
             pass
         elif _FIELD.match(line):
@@ -89,7 +97,12 @@ def events(chunks: Iterable[bytes], max_event_bytes: int) -> Iterator[Event]:
             yield ready.popleft()
     if bare:
         ready.extend(_parse_bare(bare))
-    ready.extendleft(event for event in parse(block, size) if _is_json(event.data))
+    for event in parse(block, size):
+        if _is_json(event.data):
+            ready.appendleft(event)
+        else:
+            _log.warning("ignored an event of %d bytes that was cut off at the end of a stream", size)
+        del event
     block, line = [], b""  # a suspended generator would keep them in memory
     while ready:
         yield ready.popleft()
@@ -141,6 +154,14 @@ def _block_parser() -> Callable[[list[bytes], int], list[Event]]:
         return [next(parsed)]
 
     return parse
+
+
+def _begins_another(block: list[bytes], line: bytes) -> bool:
+    """True if ``line`` is a JSON object, and the only data of ``block`` is one. Both together would be no JSON."""
+    if len(block) > _LINES_OF_AN_OBJECT or not _JSON_DATA.match(line):
+        return False
+    data = [field for field in block if field.startswith(b"data")]
+    return len(data) == 1 and _JSON_DATA.match(data[0]) is not None and data[0].rstrip().endswith(b"}")
 
 
 def _parse_large(fields: list[bytes]) -> list[Event]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Optional, Union
 
-from gemini_sync.messages.response import Chunk, candidate_of, parts_of, text_in
-from gemini_sync.messages.rest_json import text_of
+from gemini_sync.messages.response import FINISH_REASONS, Chunk, candidate_of, parts_of, text_in
+from gemini_sync.messages.rest_json import enum_of, text_of
 
 _TEXT_FIELDS = {"text", "thought"}
 _STRINGS_PER_BLOCK = 1024
+# The block reasons by their numbers. Google's two APIs mean the same only by these.
+_BLOCK_REASONS = (None, "SAFETY", "OTHER", "BLOCKLIST", "PROHIBITED_CONTENT")
 
 
 class _TextRun:
@@ -56,7 +58,7 @@ class Turn:
         candidate = candidate_of(raw)
         parts = parts_of(candidate)
         if "finishReason" in candidate:
-            self.finish_reason = text_of(candidate["finishReason"]) or self.finish_reason
+            self.finish_reason = enum_of(candidate["finishReason"], FINISH_REASONS) or self.finish_reason
             self.finish_message = text_of(candidate.get("finishMessage")) or self.finish_message
         if isinstance(raw.get("usageMetadata"), dict):
             self.usage_metadata = raw["usageMetadata"]
@@ -81,6 +83,8 @@ class Turn:
                 self._run = _TextRun(thought)
                 self._merged.append(self._run)
             self._run.add(text)
+        elif None in part.values():  # null means that a field is not set
+            return self._add_part({name: value for name, value in part.items() if value is not None})
         else:
             # A signature (or a field we do not know) belongs to exactly this part, so the part stays as it came.
             self._run = None
@@ -114,5 +118,5 @@ class Turn:
     @property
     def block_reason(self) -> Optional[str]:
         feedback = self.prompt_feedback or {}
-        reason = text_of(feedback.get("blockReason"))
+        reason = enum_of(feedback.get("blockReason"), _BLOCK_REASONS)
         return reason or ("BLOCKED" if feedback.get("blockReasonMessage") else None)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Collection, Generator, Mapping
+import logging
+import re
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from typing import Any, Optional, Protocol, TypeVar, Union
 
 from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES
-from gemini_sync.errors import ApiError, AuthError, ProtocolError
+from gemini_sync.errors import UNREADABLE_ANSWER, ApiError, AuthError, ProtocolError
 from gemini_sync.messages import sse
-from gemini_sync.messages.api_errors import answer_error, api_error, decode_body, find_error
+from gemini_sync.messages.api_errors import answer_error, decode_body, find_error
+from gemini_sync.messages.odd_events import UNDECODED, OddEvents
 from gemini_sync.messages.request import Request
 from gemini_sync.messages.response import Chunk
-from gemini_sync.messages.rest_json import encode_json
+from gemini_sync.messages.rest_json import encode_json, int_of
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.exchange import Answer, Exchange
 from gemini_sync.network.redirects import refuse_redirect
@@ -24,8 +28,12 @@ OAUTH = "oauth"
 API_KEY = "api_key"
 JSON_HEADERS = {"Content-Type": "application/json"}
 _COUNT_SECONDS = 30.0
+_HEAD_BYTES = len("retry:")  # what tells an event stream from another body
+_STREAM_BEGINS = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:(?:data|event|id|retry)(?:[:\r\n]|$)|[:{\[])")
+_BODY_SECONDS, _BODY_BYTES = 5.0, 2**16  # what is read of a body that is no stream
 _decode = json.JSONDecoder().raw_decode  # json.loads costs half as much again
 
+_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 #: The first chunk of a stream, and an iterator over the rest.
@@ -120,8 +128,8 @@ class JsonApi:
         """
         sent, what = None if body is None else encode_json(body), f"The answer of {source}"
         answer = self._transport.fetch(call, method, self._base + path, headers, sent, seconds=seconds, what=what)
-        decoded = decode_body(answer.text) if answer.status == 200 else None
-        if isinstance(decoded, dict) and decoded.get("error") is None:
+        decoded = decode_body(answer.text) if 200 <= answer.status < 300 else None
+        if isinstance(decoded, dict) and not decoded.get("error") and find_error(decoded) is None:
             return decoded
         raise _error_of(answer, f"a JSON object from {source}", call)
 
@@ -129,78 +137,114 @@ class JsonApi:
         """The ``totalTokens`` of a countTokens method, within 30 s, or less if ``first_token`` is shorter."""
         seconds = min(_COUNT_SECONDS, call.timeouts.first_token or _COUNT_SECONDS)
         decoded = self.fetch(call, "POST", path, headers, body, seconds=seconds, source="countTokens")
-        total = decoded.get("totalTokens")
-        if isinstance(total, int) and not isinstance(total, bool):
+        total = int_of(decoded.get("totalTokens"))
+        if total is not None:
             return total
+        came = type(decoded.get("totalTokens")).__name__
         raise ProtocolError(
-            f"Expected a JSON object with a number in totalTokens from countTokens, came {type(total).__name__} in it."
+            f"Expected a JSON object with a number in totalTokens from countTokens, came {came} in it.",
+            reason=UNREADABLE_ANSWER,
         )
 
 
 def _chunks(exchange: Exchange, max_event_bytes: int, envelope: Optional[str]) -> Generator[Chunk, None, None]:
     """The chunks of a response, which is closed at the end.
 
-    A suspended generator keeps its local variables alive, so large values are deleted before each ``yield``.
+    A suspended generator keeps its local variables alive, so it has no name for a large value at a ``yield``.
     """
     try:
-        _check_stream(exchange)
-        call, position = exchange.call, 0
+        head, body = _stream_body(exchange)
+        call, reader = exchange.call, _EventReader(envelope, exchange.call.secrets)
         has_total = call.timeouts.total is not None
-        for event in sse.events(exchange.chunks(), max_event_bytes):
-            position += 1
-            decoded = _decode_event(event, position, call.secrets)
+        for event in sse.events(body, max_event_bytes):
+            chunks = reader.read(event)
             del event
-            if decoded is None:
-                continue
-            if envelope is None:
-                chunk = Chunk(decoded)
-            else:
-                inner = decoded.get(envelope)
-                chunk = Chunk(inner if isinstance(inner, dict) else {}, decoded)
-                del inner
-            del decoded
-            yield chunk
-            del chunk
-            call.got_chunk = True
-            if call.cancelled or has_total:  # all other chunks may have arrived, so that no read would notice
-                call.check_total()
+            for chunk in chunks:
+                yield chunk
+                del chunk
+                call.got_chunk, head = True, b""
+                if call.cancelled or has_total:  # all other chunks may have arrived, so that no read would notice
+                    call.check_total()
+            del chunks
+        if reader.odd is not None:
+            yield from reader.odd.end()
+        if head:
+            raise _error_of(_answer_of(exchange, head), "text/event-stream", call)
     finally:
         exchange.close()
 
 
-def _decode_event(event: sse.Event, position: int, secrets: Collection[str]) -> Optional[dict[str, Any]]:
-    """The object in an event; None for an event without data, which is a sign of life like a comment."""
-    data = event.data
-    try:
-        decoded, end = _decode(data)
-    except (ValueError, RecursionError):
-        end = -1
-    if end != len(data):  # white space around the value, or no JSON
-        if not data.strip():
-            return None
+class _EventReader:
+    """Makes the chunks of the events of one stream. Most events hold one chunk with one text; all others are odd."""
+
+    def __init__(self, envelope: Optional[str], secrets: Collection[str]) -> None:
+        self._envelope, self._secrets = envelope, secrets
+        self._position, self._finished = 0, False
+        self.odd: Optional[OddEvents] = None
+
+    def read(self, event: sse.Event) -> Iterable[Chunk]:
+        """The chunks in the next event."""
+        self._position += 1
+        envelope, data = self._envelope, event.data
+        decoded: Any = UNDECODED
         try:
-            decoded = json.loads(data)
-        except (ValueError, RecursionError) as exc:
-            message = f"Event {position} is not JSON: expected a chunk, came {len(data)} characters."
-            raise ProtocolError(message) from exc
-    if type(decoded) is dict and decoded.get("error") is None and type(event) is not sse.BareJsonEvent:
-        return decoded
-    if find_error(decoded) is not None:
-        raise api_error(None, decoded, secrets=secrets)
-    kind = "an object outside the events" if isinstance(decoded, dict) else type(decoded).__name__
-    raise ProtocolError(f"Event {position} is no chunk: expected a JSON object, came {kind}.")
+            value, end = _decode(data)
+            if end == len(data):  # else there is white space around the value, or more
+                decoded = value
+            raw = value if envelope is None else value[envelope]
+            candidate = raw["candidates"][0]
+            (part,) = candidate["content"]["parts"]
+            text = part["text"]
+            if not text.isascii() and "\\" in data:
+                text.encode()  # fails if the text holds half a character, which only an escape can write
+            usual = end == len(data) and "error" not in value and "error" not in raw
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+            usual = False
+        if usual and type(event) is not sse.BareJsonEvent:
+            self._finished = self._finished or "finishReason" in candidate
+            if self.odd is None or not self.odd.halves.waiting:
+                return (Chunk(raw, None if envelope is None else value),)
+        self.odd = self.odd or OddEvents(envelope, self._secrets)
+        return self.odd.read(event, decoded, self._position, self._finished)
 
 
-def _check_stream(exchange: Exchange) -> None:
-    """Raises the error of a response that is no event stream, with a bounded part of its body."""
-    if exchange.status == 200 and _content_type(exchange.headers) == "text/event-stream":
-        return
-    refuse_redirect(exchange.status, exchange.headers)
-    raise _error_of(exchange.answer(), "text/event-stream", exchange.call)
+def _stream_body(exchange: Exchange) -> tuple[bytes, Iterator[bytes]]:
+    """The body of a response that is a stream. If only its first bytes tell that, they are the first value.
+
+    Raises the error of another response, with a bounded part of its body.
+    """
+    if not 200 <= exchange.status < 300:
+        refuse_redirect(exchange.status, exchange.headers)
+        raise _error_of(exchange.answer(), "text/event-stream", exchange.call)
+    chunks, came = exchange.chunks(), _content_type(exchange.headers)
+    if came == "text/event-stream":
+        return b"", chunks
+    # Some gateways drop the content type, or change it, or send an array of chunks because they drop alt=sse.
+    head = b""
+    for piece in chunks:
+        head += piece
+        if len(head.lstrip()) >= _HEAD_BYTES:
+            break
+    if _STREAM_BEGINS.match(head):
+        _log.warning("a stream came as %s instead of text/event-stream", came or "no content type")
+        return head, itertools.chain([head], chunks)
+    call, left = exchange.call, exchange.call.remaining()
+    with call.bounded(_BODY_SECONDS if left is None else min(_BODY_SECONDS, left), "The body of the answer"):
+        call.enter_answer()
+        for piece in chunks:
+            head += piece
+            if len(head) > _BODY_BYTES:
+                break
+    raise _error_of(_answer_of(exchange, head), "text/event-stream", call)
+
+
+def _answer_of(exchange: Exchange, body: bytes) -> Answer:
+    return Answer(exchange.status, exchange.headers, body.decode("utf-8-sig", "replace"))
 
 
 def _content_type(headers: Mapping[str, str]) -> str:
-    return (headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+    first = (headers.get("Content-Type") or "").partition(",")[0]  # some gateways send the header twice
+    return first.partition(";")[0].strip().lower()
 
 
 def _error_of(answer: Answer, expected: str, call: Call) -> Union[ApiError, ProtocolError]:
@@ -209,8 +253,11 @@ def _error_of(answer: Answer, expected: str, call: Call) -> Union[ApiError, Prot
     if error is not None:
         return error
     came = _content_type(answer.headers) or "no content type"
+    # Text and broken JSON may come from a proxy that fails briefly. Another kind of body would come each time.
+    may_pass = came == "no content type" or came.startswith("text/") or "json" in came or "xhtml" in came
     return ProtocolError(
         f"Expected {expected}, came status {answer.status} with {came}: "
         f"{redacted_excerpt(answer.text, call.secrets)!r}. A proxy or login page may have answered instead.",
         code=answer.status,
+        reason=None if may_pass or answer.status >= 300 else UNREADABLE_ANSWER,
     )

@@ -118,12 +118,14 @@ def test_ask__link_of_the_fallback_is_shown(with_oauth: Path, emulator: Emulator
     assert capsys.readouterr().err.count("https://example.com/validate") == 1
 
 
-def test_ask__token_limit_is_a_notice_and_no_error(emulator: Emulator, capsys: Captured) -> None:
-    emulator.api_key.answer(text="Half an ans", finish_reason="MAX_TOKENS")
+@pytest.mark.parametrize("reason", ["MAX_TOKENS", "CONTINUATION"])
+def test_ask__partial_answer_is_a_notice_and_no_error(emulator: Emulator, capsys: Captured, reason: str) -> None:
+    emulator.api_key.answer(text="Half an ans", finish_reason=reason)
     assert cli.main(["ask", "hello"]) == 0
     out, err = capsys.readouterr()
     assert out == "Half an ans\n"
-    assert "MAX_TOKENS" in err
+    assert err.startswith("gemini-sync: the answer is cut off, because ")
+    assert err.endswith(f" ({reason}).\n")
 
 
 def test_ask__each_stream_begins_a_line_on_a_shared_screen(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,24 +63,25 @@ def _open_brackets(line: str) -> int:
 
 
 def read_by_the_standard(stream: bytes) -> list[Known]:
-    """The events of ``stream`` by the HTML standard, section 9.2.6, with two rules of this project.
+    """The events of ``stream`` by the HTML standard, section 9.2.6, with three rules of this project.
 
-    A last block without its blank line counts if its data is one JSON value. A JSON object or array in lines that are
-    no fields counts too, without its blank lines. If it comes inside a block, it follows the event of that block.
+    A line of data begins another event if it and the only data before hold a JSON object each. A last block without
+    its blank line counts if its data is one JSON value. A JSON object or array in lines that are no fields counts too,
+    without its blank lines. If it comes inside a block, it follows the event of that block.
     """
     bom = 3 if stream.startswith(b"\xef\xbb\xbf") else 0
     found: list[Known] = []
     data: list[str] = []
     bare: list[str] = []  # lines of a JSON value that is not complete
     waiting: list[str] = []  # complete values in a block that is not
-    kind, in_block = "", False
+    kind, fields = "", 0  # of the block
 
     def dispatch(after: int) -> None:
-        nonlocal kind, in_block
+        nonlocal kind, fields
         if data:
             found.append(Known(Seen(kind or "message", "\n".join(data)), after + bom))
         found.extend(Known(Seen("message", text, bare=True), after + bom) for text in waiting if _is_json(text))
-        kind, in_block = "", False
+        kind, fields = "", 0
         data.clear()
         waiting.clear()
 
@@ -92,7 +93,10 @@ def read_by_the_standard(stream: bytes) -> list[Known]:
             bare.clear()
         elif name in ("data", "event", "id", "retry"):
             bare.clear()
-            in_block = True
+            one_object = len(data) == 1 and fields <= 7 and re.match(r"\{.*\}[ \t\x0b\x0c]*$", data[0], re.DOTALL)
+            if name == "data" and value.startswith("{") and one_object:
+                dispatch(after)
+            fields += 1
             if name == "data":
                 data.append(value)
             elif name == "event":
@@ -102,7 +106,7 @@ def read_by_the_standard(stream: bytes) -> list[Known]:
             if sum(map(_open_brackets, bare)) <= 0:
                 waiting.append("\n".join(bare))
                 bare.clear()
-        if complete and (not line or not in_block):
+        if complete and (not line or not fields):
             dispatch(after)
     if not _is_json("\n".join(data)):
         data.clear()

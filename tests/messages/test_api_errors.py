@@ -145,6 +145,85 @@ def test_api_error__does_not_change_with_the_body() -> None:
     assert error.details[0]["reason"] == "RATE_LIMIT_EXCEEDED"
 
 
+# -- other spellings
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "name"),
+    [
+        ({"status": 503}, 503, None), ({"status": "503"}, 503, None), ({"status": 14}, 503, None),
+        ({"code": 429.0}, 429, None), ({"code": "RESOURCE_EXHAUSTED"}, 429, "RESOURCE_EXHAUSTED"),
+        ({"code": "unavailable"}, 503, "UNAVAILABLE"), ({"status": "not_found"}, 404, "NOT_FOUND"),
+        ({"code": "PERMISSION_DENIED", "status": 403}, 403, "PERMISSION_DENIED"),
+        ({"code": 0, "status": "UNAVAILABLE"}, 503, "UNAVAILABLE"),
+        ({"code": "new_kind"}, 500, "new_kind"), ({"status": "OK"}, 500, "OK"),
+    ],
+)  # fmt: skip
+def test_api_error__code_and_status_as_numbers_and_names(error: Any, code: int, name: Optional[str]) -> None:
+    found = api_error(None, {"error": {**error, "message": "busy"}})
+    assert (found.code, found.status, type(found)) == (code, name, type(api_error(code, None)))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"response": {"error": {"code": 503, "message": "busy", "status": "UNAVAILABLE"}}},
+        {"code": 503, "message": "busy", "status": "UNAVAILABLE"},
+        {"message": "busy", "status": "UNAVAILABLE"},
+        [{"code": 503, "message": "busy", "status": "UNAVAILABLE"}],
+    ],
+)
+def test_api_error__in_an_envelope_or_bare(body: Any) -> None:
+    for code in (None, 503):
+        error = api_error(code, body)
+        assert (error.code, error.status) == (503, "UNAVAILABLE")
+        assert str(error) == "503 UNAVAILABLE: busy. Try again later."
+
+
+def test_api_error__packed_in_the_message_of_another() -> None:
+    """The innermost error is what the service said. The others are from gateways around it."""
+    details = [{"@type": TYPES[1], "retryDelay": "3s"}, info("RATE_LIMIT_EXCEEDED", quote='"?key=canary"')]
+    body = status(429, message='Slow down, see "https://x.example/?key=canary".', details=details)
+    for depth, prefix in enumerate(["", "got status: 500. ", "\n", ""]):
+        body = status(500 + depth, message=prefix + json.dumps([body] if depth % 2 else body), status="INTERNAL")
+        for code in (None, 500, 503):
+            error = api_error(code, body)
+            assert (type(error), error.code, error.status) == (QuotaError, 429, None)
+            assert (error.reason, error.retry_after) == ("RATE_LIMIT_EXCEEDED", 3.0)
+            assert 'Slow down, see "https://x.example/?key=[redacted]".' in str(error)
+            assert "canary" not in f"{error}{vars(error)}"
+
+
+def test_api_error__packed_without_a_code__keeps_that_of_the_outer_one() -> None:
+    error = api_error(403, status(403, message=json.dumps(status(message="inner")), status="PERMISSION_DENIED"))
+    assert (error.code, error.status) == (403, "PERMISSION_DENIED")
+    assert ": inner. " in str(error)
+
+
+@pytest.mark.parametrize(
+    "message", ["use {a: 1}", 'sent {"a": 1}', "{", '{"error": {}', '{"error": ""}', "{" * 100_000]
+)
+def test_api_error__braces_in_a_message_are_text(message: str) -> None:
+    error = api_error(400, status(400, message=message, status="INVALID_ARGUMENT"))
+    assert (error.code, error.status) == (400, "INVALID_ARGUMENT")
+    assert message[:50] in str(error)
+
+
+def test_api_error__that_packs_itself_many_times_ends() -> None:
+    body = status(429, message="deep")
+    for _ in range(14):
+        body = status(500, message=json.dumps(body))
+    assert api_error(500, body).code == 500
+
+
+def test_api_error__words_of_a_proxy_are_no_status() -> None:
+    words = "upstream connect error or disconnect/reset before headers"
+    for body in (words, {"error": words}, {"error": {"message": words}}):
+        error = api_error(503, body)
+        assert (error.code, error.status) == (503, None)
+        assert str(error) == f"503 ServerError: {words}. Try again later."
+
+
 def test_api_error__body_that_is_no_json__is_quoted_in_part() -> None:
     error = api_error(502, "<html>\n  <h1>Bad   Gateway</h1>" + "x" * 2000)
     assert (type(error), error.status, error.details) == (ServerError, None, ())
@@ -209,7 +288,15 @@ def test_find_error__in_the_form_of_the_token_endpoint() -> None:
     assert find_error(described) == {"status": "invalid_grant", "message": "Token has been revoked."}
 
 
-@pytest.mark.parametrize("body", [None, [], [5], {}, {"error": None}, {"error": 5}, {"candidates": []}, "error"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        None, [], [5], {}, {"error": None}, {"error": 5}, {"error": ""}, {"error": False}, {"candidates": []}, "error",
+        {"candidates": [], "error": {}}, {"candidates": [], "error": ""}, {"response": {"error": {}}},
+        {"message": "text"}, {"message": "text", "code": 200}, {"message": "text", "status": "OK"}, {"code": 503},
+        {"candidates": [], "code": 503, "message": "text"},
+    ],
+)  # fmt: skip
 def test_find_error__body_without_an_error__is_none(body: Any) -> None:
     assert find_error(body) is None
 

@@ -22,10 +22,10 @@ from gemini_sync.messages.response import Chunk
 from gemini_sync.messages.sse import BareJsonEvent, events
 from tests.messages.reply_kit import STOP, chunk, end_of, feedback, reply_of
 
-_COMPLETE = "STOP MAX_TOKENS FINISH_REASON_UNSPECIFIED SOMETHING_NEW stop".split()
+_COMPLETE = "STOP MAX_TOKENS CONTINUATION SOMETHING_NEW".split()
 _REFUSED = (
     "SAFETY RECITATION LANGUAGE BLOCKLIST PROHIBITED_CONTENT SPII ESCALATION MODEL_ARMOR IMAGE_SAFETY "
-    "IMAGE_PROHIBITED_CONTENT IMAGE_RECITATION"
+    "IMAGE_PROHIBITED_CONTENT IMAGE_RECITATION PUP_LIMITED_DISABLED"
 ).split()
 _FAILED = (
     "OTHER IMAGE_OTHER NO_IMAGE MALFORMED_FUNCTION_CALL MALFORMED_RESPONSE UNEXPECTED_TOOL_CALL TOO_MANY_TOOL_CALLS "
@@ -63,6 +63,39 @@ def test_finish_reason__refused_or_failed__raises_after_the_text(reason: str, te
     assert list(reply) == []
 
 
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (1, "STOP"), (1.0, "STOP"), ("1", "STOP"), (2, "MAX_TOKENS"), (3, "SAFETY"), (4, "RECITATION"), (5, "OTHER"),
+        (6, "6"), (-1, "-1"), ("stop", "STOP"), ("Max_Tokens", "MAX_TOKENS"), ("safety", "SAFETY"),
+    ],
+)  # fmt: skip
+def test_finish_reason__as_a_number_or_in_lower_case(sent: Any, reason: str) -> None:
+    """Google's two APIs mean the same only by the numbers to 5. A larger one is an unknown reason, and no error."""
+    reply = reply_of(chunk("a", finishReason=sent))
+    error = end_of(reply)
+    assert (reply.finish_reason, chunk("a", finishReason=sent).finish_reason) == (reason, reason)
+    assert type(error) is (
+        BlockedError if reason in _REFUSED else FinishReasonError if reason == "OTHER" else type(None)
+    )
+
+
+@pytest.mark.parametrize("zero", ["FINISH_REASON_UNSPECIFIED", "finish_reason_unspecified", 0, 0.0, "0", None, ""])
+def test_finish_reason__the_zero_of_the_enum_is_none(zero: Any) -> None:
+    reply = reply_of(chunk("a", finishReason=zero))
+    assert isinstance(end_of(reply), StreamInterrupted)
+    assert (reply.finish_reason, chunk(finishReason=zero).finish_reason) == (None, None)
+    assert end_of(reply_of(chunk("a", finishReason="STOP"), chunk("b", finishReason=zero))) is None
+
+
+@pytest.mark.parametrize(
+    "parts", [[], [""], [{"text": "hm", "thought": True}], [{"thoughtSignature": "c2ln"}]], ids=str
+)
+def test_continuation__is_partial_and_never_empty(parts: list[Any]) -> None:
+    reply = reply_of(chunk(*parts), chunk(finishReason="CONTINUATION", continuationToken="dG9rZW4="))
+    assert (end_of(reply), reply.text, reply.finish_reason) == (None, "", "CONTINUATION")
+
+
 def test_finish_reason__without_a_message() -> None:
     assert "the server gave no explanation" in str(end_of(reply_of(chunk("a", finishReason="OTHER"))))
 
@@ -91,6 +124,21 @@ def test_block_reason__raises_blocked(reason: str) -> None:
     assert isinstance(error, BlockedError)
     assert (error.reason, error.route, error.partial.text) == (reason, "api_key", "")
     assert str(error) == f"The prompt was refused ({reason}): Change the prompt."
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [(1, "SAFETY"), ("2", "OTHER"), (3.0, "BLOCKLIST"), (4, "PROHIBITED_CONTENT"), (5, "5"), ("safety", "SAFETY")],
+)
+def test_block_reason__as_a_number_or_in_lower_case(sent: Any, reason: str) -> None:
+    error = end_of(reply_of(feedback(blockReason=sent)))
+    assert isinstance(error, BlockedError)
+    assert error.reason == reason
+
+
+@pytest.mark.parametrize("zero", ["BLOCK_REASON_UNSPECIFIED", "BLOCKED_REASON_UNSPECIFIED", 0, "0", None, ""])
+def test_block_reason__the_zero_of_the_enum_is_none(zero: Any) -> None:
+    assert end_of(reply_of(feedback(blockReason=zero), STOP)) is None
 
 
 def test_block_reason__with_only_a_message() -> None:

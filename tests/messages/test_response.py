@@ -17,7 +17,7 @@ from gemini_sync.messages import response
 from gemini_sync.messages.response import Blob, Chunk, FunctionCall, Usage
 from gemini_sync.messages.turn import Turn
 from tests.messages.odd_json import RESPONSES
-from tests.messages.reply_kit import chunk
+from tests.messages.reply_kit import chunk, reply_of
 
 _PROPERTIES = [name for name in vars(Chunk) if isinstance(vars(Chunk)[name], property)]
 
@@ -71,7 +71,8 @@ def test_chunk__metadata() -> None:
 
 
 def test_chunk__older_spelling_of_citations() -> None:
-    assert chunk(citationMetadata={"citations": [{"uri": "u"}]}).citations == [{"uri": "u"}]
+    for unset in ({}, {"citationSources": None}):
+        assert chunk(citationMetadata={**unset, "citations": [{"uri": "u"}]}).citations == [{"uri": "u"}]
 
 
 def test_chunk__envelope() -> None:
@@ -137,6 +138,9 @@ def test_candidates__only_index_0_counts() -> None:
     both = [{"index": 1, "content": {"parts": [{"text": "second"}]}}, {"content": {"parts": [{"text": "first"}]}}]
     assert Chunk({"candidates": both}).text == "first"
     assert Chunk({"candidates": both[:1]}).text == ""
+    for zero in ("0", 0, 0.0, None):
+        assert Chunk({"candidates": [{**both[1], "index": zero}]}).text == "first"
+    assert Chunk({"candidates": [{**both[1], "index": "1"}]}).text == ""
     assert Chunk({"candidates": [None, *both]}).text == "first"
     turn = Turn()
     assert [turn.add(Chunk({"candidates": some})) for some in (both, both[:1], both[::-1])] == ["first", "", "first"]
@@ -154,7 +158,15 @@ def test_usage__counts_by_their_names() -> None:
     assert response.usage(raw) == Usage(1, 2, 3, 4, 10, raw)
 
 
-@pytest.mark.parametrize("wrong", [None, "5", 1.5, True, [], {}])
+@pytest.mark.parametrize("sent", [5, 5.0, "5", "5.0"])
+def test_usage__counts_as_strings_and_floats(sent: Any) -> None:
+    seen = response.usage({"promptTokenCount": sent, "totalTokenCount": sent})
+    assert seen is not None
+    assert (seen.prompt_token_count, seen.total_token_count) == (5, 5)
+    assert isinstance(seen.prompt_token_count, int)
+
+
+@pytest.mark.parametrize("wrong", [None, "", "five", "5.5", "\u0665", 1.5, float("inf"), float("nan"), True, [], {}])
 def test_usage__a_value_that_is_no_count__is_none(wrong: Any) -> None:
     seen = response.usage({"promptTokenCount": wrong, "totalTokenCount": 0})
     assert seen is not None
@@ -182,24 +194,72 @@ def test_inline_data__that_is_no_base64__raises(data: str) -> None:
         _ = chunk({"inlineData": {"mimeType": "a/b", "data": data}}).inline_data
 
 
-@pytest.mark.parametrize(("given_blob", "blob"), [({}, Blob("", b"")), ({"data": 5, "mimeType": 5}, Blob("", b""))])
-def test_inline_data__wrong_types(given_blob: Any, blob: Blob) -> None:
-    assert chunk({"inlineData": given_blob}, {"inlineData": "x"}).inline_data == (blob,)
+def test_inline_data__fields_that_are_not_set() -> None:
+    for empty in ({}, {"data": None, "mimeType": None}):
+        assert chunk({"inlineData": empty}, {"inlineData": None}).inline_data == (Blob("", b""),)
+
+
+@pytest.mark.parametrize("wrong", ["x", 5, ["x"], {"data": 5}, {"data": ["aGk="]}])
+def test_inline_data__wrong_types__raise(wrong: Any) -> None:
+    with pytest.raises(ProtocolError, match=r"Expected .* inlineData, came"):
+        _ = chunk({"inlineData": wrong}).inline_data
+
+
+# -- function calls
+
+
+def test_function_call__arguments_as_text() -> None:
+    one = chunk({"functionCall": {"name": "f", "args": '{"a": {"b": 1}}'}})
+    assert one.function_calls == (FunctionCall("f", {"a": {"b": 1}}),)
+
+
+@pytest.mark.parametrize("unset", [None, "", {}, "{}"])
+def test_function_call__without_arguments(unset: Any) -> None:
+    assert chunk({"functionCall": {"name": "f", "args": unset}}).function_calls == (FunctionCall("f", {}),)
+
+
+@pytest.mark.parametrize("args", [["a"], [], 5, 0, False, "{bad", "[1]", '"text"', "[" * 100_000])
+def test_function_call__arguments_that_are_no_object__raise_when_asked_for(args: Any) -> None:
+    one = chunk("a", {"functionCall": {"name": "f", "args": args}}, finishReason="STOP")
+    reply = reply_of(one)
+    assert list(reply) == ["a"], "the text comes, and the call is in the history as it came"
+    for view in (one, reply):
+        with pytest.raises(ProtocolError, match=r"Expected a JSON object in functionCall\.args, came"):
+            _ = view.function_calls
+
+
+@pytest.mark.parametrize("call", ["f", 5, ["f"], True])
+def test_function_call__that_is_no_object__raises_when_asked_for(call: Any) -> None:
+    with pytest.raises(ProtocolError, match="Expected a JSON object in functionCall, came"):
+        _ = chunk({"functionCall": call}).function_calls
+
+
+@pytest.mark.parametrize("call", [None, {}, {"name": ""}, {"name": None}, {"args": {"a": 1}}, {"willContinue": True}])
+def test_function_call__without_a_name_is_none(call: Any) -> None:
+    first = {"functionCall": {"name": "f"}}
+    assert chunk(first, {"functionCall": call}).function_calls == (FunctionCall("f", {}),)
 
 
 # -- names and reasons
 
 
-@pytest.mark.parametrize("odd", ["", 0, 5, True, ["x"], {"x": "x"}], ids=repr)
+@pytest.mark.parametrize("odd", ["", 0, True, ["x"], {"x": "x"}], ids=repr)
 def test_names__that_are_no_text__are_none(odd: Any) -> None:
     names = {"modelVersion": odd, "responseId": odd, "traceId": odd}
     one = Chunk({"candidates": [{"finishReason": odd, "finishMessage": odd}], **names})
     assert (one.model_version, one.response_id, one.trace_id) == (None, None, None)
     assert (one.finish_reason, one.finish_message) == (None, None)
-    assert chunk({"functionCall": {"name": odd, "id": odd}}).function_calls == (FunctionCall("", {}, None),)
+    assert chunk({"functionCall": {"name": "f", "id": odd}}).function_calls == (FunctionCall("f", {}, None),)
 
 
 # -- JSON of a wrong shape
+
+
+def calls_in(parts: list[Any]) -> tuple[FunctionCall, ...]:
+    try:
+        return response.function_calls(parts)
+    except ProtocolError:
+        return ()
 
 
 @given(st.lists(st.tuples(RESPONSES, st.booleans()), min_size=1, max_size=4))
@@ -212,14 +272,17 @@ def test_json_of_a_wrong_shape__never_raises(responses: list[tuple[Any, bool]]) 
             try:
                 getattr(one, name)
             except ProtocolError:
-                assert name == "inline_data"
+                assert name in ("inline_data", "function_calls")
         assert isinstance(repr(one), str)
         assert turn.add(one) == one.text
         texts, thoughts = texts + one.text, thoughts + one.thoughts
         assert (turn.text(), turn.text(thought=True)) == (texts, thoughts)
         assert turn.empty in (True, False)
         assert turn.block_reason is None or isinstance(turn.block_reason, str)
-        assert [call for part in turn.parts for call in response.function_calls([part])] == [
-            call for raw_before, _ in responses[: turn.chunks] for call in Chunk(raw_before).function_calls
+        assert [call for part in turn.parts for call in calls_in([part])] == [
+            call
+            for raw_before, _ in responses[: turn.chunks]
+            for part in Chunk(raw_before).parts
+            for call in calls_in([part])
         ]
     assert pickle.loads(pickle.dumps(turn)).parts == turn.parts

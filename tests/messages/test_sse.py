@@ -1,4 +1,4 @@
-"""Tests of the event parser: it follows the standard in every segmentation, and two rules of this project."""
+"""Tests of the event parser: it follows the standard in every segmentation, and three rules of this project."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_log__has_no_messages_of_sseclient(caplog: pytest.LogCaptureFixture) -> 
     [
         (b'data: {"a": 1}', True), (b"data: [1,\ndata: 2]", True), (b'event: e\ndata: {"a": 1}\nid: 3', True),
         (b"data: 5", True), (b'data: {"a": ', False), (b"data: text", False), (b"data:", False), (b"data", False),
-        (b"event: e", False), (b'data: {"a": 1}\ndata: {"b": 2}', False), (b'dat: {"a": 1}', False), (b"dat", False),
+        (b"event: e", False), (b'dat: {"a": 1}', False), (b"dat", False),
         (b"data: " + b"[" * 5000, False), (b'data: {"a": 1}\nda', True), (b": comment", False),
     ],
 )  # fmt: skip
@@ -251,6 +251,37 @@ def test_log__has_no_messages_of_sseclient(caplog: pytest.LogCaptureFixture) -> 
 def test_last_block__without_its_blank_line__counts_if_it_is_json(block: bytes, comes: bool, end: bytes) -> None:
     for pieces in ([b"data: first\n\n" + block + end], cut(b"data: first\n\n" + block + end, range(40))):
         assert len(read(pieces)) == 1 + comes
+
+
+# -- events that end with one newline
+
+
+@pytest.mark.usefixtures("parser")
+@pytest.mark.parametrize("newline", [b"\n", b"\r", b"\r\n"])
+@pytest.mark.parametrize("name", [b"", b"event: message\n", b"event: e\nid: 1\nretry: 5\n"])
+def test_one_newline__each_object_comes_when_the_next_begins(newline: bytes, name: bytes) -> None:
+    lines = [(name + b'data: {"a": %d}\n' % number).replace(b"\n", newline) for number in range(3)]
+    came = read(lines)
+    assert [json.loads(known.seen.data) for known in came] == [{"a": 0}, {"a": 1}, {"a": 2}]
+    assert [known.after for known in came] == [len(b"".join(lines[:2])), len(b"".join(lines)), len(b"".join(lines)) + 1]
+
+
+@pytest.mark.usefixtures("parser")
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"{", b'"a": {}', b"}"], [b'{"a": [{}', b", {}", b"]}"], [b"[{}", b", {}]"], [b"text {}", b"{}"],
+        [b'{"a": 1}', b"text"], [b'{"a": 1}', b"[1]"],
+    ],
+)  # fmt: skip
+def test_one_newline__data_of_several_lines_stays_one_event(lines: list[bytes]) -> None:
+    stream = b"".join(b"data: " + line + b"\n" for line in lines) + b"\n"
+    assert [one.data for one in seen(stream)] == [b"\n".join(lines).decode()]
+
+
+def test_cut_off_event__leaves_a_trace(caplog: pytest.LogCaptureFixture) -> None:
+    assert seen(b'data: {"a": ') == []
+    assert "ignored an event of 12 bytes that was cut off" in caplog.text
 
 
 def test_error_of_the_chunks__passes_through_and_drops_the_unfinished_block() -> None:

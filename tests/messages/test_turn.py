@@ -51,8 +51,8 @@ NOTHING: list[dict[str, Any]] = [{}, {"text": None}, {"thought": True}, {"text":
         ),
         ([{"thoughtSignature": "c2ln"}], [{"thoughtSignature": "c2ln"}]),
         (
-            [{"text": "a"}, {"text": "b", "unknown": None}, {"text": "c"}],
-            [{"text": "a"}, {"text": "b", "unknown": None}, {"text": "c"}],
+            [{"text": "a"}, {"text": "b", "functionCall": None, "thoughtSignature": None}, {"text": "c"}],
+            [{"text": "abc"}],
         ),
         (
             [{"text": "a"}, {"functionCall": {"name": "f"}, "x": [1]}, {"functionCall": {"name": "g"}}, {"text": "b"}],
@@ -144,7 +144,7 @@ def test_turn__finish_and_usage_are_the_last_that_came() -> None:
         ({"blockReason": "SAFETY"}, "SAFETY"),
         ({"blockReason": "NEW"}, "NEW"),
         ({"blockReasonMessage": "no"}, "BLOCKED"),
-        ({"blockReason": 5, "blockReasonMessage": "no"}, "BLOCKED"),
+        ({"blockReason": [], "blockReasonMessage": "no"}, "BLOCKED"),
         ({"safetyRatings": []}, None),
         ({}, None),
         (None, None),
