@@ -23,6 +23,7 @@ from gemini_sync.errors import ConfigError
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import CallOptions, Contents, SystemInstruction, build, check_model
 from gemini_sync.messages.rest_json import GenerationConfig, SafetySetting, Tool, ToolConfig
+from gemini_sync.messages.signatures import Signatures
 from gemini_sync.network.sessions import SessionFactory
 from gemini_sync.network.transport import Transport
 from gemini_sync.routing.events import FallbackEvent, notify_stderr
@@ -126,6 +127,7 @@ class GeminiDualAdapter:
         self._transport = Transport(session_factory)
         self._credentials: Optional[Credentials] = None
         services: dict[str, Service] = {}
+        signatures = Signatures()  # each service tells the other which ones it made
         if oauth_creds_path is not None:
             self._credentials = credentials_for(
                 oauth_creds_path,
@@ -136,10 +138,10 @@ class GeminiDualAdapter:
             )
             discover = Projects(self._transport, endpoints, project).project
             services[OAUTH] = CodeAssistService(
-                self._credentials, discover, self._transport, endpoints, max_event_bytes
+                self._credentials, discover, self._transport, endpoints, max_event_bytes, signatures
             )
         if api_key is not None:
-            services[API_KEY] = ApiKeyService(api_key, self._transport, endpoints, max_event_bytes)
+            services[API_KEY] = ApiKeyService(api_key, self._transport, endpoints, max_event_bytes, signatures)
         self._routes = list(services)
         self._router = Router(
             services,

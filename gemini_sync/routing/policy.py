@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from gemini_sync.config import Retry
 from gemini_sync.errors import (
+    BOUND_TO_OTHER_SERVICE,
     CERTIFICATE_VERIFY_FAILED,
     PROXY_INVALID,
     SECURITY_POLICY_VIOLATED,
@@ -125,6 +126,9 @@ RULES: tuple[Rule, ...] = (
     Rule("setting", _reason(PROXY_INVALID, SESSION_INVALID), Decision.SURFACE,
          "a proxy that is no URL, a session_factory that makes no session",
          "the other route needs it as well."),
+    Rule("bound", _reason(BOUND_TO_OTHER_SERVICE), Decision.SURFACE,
+         "a file or a cached content of another service",
+         "the request has to change; the route itself works."),
     Rule("credentials", _is(CredentialsError, ConfigError), Decision.FALL_BACK,
          "credentials file missing, unreadable, corrupt or incomplete; refresh refused or failed for good; "
          "no project; no OAuth client",

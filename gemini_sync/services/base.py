@@ -28,6 +28,9 @@ _decode = json.JSONDecoder().raw_decode  # json.loads costs half as much again
 
 _T = TypeVar("_T")
 
+#: Takes the response in a chunk that has thought signatures.
+Learn = Callable[[Mapping[str, Any]], None]
+
 #: The first chunk of a stream, and an iterator over the rest.
 OpenStream = tuple[Chunk, Generator[Chunk, None, None]]
 
@@ -76,8 +79,14 @@ def bearer(token: AccessToken, call: Call) -> dict[str, str]:
 class JsonApi:
     """One of Google's JSON APIs: requests go to paths under a base URL, and answers become values or typed errors."""
 
-    def __init__(self, transport: Transport, base: str, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:
-        self._transport, self._base, self._max_event_bytes = transport, base, max_event_bytes
+    def __init__(
+        self,
+        transport: Transport,
+        base: str,
+        max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
+        learn: Optional[Learn] = None,
+    ) -> None:
+        self._transport, self._base, self._max_event_bytes, self._learn = transport, base, max_event_bytes, learn
 
     def stream(
         self,
@@ -95,7 +104,7 @@ class JsonApi:
             TransportError, StreamInterrupted: as for ``Transport.send`` and ``Exchange.chunks``.
         """
         exchange = self._transport.send(call, "POST", self._base + path, headers, encode_json(body))
-        chunks = _chunks(exchange, self._max_event_bytes, envelope)
+        chunks = _chunks(exchange, self._max_event_bytes, envelope, self._learn)
         for chunk in chunks:
             return chunk, chunks
         raise ProtocolError("The stream ended before the first chunk. Expected at least one event.")
@@ -137,7 +146,9 @@ class JsonApi:
         )
 
 
-def _chunks(exchange: Exchange, max_event_bytes: int, envelope: Optional[str]) -> Generator[Chunk, None, None]:
+def _chunks(
+    exchange: Exchange, max_event_bytes: int, envelope: Optional[str], learn: Optional[Learn]
+) -> Generator[Chunk, None, None]:
     """The chunks of a response, which is closed at the end.
 
     A suspended generator keeps its local variables alive, so large values are deleted before each ``yield``.
@@ -149,6 +160,7 @@ def _chunks(exchange: Exchange, max_event_bytes: int, envelope: Optional[str]) -
         for event in sse.events(exchange.chunks(), max_event_bytes):
             position += 1
             decoded = _decode_event(event, position, call.secrets)
+            signed = learn is not None and '"thoughtSignature"' in event.data  # few events are, so no other is searched
             del event
             if decoded is None:
                 continue
@@ -159,6 +171,8 @@ def _chunks(exchange: Exchange, max_event_bytes: int, envelope: Optional[str]) -
                 chunk = Chunk(inner if isinstance(inner, dict) else {}, decoded)
                 del inner
             del decoded
+            if signed and learn is not None:
+                learn(chunk.raw)
             yield chunk
             del chunk
             call.got_chunk = True

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
+from typing import Optional
 
 from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES, Endpoints
+from gemini_sync.errors import InvalidRequestError
 from gemini_sync.messages.request import CODE_ASSIST, Request, body_for
+from gemini_sync.messages.signatures import Signatures
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.services.base import OAUTH, JsonApi, OpenStream, TokenProvider, bearer, with_token
@@ -32,9 +36,13 @@ class CodeAssistService:
         transport: Transport,
         endpoints: Endpoints,
         max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
+        signatures: Optional[Signatures] = None,
     ) -> None:
         self._credentials, self._project = credentials, project
-        self._api = JsonApi(transport, f"{endpoints.code_assist}/v1internal:", max_event_bytes)
+        self._signatures = signatures or Signatures()
+        self._body_for = partial(body_for, service=CODE_ASSIST, signatures=self._signatures)
+        learn = partial(self._signatures.learn, CODE_ASSIST)
+        self._api = JsonApi(transport, f"{endpoints.code_assist}/v1internal:", max_event_bytes, learn)
         self._session_id = os.urandom(16).hex()
 
     def open(self, request: Request, call: Call) -> OpenStream:
@@ -43,20 +51,32 @@ class CodeAssistService:
                 "model": _spelling(request),
                 "project": self._project(call, token),
                 "user_prompt_id": os.urandom(16).hex(),
-                "request": {**body_for(request, CODE_ASSIST), "session_id": self._session_id},
+                "request": {**inner, "session_id": self._session_id},
             }
             return self._api.stream(call, "streamGenerateContent?alt=sse", bearer(token, call), body, "response")
 
+        inner = self._body_for(request)
+        try:
+            return with_token(self._credentials, call, send)
+        except InvalidRequestError as exc:
+            if not self._signatures.mend(inner, CODE_ASSIST, exc):
+                raise
+        inner = self._body_for(request)
         return with_token(self._credentials, call, send)
 
     def count_tokens(self, request: Request, call: Call) -> int:
-        # The method takes no project, and of the request only the contents (GC converter.ts toCountTokenRequest).
-        contents = body_for(request, CODE_ASSIST)["contents"]
-        body = {"request": {"model": f"models/{_spelling(request)}", "contents": contents}}
-
         def send(token: AccessToken) -> int:
+            # The method takes no project, and of the request only the contents (GC converter.ts toCountTokenRequest).
+            body = {"request": {"model": f"models/{_spelling(request)}", "contents": inner["contents"]}}
             return self._api.count_tokens(call, "countTokens", bearer(token, call), body)
 
+        inner = self._body_for(request)
+        try:
+            return with_token(self._credentials, call, send)
+        except InvalidRequestError as exc:
+            if not self._signatures.mend(inner, CODE_ASSIST, exc):
+                raise
+        inner = self._body_for(request)
         return with_token(self._credentials, call, send)
 
 

@@ -88,6 +88,7 @@ TABLE: list[tuple[str, BaseException, Decision, str]] = [
     ("refresh failed for good", RefreshError("503", code=503), FALL_BACK, "credentials"),
     ("redirect from the token endpoint", RefreshError("307", code=307), FALL_BACK, "credentials"),
     ("proxy that is no URL", ConfigError("x", reason="PROXY_INVALID"), SURFACE, "setting"),
+    ("file of another service", ConfigError("x", reason="BOUND_TO_OTHER_SERVICE"), SURFACE, "bound"),
     ("validation required", answered(403, "VALIDATION_REQUIRED"), FALL_BACK, "account"),
     ("validation required, found by us", CredentialsError("x", reason="VALIDATION_REQUIRED"), FALL_BACK, "credentials"),
     ("unsupported client", ApiError("x", reason="UNSUPPORTED_CLIENT"), FALL_BACK, "account"),
