@@ -82,7 +82,7 @@ def body_for(request: Request, service: str, signatures: Optional[Signatures] = 
 _FILE_KINDS = {"fileData", "functionResponse"}  # the kinds of parts that can name files
 _GEMINI_FILE = re.compile(r"(https?://generativelanguage[\w.-]*\.googleapis\.com/([\w.-]+/)*)?files/", re.IGNORECASE)
 _GEMINI_CACHE = re.compile("cachedContents/")
-_VERTEX_CACHE = re.compile(r"(https?:/)?/?([\w.-]+/)*projects/[^/]+/(.+/)?cachedContents/")
+_VERTEX_CACHE = re.compile(r"(.*/)?projects/.+/cachedContents/")
 
 
 def _file_uris(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -16,9 +16,9 @@ from gemini_sync.messages.rest_json import dict_of, list_of, text_of
 PLACEHOLDER = "skip_thought_signature_validator"
 _PLACEHOLDERS = {PLACEHOLDER, "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I"}
 
-_MOST_REMEMBERED = 20_000
+_MOST_REMEMBERED = 10_000
 _REFUSAL = re.compile(
-    r"\b(corrupted|invalid|malformed) thought[ _]?signature|\bthought[ _]?signature is (not valid|invalid|corrupted)",
+    r"(corrupted|invalid|malformed) \W?thought[ _]?signature|thought[ _]?signature\W? is (not valid|invalid|corrupted)",
     re.IGNORECASE,
 )
 _STANDARD_ALPHABET = str.maketrans("-_", "+/")
@@ -41,7 +41,10 @@ class Signatures:
         """``service`` made the signatures in ``response``, a GenerateContentResponse."""
         for candidate in list_of(response.get("candidates")):
             for signature in _signatures_in([dict_of(candidate).get("content")]):
-                self._makers.put(_hash(signature), service)
+                key = _hash(signature)
+                self._makers.put(key, service)
+                if self._refused.get(key + service):
+                    self._refused.put(key + service, False)
 
     def fitted(self, contents: list[dict[str, Any]], service: str) -> list[dict[str, Any]]:
         """``contents`` for ``service``: the placeholder stands for each signature that it would refuse."""
