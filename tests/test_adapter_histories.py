@@ -64,7 +64,8 @@ def turn_of_model(turn: Any) -> bool:
 def sent(request: Any) -> list[str]:
     """The signatures in one request."""
     body = request.json.get("request") or request.json.get("generateContentRequest") or request.json
-    return [turn["parts"][0]["thoughtSignature"] for turn in body["contents"] if turn_of_model(turn)]
+    parts = [part for turn in body["contents"] for part in turn["parts"]]
+    return [part["thoughtSignature"] for part in parts if "thoughtSignature" in part]
 
 
 # -- signatures of known origin
@@ -109,6 +110,16 @@ def test_flip__with_chunks_read_one_by_one(rig: Rig) -> None:
     reply = talk.adapter.stream(talk.history)
     parts = [part for chunk in reply.chunks() for part in chunk.parts]
     talk.history += [{"role": "model", "parts": parts}, RESULT]
+    rig.emulator.oauth.fail(403)
+    assert talk.ask() == "api_key"
+    assert sent(rig.emulator.api_key.requests[0]) == [PLACEHOLDER]
+
+
+def test_flip__with_a_signature_in_a_later_chunk(rig: Rig) -> None:
+    rig.emulator.oauth.answer(thoughts="Let me see.", text="I look.", function_calls=[{"name": "look", "args": {}}])
+    talk = Conversation(rig.adapter())
+    talk.ask()
+    assert [list(part) for part in talk.history[1]["parts"]][-1] == ["functionCall", "thoughtSignature"]
     rig.emulator.oauth.fail(403)
     assert talk.ask() == "api_key"
     assert sent(rig.emulator.api_key.requests[0]) == [PLACEHOLDER]
