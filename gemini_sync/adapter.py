@@ -23,6 +23,7 @@ from gemini_sync.errors import ConfigError
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import CallOptions, Contents, SystemInstruction, build, check_model
 from gemini_sync.messages.rest_json import GenerationConfig, SafetySetting, Tool, ToolConfig
+from gemini_sync.messages.signatures import Signatures
 from gemini_sync.network.deadlines import monotonic
 from gemini_sync.network.sessions import SessionFactory
 from gemini_sync.network.transport import Transport
@@ -61,9 +62,7 @@ class GeminiDualAdapter:
         model: the model, unless a call names another.
         project: the Google Cloud project id for Code Assist, used as it is; None asks the service.
         oauth_client: the OAuth client of the refresh token, if the file does not hold it.
-        endpoints: base URLs.
-        timeouts: deadlines in seconds.
-        retry: tries on one route before the first chunk.
+        endpoints, timeouts, retry: base URLs; deadlines in seconds; tries on one route before the first chunk.
         fallback: False keeps every call on OAuth.
         sticky_for: seconds after a fallback at which one call tries OAuth again; None means never.
         on_fallback: called with a ``FallbackEvent`` once per fallback; the default writes a line to stderr.
@@ -130,6 +129,7 @@ class GeminiDualAdapter:
         self._transport = Transport(session_factory)
         self._credentials: Optional[Credentials] = None
         services: dict[str, Service] = {}
+        signatures = Signatures()  # each service tells the other which ones it made
         if oauth_creds_path is not None:
             self._credentials = credentials_for(
                 oauth_creds_path,
@@ -140,10 +140,16 @@ class GeminiDualAdapter:
             )
             discover = Projects(self._transport, endpoints, project).project
             services[OAUTH] = CodeAssistService(
-                self._credentials, discover, self._transport, endpoints, max_event_bytes, oauth_service.models
+                self._credentials,
+                discover,
+                self._transport,
+                endpoints,
+                max_event_bytes,
+                oauth_service.models,
+                signatures,
             )
         if api_key is not None:
-            services[API_KEY] = ApiKeyService(api_key, self._transport, endpoints, max_event_bytes)
+            services[API_KEY] = ApiKeyService(api_key, self._transport, endpoints, max_event_bytes, signatures)
         self._routes = list(services)
         self._router = Router(
             services,
@@ -282,10 +288,7 @@ class GeminiDualAdapter:
         self.close()
 
     def __reduce__(self) -> Any:
-        """A pickle holds the arguments, with the API key in the clear: for process pools, never for storage.
-
-        The copy prefers OAuth and has no connections and no history.
-        """
+        """A new adapter with the same arguments; the API key is in the clear: for process pools, never for storage."""
         return partial(type(self), **self._settings), ()
 
     def __repr__(self) -> str:

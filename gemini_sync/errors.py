@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gemini_sync.messages.reply import Reply
 
 # The values of `reason` that several modules use.
+BOUND_TO_OTHER_SERVICE = "BOUND_TO_OTHER_SERVICE"
 CERTIFICATE_VERIFY_FAILED = "CERTIFICATE_VERIFY_FAILED"
 PROXY_INVALID = "PROXY_INVALID"
 PROXY_REFUSED = "PROXY_REFUSED"

@@ -125,7 +125,8 @@ def test_count_tokens__answer_without_a_number(rig: Rig, answer: Any) -> None:
     rig.emulator.oauth.answer(body=b"null") if answer is None else rig.emulator.oauth.answer(json=answer)
     with pytest.raises(ProtocolError, match="countTokens"):
         rig.adapter(api_key=None).count_tokens("Hi")
-    assert rig.counts == (3, 0)
+    # An object without the number would come the same way again. Anything else may be the answer of a proxy.
+    assert rig.counts == (1 if isinstance(answer, dict) else 3, 0)
 
 
 def test_count_tokens__error_in_a_200(rig: Rig) -> None:

@@ -289,9 +289,7 @@ def _duration(value: Any) -> Optional[float]:
 
 def retry_after_header(value: Optional[str], now: Optional[float] = None) -> Optional[float]:
     """The seconds of a ``Retry-After`` (RFC 9110 section 10.2.3), or None if it is neither seconds nor an HTTP date."""
-    if not value:
-        return None
-    value = value.strip()
+    value = (value or "").strip()
     if re.fullmatch(r"\d{1,9}(\.\d+)?", value):
         return float(value)
     try:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, TypedDict, Union
 from urllib.parse import quote
 
 from gemini_sync.config import DEFAULT_MODEL, Timeouts
-from gemini_sync.errors import ConfigError
-from gemini_sync.messages.rest_json import Content, GenerationConfig, Part, SafetySetting, Tool, ToolConfig, copy_json
+from gemini_sync.errors import BOUND_TO_OTHER_SERVICE, ConfigError
+from gemini_sync.messages.rest_json import (
+    Content,
+    GenerationConfig,
+    Part,
+    SafetySetting,
+    Tool,
+    ToolConfig,
+    copy_json,
+    dict_of,
+    list_of,
+    text_of,
+)
+from gemini_sync.messages.signatures import Signatures
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -16,6 +29,7 @@ if TYPE_CHECKING:
 # The services that a body can be made for.
 GEMINI_API = "gemini_api"
 CODE_ASSIST = "code_assist"
+_TITLES = {GEMINI_API: "The Gemini API", CODE_ASSIST: "Code Assist"}
 
 Contents = Union[str, Part, Content, Sequence[Union[str, Part, Content]]]
 SystemInstruction = Union[str, Part, Content, Sequence[Union[str, Part]]]
@@ -39,9 +53,81 @@ class Request(NamedTuple):
         return f"{collection}/{quote(name, safe='')}"
 
 
-def body_for(request: Request, service: str) -> dict[str, Any]:
-    """The GenerateContentRequest for one service. All that differs between the services is changed here."""
-    return dict(request.fields)
+def body_for(request: Request, service: str, signatures: Optional[Signatures] = None) -> dict[str, Any]:
+    """The GenerateContentRequest for one service. All that differs between the services is changed here.
+
+    Args:
+        signatures: which service made which thought signature. The placeholder replaces those of another service.
+
+    Raises:
+        ConfigError: a file or a cached content belongs to another service (reason ``"BOUND_TO_OTHER_SERVICE"``).
+    """
+    fields = dict(request.fields)
+    kinds = {kind for content in fields["contents"] for part in content["parts"] for kind in part}
+    if signatures is not None and "thoughtSignature" in kinds:
+        fields["contents"] = signatures.fitted(fields["contents"], service)
+    if not kinds.isdisjoint(_FILE_KINDS) or "systemInstruction" in fields:
+        for path, uri in _file_uris(fields):
+            _check_file(path, uri, service)
+    if "cachedContent" in fields:
+        _check_cache(fields["cachedContent"], service)
+    return fields
+
+
+# -- what belongs to another service
+#
+# Files: https://ai.google.dev/gemini-api/docs/files. Code Assist has neither files nor caches of its own, so that GC
+# sends inlineData alone. Any https URL that is not listed here belongs to no service.
+
+_FILE_KINDS = {"fileData", "functionResponse"}  # the kinds of parts that can name files
+_GEMINI_FILE = re.compile(r"(https?://generativelanguage[\w.-]*\.googleapis\.com/([\w.-]+/)*)?files/", re.IGNORECASE)
+_GEMINI_CACHE = re.compile("cachedContents/")
+_VERTEX_CACHE = re.compile(r"(.*/)?projects/.+/cachedContents/")
+
+
+def _file_uris(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The path and the value of each ``fileUri`` in a request."""
+    contents = [(f"contents[{index}]", content) for index, content in enumerate(fields["contents"])]
+    lists = [(f"{path}.parts", content["parts"]) for path, content in contents]
+    lists.append(("systemInstruction.parts", dict_of(fields.get("systemInstruction")).get("parts")))
+    for path, parts in lists:  # it grows, because the result of a function can have parts as well
+        for index, part in enumerate(list_of(parts)):
+            uri = text_of(dict_of(dict_of(part).get("fileData")).get("fileUri"))
+            if uri is not None:
+                yield f"{path}[{index}].fileData.fileUri", uri
+            result = dict_of(dict_of(part).get("functionResponse"))
+            if "parts" in result:
+                lists.append((f"{path}[{index}].functionResponse.parts", result["parts"]))
+
+
+def _check_file(path: str, uri: str, service: str) -> None:
+    if service != CODE_ASSIST:
+        return  # the Gemini API reads files of Cloud Storage that were registered
+    if _GEMINI_FILE.match(uri):
+        raise _bound(path, "a file of the Gemini API", service, "Give the data inline (inlineData)", by_key=True)
+    if uri.lower().startswith("gs://"):
+        owner = "a file of Cloud Storage, for Vertex AI or, if it is registered there, for the Gemini API"
+        raise _bound(path, owner, service, "Give the data inline (inlineData)", by_key=True)
+
+
+def _check_cache(name: str, service: str) -> None:
+    advice = "Send what it holds with the request"
+    if _VERTEX_CACHE.match(name):
+        raise _bound("cachedContent", "a cached content of Vertex AI", service, advice, by_key=False)
+    if service == CODE_ASSIST and _GEMINI_CACHE.match(name):
+        raise _bound("cachedContent", "a cached content of the Gemini API", service, advice, by_key=True)
+
+
+def _bound(path: str, what: str, service: str, advice: str, *, by_key: bool) -> ConfigError:
+    if by_key:
+        advice += ", or make an adapter that has the API key alone for it"
+    return ConfigError(
+        f"{path} is {what}. {_TITLES[service]} cannot use it, so nothing was sent. {advice}.",
+        reason=BOUND_TO_OTHER_SERVICE,
+    )
+
+
+# -- how a request is made
 
 
 class RequestOptions(TypedDict, total=False):

@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 from gemini_sync.config import Retry
 from gemini_sync.errors import (
+    BOUND_TO_OTHER_SERVICE,
     CERTIFICATE_VERIFY_FAILED,
     PROXY_INVALID,
     PROXY_REFUSED,
     SECURITY_POLICY_VIOLATED,
     SESSION_INVALID,
     TLS_FILE_INVALID,
+    UNREADABLE_ANSWER,
     VALIDATION_REQUIRED,
     ApiError,
     AuthError,
@@ -151,6 +153,9 @@ RULES: tuple[Rule, ...] = (
          "(407, or CONNECT refused); a CA bundle or client certificate that is missing or unusable; a session_factory "
          "that makes no session",
          "the other route needs it as well."),
+    Rule("bound", _reason(BOUND_TO_OTHER_SERVICE), Decision.SURFACE,
+         "a file or a cached content of another service",
+         "the request has to change; the route itself works."),
     Rule("credentials", _is(CredentialsError, ConfigError), Decision.FALL_BACK,
          "credentials file missing, unreadable, corrupt or incomplete; refresh refused or failed for good; "
          "no project; no OAuth client",
@@ -210,6 +215,9 @@ RULES: tuple[Rule, ...] = (
     Rule("redirect", _redirect, Decision.SURFACE,
          "3xx",
          "credentials are never sent to the target of a redirect."),
+    Rule("unreadable", _reason(UNREADABLE_ANSWER), Decision.FALL_BACK,
+         "a 200 in a format that is none of the service's",
+         "it would come the same way again."),
     Rule("malformed", _is(ProtocolError, StreamInterrupted), Decision.RETRY,
          "malformed, empty or truncated stream",
          "a proxy or a server failed briefly."),

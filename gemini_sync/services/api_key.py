@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Optional, TypeVar
+
 from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES, Endpoints, check_secret
 from gemini_sync.errors import ApiError, AuthError, PermissionDeniedError
 from gemini_sync.messages.api_errors import replace_next_step
-from gemini_sync.messages.request import GEMINI_API, Request, body_for
+from gemini_sync.messages.request import GEMINI_API, Request
+from gemini_sync.messages.signatures import Signatures
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
-from gemini_sync.services.base import API_KEY, JSON_HEADERS, JsonApi, OpenStream
+from gemini_sync.services.base import API_KEY, JSON_HEADERS, JsonApi, OpenStream, send_body
+
+_T = TypeVar("_T")
 
 _NEW_KEY = "make a new key in Google AI Studio, https://aistudio.google.com/apikey."
 _RESTRICTED = f"This API key is restricted. Change its restrictions in the Google Cloud console, or {_NEW_KEY}"
@@ -32,26 +39,35 @@ class ApiKeyService:
     route = API_KEY
 
     def __init__(
-        self, api_key: str, transport: Transport, endpoints: Endpoints, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES
+        self,
+        api_key: str,
+        transport: Transport,
+        endpoints: Endpoints,
+        max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
+        signatures: Optional[Signatures] = None,
     ) -> None:
         self._key = check_secret(api_key, "api_key")
         self._headers = {"x-goog-api-key": self._key, **JSON_HEADERS}
-        self._api = JsonApi(transport, f"{endpoints.gemini_api}/", max_event_bytes)
+        self._signatures = signatures or Signatures()
+        learn = partial(self._signatures.learn, GEMINI_API)
+        self._api = JsonApi(transport, f"{endpoints.gemini_api}/", max_event_bytes, learn)
 
     def open(self, request: Request, call: Call) -> OpenStream:
-        call.secrets.add(self._key)
         path = f"{request.path}:streamGenerateContent?alt=sse"
-        try:
-            return self._api.stream(call, path, self._headers, body_for(request, GEMINI_API))
-        except (AuthError, PermissionDeniedError) as exc:
-            _explain(exc)
-            raise
+        return self._send(request, call, lambda body: self._api.stream(call, path, self._headers, body))
 
     def count_tokens(self, request: Request, call: Call) -> int:
+        def send(body: Mapping[str, Any]) -> int:
+            wrapped = {"generateContentRequest": {"model": request.model, **body}}
+            return self._api.count_tokens(call, f"{request.path}:countTokens", self._headers, wrapped)
+
+        return self._send(request, call, send)
+
+    def _send(self, request: Request, call: Call, send: Callable[[Mapping[str, Any]], _T]) -> _T:
+        """The result of ``send`` with the body of ``request``."""
         call.secrets.add(self._key)
-        body = {"generateContentRequest": {"model": request.model, **body_for(request, GEMINI_API)}}
         try:
-            return self._api.count_tokens(call, f"{request.path}:countTokens", self._headers, body)
+            return send_body(request, GEMINI_API, self._signatures, send)
         except (AuthError, PermissionDeniedError) as exc:
             _explain(exc)
             raise

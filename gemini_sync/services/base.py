@@ -11,13 +11,14 @@ from typing import Any, Optional, Protocol, TypeVar, Union
 
 from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES
-from gemini_sync.errors import UNREADABLE_ANSWER, ApiError, AuthError, ProtocolError
+from gemini_sync.errors import UNREADABLE_ANSWER, ApiError, AuthError, InvalidRequestError, ProtocolError
 from gemini_sync.messages import sse
 from gemini_sync.messages.api_errors import answer_error, decode_body, find_error
 from gemini_sync.messages.odd_events import UNDECODED, OddEvents
-from gemini_sync.messages.request import Request
+from gemini_sync.messages.request import Request, body_for
 from gemini_sync.messages.response import Chunk
 from gemini_sync.messages.rest_json import encode_json, int_of
+from gemini_sync.messages.signatures import Signatures
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.exchange import Answer, Exchange
 from gemini_sync.network.redirects import refuse_redirect
@@ -35,6 +36,9 @@ _decode = json.JSONDecoder().raw_decode  # json.loads costs half as much again
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+
+#: Takes the response in a chunk that has thought signatures.
+Learn = Callable[[Mapping[str, Any]], None]
 
 #: The first chunk of a stream, and an iterator over the rest.
 OpenStream = tuple[Chunk, Generator[Chunk, None, None]]
@@ -75,6 +79,17 @@ def with_token(credentials: TokenProvider, call: Call, use: Callable[[AccessToke
         return use(other)
 
 
+def send_body(request: Request, service: str, signatures: Signatures, send: Callable[[Mapping[str, Any]], _T]) -> _T:
+    """The result of ``send`` with the body for ``service``. A 400 about thought signatures is mended once."""
+    body = body_for(request, service, signatures)
+    try:
+        return send(body)
+    except InvalidRequestError as exc:
+        if not signatures.mend(body, service, exc):
+            raise
+    return send(body_for(request, service, signatures))
+
+
 def bearer(token: AccessToken, call: Call) -> dict[str, str]:
     """The headers of a JSON request with ``token``."""
     call.secrets.add(token.access_token)
@@ -84,8 +99,14 @@ def bearer(token: AccessToken, call: Call) -> dict[str, str]:
 class JsonApi:
     """One of Google's JSON APIs: requests go to paths under a base URL, and answers become values or typed errors."""
 
-    def __init__(self, transport: Transport, base: str, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:
-        self._transport, self._base, self._max_event_bytes = transport, base, max_event_bytes
+    def __init__(
+        self,
+        transport: Transport,
+        base: str,
+        max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
+        learn: Optional[Learn] = None,
+    ) -> None:
+        self._transport, self._base, self._max_event_bytes, self._learn = transport, base, max_event_bytes, learn
 
     def stream(
         self,
@@ -103,7 +124,7 @@ class JsonApi:
             TransportError, StreamInterrupted: as for ``Transport.send`` and ``Exchange.chunks``.
         """
         exchange = self._transport.send(call, "POST", self._base + path, headers, encode_json(body))
-        chunks = _chunks(exchange, self._max_event_bytes, envelope)
+        chunks = _chunks(exchange, self._max_event_bytes, envelope, self._learn)
         for chunk in chunks:
             return chunk, chunks
         raise ProtocolError("The stream ended before the first chunk. Expected at least one event.")
@@ -147,7 +168,9 @@ class JsonApi:
         )
 
 
-def _chunks(exchange: Exchange, max_event_bytes: int, envelope: Optional[str]) -> Generator[Chunk, None, None]:
+def _chunks(
+    exchange: Exchange, max_event_bytes: int, envelope: Optional[str], learn: Optional[Learn]
+) -> Generator[Chunk, None, None]:
     """The chunks of a response, which is closed at the end.
 
     A suspended generator keeps its local variables alive, so it has no name for a large value at a ``yield``.
@@ -158,8 +181,11 @@ def _chunks(exchange: Exchange, max_event_bytes: int, envelope: Optional[str]) -
         has_total = call.timeouts.total is not None
         for event in sse.events(body, max_event_bytes):
             chunks = reader.read(event)
+            signed = learn is not None and '"thoughtSignature"' in event.data  # few events are, so no other is searched
             del event
             for chunk in chunks:
+                if signed and learn is not None:
+                    learn(chunk.raw)
                 yield chunk
                 del chunk
                 call.got_chunk, head = True, b""

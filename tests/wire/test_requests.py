@@ -147,12 +147,16 @@ def test_api_key__count_tokens(rig: Rig) -> None:
 def test_oauth__streaming(rig: Rig) -> None:
     adapter = rig.adapter()
     for _ in range(2):
-        adapter.generate("Hi", model="models/some-model", **OPTIONS)
+        adapter.generate("Hi", model="models/some-model", **{**OPTIONS, "cached_content": "in no known form"})
     first, second = rig.emulator.oauth.requests
     assert (first.method, first.path, first.query) == ("POST", "/v1internal:streamGenerateContent", {"alt": "sse"})
     body = first.json
     session_id, prompt_id = body["request"].pop("session_id"), body.pop("user_prompt_id")
-    assert body == {"model": "some-model", "project": "emulator-project", "request": BODY}
+    assert body == {
+        "model": "some-model",
+        "project": "emulator-project",
+        "request": {**BODY, "cachedContent": "in no known form"},
+    }
     assert re.fullmatch("[0-9a-f]{32}", session_id)
     assert second.json["request"]["session_id"] == session_id
     assert re.fullmatch("[0-9a-f]{32}", prompt_id)
