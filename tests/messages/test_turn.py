@@ -211,6 +211,14 @@ def test_turn__each_name_may_come_alone(names: Any, envelope: Any, expected: Any
     assert (turn.model_version, turn.response_id, turn.trace_id) == expected
 
 
+@pytest.mark.parametrize("odd", ["", 0, 5, True, ["x"], {"x": "x"}], ids=repr)
+def test_turn__name_that_is_no_text_is_passed_over(odd: Any) -> None:
+    turn = turn_of(Chunk({"modelVersion": odd, "responseId": odd}, {"traceId": odd}))
+    assert (turn.model_version, turn.response_id, turn.trace_id) == (None, None, None)
+    turn.add(Chunk({"modelVersion": "m", "responseId": "r"}, {"traceId": "t"}))
+    assert (turn.model_version, turn.response_id, turn.trace_id) == ("m", "r", "t")
+
+
 def test_response_id__is_the_trace_id_if_there_is_no_other() -> None:
     assert turn_of(Chunk({}, {"traceId": "t"})).response_id == "t"
     assert turn_of(Chunk({"responseId": "r"}, {"traceId": "t"})).response_id == "r"

@@ -28,6 +28,7 @@ from gemini_sync import stream_gemini_oauth as stream_oauth
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.services.api_key import ApiKeyService
+from gemini_sync.services.base import JsonApi
 from gemini_sync.testing.emulator import Emulator
 from tests.adapter_kit import TIMEOUTS, Rig, ask, chunk
 from tests.network.transport_kit import HOST, Canned, Pieces, endless, mocked
@@ -174,6 +175,34 @@ def test_large_event__is_in_memory_once() -> None:
         tracemalloc.stop()
     assert held < 1.5 * size
     assert list(rest) == []
+
+
+@pytest.mark.parametrize("envelope", [None, "response"])
+def test_large_chunk__is_freed_before_the_next_event_comes(envelope: Optional[str]) -> None:
+    """A stream that waits for the next event keeps nothing of a chunk that its reader has dropped."""
+    size, held = 4 * 2**20, []
+
+    def wrapped(text: bytes) -> bytes:
+        return b'data: {"response": {"text": "' + text + b'"}}\n\n'
+
+    def body() -> Iterator[bytes]:
+        large = wrapped(b"x" * size)
+        yield from (large[start : start + 2**16] for start in range(0, len(large), 2**16))
+        del large
+        held.append(tracemalloc.get_traced_memory()[0])
+        yield wrapped(b"small")
+
+    api = JsonApi(Transport(Canned(lambda: Pieces(body())).session), HOST)
+    tracemalloc.start()
+    try:
+        first, rest = api.stream(Call().start(), "/stream", {}, {}, envelope)
+        assert len(json.dumps(first.raw)) > size
+        del first
+        next(rest)
+    finally:
+        tracemalloc.stop()
+    assert len(held) == 1
+    assert held[0] < 0.5 * size
 
 
 # -- deadlines
