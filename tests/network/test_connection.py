@@ -38,7 +38,7 @@ def pair():
 
 
 def response_on(sock):
-    with sending(Call().start()):
+    with sending(Call(Timeouts(total=20)).start()):
         response = DeadlineResponse(sock, method="POST")
         response.begin()
         return response

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ssl
+import threading
 
 import pytest
 import requests
@@ -15,7 +17,7 @@ from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import Emulator
 from tests.adapter_kit import Rig
-from tests.wire.raw_server import RawServer
+from tests.wire.raw_server import SECONDS, RawServer
 from tests.wire.support import ONCE, ask, drain, event
 
 YESTERDAY = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)
@@ -172,3 +174,29 @@ def test_handshake__that_the_caller_ends_leaves_no_socket_open(ending):
         with pytest.raises(KeyboardInterrupt if ending == "Ctrl-C" else StreamInterrupted):
             transport.send(call, "POST", url, {}, b"{}")
         assert call.handshaking.fileno() == -1
+
+
+@pytest.mark.parametrize("answered", [0, 1])
+def test_request__that_fails_on_a_new_connection_is_sent_once(context, answered):
+    """The connection is also new if urllib3 has opened it again, because the server had closed it."""
+    closed = threading.Event()
+
+    def script(peer):
+        request = peer.read_request()
+        if len(server.requests) != answered:
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        server.requests.append(request)
+        peer.socket.close()
+        closed.set()
+
+    def fetch():
+        return transport.fetch(Call().start(), "GET", server.url, {}, seconds=SECONDS, what="The answer")
+
+    transport = Transport()
+    with RawServer(script, tls=context) as server, contextlib.closing(transport):
+        for _ in range(answered):
+            assert fetch().text == "{}"
+            assert closed.wait(SECONDS)
+        with pytest.raises(TransportError):
+            fetch()
+    assert len(server.requests) == answered + 1
