@@ -14,6 +14,7 @@ import requests
 
 from gemini_sync import (
     ApiError,
+    AuthError,
     DeadlineExceeded,
     Endpoints,
     ProtocolError,
@@ -25,10 +26,12 @@ from gemini_sync import (
     stream_gemini_api_key,
 )
 from gemini_sync import stream_gemini_oauth as stream_oauth
+from gemini_sync.auth.access_token import AccessToken
+from gemini_sync.auth.sources import GivenToken
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.services.api_key import ApiKeyService
-from gemini_sync.services.base import JsonApi
+from gemini_sync.services.base import JsonApi, with_token
 from gemini_sync.testing.emulator import Emulator
 from tests.adapter_kit import TIMEOUTS, Rig, ask, chunk
 from tests.network.transport_kit import HOST, Canned, Pieces, endless, mocked
@@ -149,6 +152,21 @@ def test_envelope__that_is_missing_is_no_answer(emulator: Emulator) -> None:
     with pytest.raises(Exception, match="without a finish reason"):
         list(reply)
     assert reply.text == ""
+
+
+# -- tokens
+
+
+def test_with_token__that_the_server_refuses_is_not_sent_again() -> None:
+    sent = []
+
+    def refuse(token: AccessToken) -> None:
+        sent.append(token.access_token)
+        raise AuthError("401")
+
+    with pytest.raises(AuthError):
+        with_token(GivenToken("a-token"), Call(), refuse)
+    assert sent == ["a-token"]
 
 
 # -- memory
