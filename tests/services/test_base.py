@@ -169,6 +169,24 @@ def test_with_token__that_the_server_refuses_is_not_sent_again() -> None:
     assert sent == ["a-token"]
 
 
+def test_with_token__that_the_server_refuses_is_dropped() -> None:
+    tokens = ["first", "second"]
+
+    class Provider:
+        def fetch(self, call: Call) -> AccessToken:
+            return AccessToken(tokens[0])
+
+        def invalidate(self, access_token: str) -> None:
+            tokens.remove(access_token)
+
+    def use(token: AccessToken) -> str:
+        if token.access_token == "first":
+            raise AuthError("401")
+        return token.access_token
+
+    assert with_token(Provider(), Call(), use) == "second"
+
+
 # -- memory
 
 
