@@ -154,6 +154,14 @@ def test_turn__block_reason(feedback: Any, reason: Any) -> None:
     assert turn_of(chunk({"text": "a"}), Chunk({"promptFeedback": feedback}), chunk()).block_reason == reason
 
 
+@pytest.mark.parametrize("odd", [None, {}, [], 5, "x"])
+def test_turn__block_reason_stays(odd: Any) -> None:
+    assert (
+        turn_of(Chunk({"promptFeedback": {"blockReason": "OTHER"}}), Chunk({"promptFeedback": odd})).block_reason
+        == "OTHER"
+    )
+
+
 @pytest.mark.parametrize(
     "parts",
     [
