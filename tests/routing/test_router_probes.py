@@ -140,14 +140,3 @@ def test_probe__is_off_by_default() -> None:
     table.route()
     clock.advance(1e9)
     assert table.route() == "api_key"
-
-
-def test_fallback__that_another_call_decided_first_is_not_warned_about(caplog: pytest.LogCaptureFixture) -> None:
-    def late() -> GeminiSyncError:
-        assert table.route() == "api_key"
-        return forbidden()
-
-    table = Table(late, forbidden)
-    assert table.route() == "api_key"
-    assert len(table.events) == 1
-    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
