@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gemini_sync.auth import credentials_file
+from gemini_sync.auth.file_source import FileSource
 from gemini_sync.errors import ConfigError, CredentialsError, RefreshError
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.exchange import Answer
-from tests.auth.credentials_kit import Clock, Counter, ScriptedTransport, fetch, scripted, warnings_in, write_file
+from tests.auth.credentials_kit import (
+    CLIENT,
+    Clock,
+    Counter,
+    ScriptedTransport,
+    fetch,
+    scripted,
+    warnings_in,
+    write_file,
+)
 
 _REFUSED = Answer(400, {}, '{"error": "invalid_grant"}')
 
@@ -48,9 +60,10 @@ def test_current__token_without_expiry_is_used_until_it_is_refused(path: Path, c
 
 
 def test_current__unchanged_file_is_not_read_again(path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    os.utime(path, (1, 1))
     credentials = scripted(path, ScriptedTransport(), clock)
-    fetch(credentials)
+    for moment in (1, 2):  # it may be touched, or written with the same content
+        os.utime(path, (moment, moment))
+        fetch(credentials)
     monkeypatch.setattr("builtins.open", lambda *arguments: pytest.fail("read again"))
     assert fetch(credentials) == "file-access-token"
 
@@ -61,6 +74,19 @@ def test_current__change_of_a_file_that_was_old_shows_at_once(path: Path, clock:
     assert fetch(credentials) == "file-access-token"
     write_file(path, access_token="of-a-sibling")
     assert fetch(credentials) == "of-a-sibling"
+
+
+def test_current__change_within_one_step_of_the_time_stamp(
+    path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file has the version that it had before, so only its age can tell that it may have changed."""
+    monkeypatch.setattr(credentials_file, "_SETTLED_NANOSECONDS", 10**18)
+    moment = time.time_ns()
+    credentials = scripted(path, ScriptedTransport(), clock)
+    for token in ("file-access-token", "FILE-ACCESS-TOKEN"):
+        write_file(path, access_token=token)
+        os.utime(path, ns=(moment, moment))
+        assert fetch(credentials) == token
 
 
 @pytest.mark.parametrize(
@@ -165,6 +191,18 @@ def test_refresh__client_of_the_file_goes_first(path: Path, clock: Clock) -> Non
 
 def _refuse_and(change: Any) -> Any:
     return lambda: (change(), _REFUSED)[1]
+
+
+@pytest.mark.parametrize(("left", "expected", "requests"), [(3600, "of-a-sibling", 0), (-5, "kit-access-1", 1)])
+def test_refresh__token_of_a_sibling_needs_no_request(
+    path: Path, clock: Clock, left: float, expected: str, requests: int
+) -> None:
+    transport: Any = ScriptedTransport(Counter())
+    source = FileSource(str(path), transport=transport, url="", client=CLIENT, persist=True, clock=clock)
+    used_up = source.current(Call())
+    write_file(path, left=left, access_token="of-a-sibling")
+    assert source.refresh(Call(), used_up).access_token == expected
+    assert len(transport.forms) == requests
 
 
 def test_refresh__invalid_grant_leaves_the_file_alone(path: Path, clock: Clock) -> None:

@@ -178,7 +178,7 @@ def test_body__keeps_empty_lists_and_dicts() -> None:
 @pytest.mark.parametrize(("option", "name"), [("tools", "tools"), ("safety_settings", "safetySettings")])
 @pytest.mark.parametrize("kind", [tuple, UserList, deque])
 def test_body__any_sequence__becomes_a_list(option: str, name: str, kind: Any) -> None:
-    assert body_of("Hi", **{option: kind([{"a": 1}, {"b": 2}])})[name] == [{"a": 1}, {"b": 2}]
+    assert body_of("Hi", **{option: kind([{"a": (1, 2)}, {"b": 2}])})[name] == [{"a": [1, 2]}, {"b": 2}]
 
 
 @pytest.mark.parametrize(

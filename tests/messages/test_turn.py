@@ -154,6 +154,14 @@ def test_turn__block_reason(feedback: Any, reason: Any) -> None:
     assert turn_of(chunk({"text": "a"}), Chunk({"promptFeedback": feedback}), chunk()).block_reason == reason
 
 
+@pytest.mark.parametrize("odd", [None, {}, [], 5, "x"])
+def test_turn__block_reason_stays(odd: Any) -> None:
+    assert (
+        turn_of(Chunk({"promptFeedback": {"blockReason": "OTHER"}}), Chunk({"promptFeedback": odd})).block_reason
+        == "OTHER"
+    )
+
+
 @pytest.mark.parametrize(
     "parts",
     [
@@ -209,6 +217,14 @@ def test_turn__each_name_may_come_alone(names: Any, envelope: Any, expected: Any
     raw = {"candidates": [{"content": {"parts": [{"text": "a"}]}}], **names}
     turn = turn_of(Chunk(raw, envelope))
     assert (turn.model_version, turn.response_id, turn.trace_id) == expected
+
+
+@pytest.mark.parametrize("odd", ["", 0, 5, True, ["x"], {"x": "x"}], ids=repr)
+def test_turn__name_that_is_no_text_is_passed_over(odd: Any) -> None:
+    turn = turn_of(Chunk({"modelVersion": odd, "responseId": odd}, {"traceId": odd}))
+    assert (turn.model_version, turn.response_id, turn.trace_id) == (None, None, None)
+    turn.add(Chunk({"modelVersion": "m", "responseId": "r"}, {"traceId": "t"}))
+    assert (turn.model_version, turn.response_id, turn.trace_id) == ("m", "r", "t")
 
 
 def test_response_id__is_the_trace_id_if_there_is_no_other() -> None:

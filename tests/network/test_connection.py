@@ -39,7 +39,7 @@ def pair():
 
 def response_on(sock):
     response = DeadlineResponse(sock, method="POST")
-    response.keep_deadlines(sock, Call().start())
+    response.keep_deadlines(sock, Call(Timeouts(total=20)).start())
     response.begin()
     return response
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import socket
 import threading
@@ -126,6 +127,35 @@ def test_total__holds_beneath_the_others() -> None:
     ) as caught:
         call.check()
     assert (caught.value.deadline, caught.value.seconds) == ("total", 10)
+
+
+def test_socket_timeout__after_a_chunk_is_the_same_number_each_time() -> None:
+    call = Call(Timeouts(idle=0.1), clock=itertools.count(0.7, 0.9).__next__).start()
+    for _ in range(3):
+        call.got_chunk = True
+        assert call.socket_timeout() == 0.1
+
+
+def test_check_total__names_the_total_deadline() -> None:
+    call, clock = call_with(idle=5, total=10)
+    call.enter("idle", 5)
+    clock.now += 6
+    call.check_total()
+    clock.now += 4
+    with pytest.raises(DeadlineExceeded) as caught:
+        call.check_total()
+    assert (caught.value.deadline, caught.value.seconds) == ("total", 10)
+
+
+def test_socket_timeout__is_the_nearer_of_idle_and_total() -> None:
+    call, clock = call_with(idle=5, total=10)
+    for passed, chunk_came, timeout in [(3, True, 5), (1, False, 4), (3, True, 3), (2, False, 1)]:
+        clock.now += passed
+        call.got_chunk = chunk_came
+        assert call.socket_timeout() == timeout
+    clock.now += 1
+    with pytest.raises(socket.timeout):  # 0 would mean not to wait at all
+        call.socket_timeout()
 
 
 def test_total__wins_if_both_end_at_once() -> None:

@@ -16,6 +16,7 @@ from gemini_sync.errors import (
     ProtocolError,
     StreamInterrupted,
     TransportError,
+    cancelled_error,
 )
 from tests.adapter_kit import BY_OAUTH, Table, ask, bad_request, forbidden, not_found, validation
 from tests.auth.credentials_kit import Clock
@@ -57,11 +58,13 @@ def test_probe__that_fails_starts_the_cool_down_again_silently(caplog: pytest.Lo
     assert table.route() == "oauth"
 
 
-@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, bad_request], ids=["interrupted", "surfaced"])
+@pytest.mark.parametrize(
+    "interrupt", [KeyboardInterrupt, bad_request, cancelled_error], ids=["interrupted", "surfaced", "cancelled"]
+)
 def test_probe__without_an_outcome_lets_another_begin(interrupt: Any) -> None:
     table, clock = probing(interrupt, BY_OAUTH)
     clock.advance(60.0)
-    with pytest.raises((KeyboardInterrupt, InvalidRequestError)):
+    with pytest.raises((KeyboardInterrupt, InvalidRequestError, StreamInterrupted)):
         table.route()
     assert table.router.fallback_active
     assert table.route() == "oauth"

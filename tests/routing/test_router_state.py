@@ -108,6 +108,14 @@ def test_account_safety__of_a_call_that_began_before_the_forced_reset() -> None:
     assert table.events == []
 
 
+def test_account_safety__of_the_account_of_the_key_does_not_stop_oauth() -> None:
+    table = Table(forbidden, BY_OAUTH, api_key=validation)
+    with pytest.raises(PermissionDeniedError):
+        table.route()
+    table.router.reset()
+    assert table.route() == "oauth"
+
+
 @pytest.mark.parametrize("fails", [forbidden, not_found])
 def test_failure__after_a_reset_is_logged_if_the_key_serves(fails: Any, caplog: pytest.LogCaptureFixture) -> None:
     def late() -> GeminiSyncError:
@@ -120,6 +128,17 @@ def test_failure__after_a_reset_is_logged_if_the_key_serves(fails: Any, caplog: 
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
         f"the API key serves one call, OAuth stays preferred: {type(fails()).__name__}: {fails()}"
     ]
+
+
+def test_fallback__that_another_call_decided_first_is_not_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    def late() -> GeminiSyncError:
+        assert table.route() == "api_key"
+        return forbidden()
+
+    table = Table(late, forbidden)
+    assert table.route() == "api_key"
+    assert len(table.events) == 1
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_error__that_is_the_same_object_on_both_routes() -> None:

@@ -14,6 +14,7 @@ import requests
 
 from gemini_sync import (
     ApiError,
+    AuthError,
     DeadlineExceeded,
     Endpoints,
     ProtocolError,
@@ -25,10 +26,13 @@ from gemini_sync import (
     stream_gemini_api_key,
 )
 from gemini_sync import stream_gemini_oauth as stream_oauth
+from gemini_sync.auth.access_token import AccessToken
+from gemini_sync.auth.sources import GivenToken
 from gemini_sync.errors import UNREADABLE_ANSWER
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.services.api_key import ApiKeyService
+from gemini_sync.services.base import JsonApi, with_token
 from gemini_sync.testing.emulator import Emulator
 from tests.adapter_kit import TIMEOUTS, Rig, ask, chunk
 from tests.network.transport_kit import HOST, Canned, Pieces, endless, mocked
@@ -153,6 +157,39 @@ def test_envelope__that_is_missing_is_no_answer(emulator: Emulator) -> None:
     assert reply.text == ""
 
 
+# -- tokens
+
+
+def test_with_token__that_the_server_refuses_is_not_sent_again() -> None:
+    sent = []
+
+    def refuse(token: AccessToken) -> None:
+        sent.append(token.access_token)
+        raise AuthError("401")
+
+    with pytest.raises(AuthError):
+        with_token(GivenToken("a-token"), Call(), refuse)
+    assert sent == ["a-token"]
+
+
+def test_with_token__that_the_server_refuses_is_dropped() -> None:
+    tokens = ["first", "second"]
+
+    class Provider:
+        def fetch(self, call: Call) -> AccessToken:
+            return AccessToken(tokens[0])
+
+        def invalidate(self, access_token: str) -> None:
+            tokens.remove(access_token)
+
+    def use(token: AccessToken) -> str:
+        if token.access_token == "first":
+            raise AuthError("401")
+        return token.access_token
+
+    assert with_token(Provider(), Call(), use) == "second"
+
+
 # -- memory
 
 
@@ -177,6 +214,34 @@ def test_large_event__is_in_memory_once() -> None:
         tracemalloc.stop()
     assert held < 1.5 * size
     assert list(rest) == []
+
+
+@pytest.mark.parametrize("envelope", [None, "response"])
+def test_large_chunk__is_freed_before_the_next_event_comes(envelope: Optional[str]) -> None:
+    """A stream that waits for the next event keeps nothing of a chunk that its reader has dropped."""
+    size, held = 4 * 2**20, []
+
+    def wrapped(text: bytes) -> bytes:
+        return b'data: {"response": {"text": "' + text + b'"}}\n\n'
+
+    def body() -> Iterator[bytes]:
+        large = wrapped(b"x" * size)
+        yield from (large[start : start + 2**16] for start in range(0, len(large), 2**16))
+        del large
+        held.append(tracemalloc.get_traced_memory()[0])
+        yield wrapped(b"small")
+
+    api = JsonApi(Transport(Canned(lambda: Pieces(body())).session), HOST)
+    tracemalloc.start()
+    try:
+        first, rest = api.stream(Call().start(), "/stream", {}, {}, envelope)
+        assert len(json.dumps(first.raw)) > size
+        del first
+        next(rest)
+    finally:
+        tracemalloc.stop()
+    assert len(held) == 1
+    assert held[0] < 0.5 * size
 
 
 # -- deadlines

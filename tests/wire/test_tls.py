@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ssl
+import threading
 from threading import Event
 
 import pytest
@@ -179,3 +181,29 @@ def test_handshake__that_the_caller_ends_leaves_no_connection_open(monkeypatch, 
         assert gone.wait(SECONDS)
         assert call.socket is None
     kept[0].close()
+
+
+@pytest.mark.parametrize("answered", [0, 1])
+def test_request__that_fails_on_a_new_connection_is_sent_once(context, answered):
+    """The connection is also new if urllib3 has opened it again, because the server had closed it."""
+    closed = threading.Event()
+
+    def script(peer):
+        request = peer.read_request()
+        if len(server.requests) != answered:
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        server.requests.append(request)
+        peer.socket.close()
+        closed.set()
+
+    def fetch():
+        return transport.fetch(Call().start(), "GET", server.url, {}, seconds=SECONDS, what="The answer")
+
+    transport = Transport()
+    with RawServer(script, tls=context) as server, contextlib.closing(transport):
+        for _ in range(answered):
+            assert fetch().text == "{}"
+            assert closed.wait(SECONDS)
+        with pytest.raises(TransportError):
+            fetch()
+    assert len(server.requests) == answered + 1
