@@ -8,7 +8,7 @@ from typing import Any, Optional, Protocol, TypeVar, Union
 
 from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES
-from gemini_sync.errors import ApiError, AuthError, ProtocolError
+from gemini_sync.errors import ApiError, AuthError, DeadlineExceeded, ProtocolError
 from gemini_sync.messages import sse
 from gemini_sync.messages.api_errors import answer_error, api_error, decode_body, find_error
 from gemini_sync.messages.request import Request
@@ -128,7 +128,13 @@ class JsonApi:
     def count_tokens(self, call: Call, path: str, headers: Mapping[str, str], body: Mapping[str, Any]) -> int:
         """The ``totalTokens`` of a countTokens method, within 30 s, or less if ``first_token`` is shorter."""
         seconds = min(_COUNT_SECONDS, call.timeouts.first_token or _COUNT_SECONDS)
-        decoded = self.fetch(call, "POST", path, headers, body, seconds=seconds, source="countTokens")
+        try:
+            decoded = self.fetch(call, "POST", path, headers, body, seconds=seconds, source="countTokens")
+        except DeadlineExceeded as exc:
+            if exc.deadline != "answer" or seconds == _COUNT_SECONDS:
+                raise
+            message = f"No token count came within {seconds:g} s. Raise Timeouts.first_token if that is too short."
+            raise DeadlineExceeded(message, deadline="first_token", seconds=seconds) from exc
         total = decoded.get("totalTokens")
         if isinstance(total, int) and not isinstance(total, bool):
             return total
