@@ -16,6 +16,7 @@ from gemini_sync.config import (
     OAuthClient,
     Retry,
     Timeouts,
+    check_secret,
     check_settings,
 )
 from gemini_sync.environment import settings_from
@@ -40,9 +41,10 @@ if TYPE_CHECKING:
     from gemini_sync.environment import AdapterSettings
 
 _NO_CREDENTIALS = (
-    "No credentials: give api_key, or oauth_creds_path, or both. In the environment: set GEMINI_API_KEY, or have a "
-    "credentials file at ~/.gemini/oauth_creds.json (or name one in GOOGLE_APPLICATION_CREDENTIALS) and set "
-    "GEMINI_OAUTH_CLIENT_ID and GEMINI_OAUTH_CLIENT_SECRET. `gemini-sync demo` needs none of it."
+    "No credentials: give api_key, or oauth_creds_path, or both. from_env() and the command line read the "
+    "environment: set GEMINI_API_KEY, or have a credentials file at ~/.gemini/oauth_creds.json (or name one in "
+    "GOOGLE_APPLICATION_CREDENTIALS) and set GEMINI_OAUTH_CLIENT_ID and GEMINI_OAUTH_CLIENT_SECRET. "
+    "`gemini-sync demo` needs none of it."
 )
 
 
@@ -139,6 +141,7 @@ class GeminiDualAdapter:
                 self._credentials, discover, self._transport, endpoints, max_event_bytes
             )
         if api_key is not None:
+            check_secret(api_key, "api_key", "Give a Gemini API key, or None to leave this route off.")
             services[API_KEY] = ApiKeyService(api_key, self._transport, endpoints, max_event_bytes)
         self._routes = list(services)
         self._router = Router(

@@ -19,8 +19,8 @@ LONGEST_SECONDS = 1e9  # a longer wait overflows in Python
 _NOT_IN_A_BASE_URL = re.compile(r"[@?#\s\x00-\x1f]")
 
 
-def check_secret(value: object, name: str) -> str:
-    """The credential ``value``, without white space around it.
+def check_secret(value: object, name: str, step: Optional[str] = None) -> str:
+    """The credential ``value``, without white space around it. ``step`` tells what to do about one that is none.
 
     Raises:
         ConfigError: it is no string, is empty, or cannot stand in an HTTP header. The message never quotes it.
@@ -29,9 +29,10 @@ def check_secret(value: object, name: str) -> str:
         raise ConfigError(f"{name} must be a string, not {type(value).__name__}.")
     stripped = value.strip()
     if not stripped:
-        raise ConfigError(f"{name} is empty. Give the credential itself, or None to leave this route off.")
+        raise ConfigError(f"{name} is empty. {'Give the credential itself.' if step is None else step}".rstrip())
     if not all("!" <= character <= "~" for character in stripped):
-        raise ConfigError(f"{name} holds white space or other characters that no credential has. Copy it again.")
+        what = "white space or other characters that no credential and no id has"
+        raise ConfigError(f"{name} holds {what}. {'Copy it again.' if step is None else step}".rstrip())
     return stripped
 
 

@@ -253,13 +253,33 @@ def test_api_error__link_in_the_metadata(name: str) -> None:
 @pytest.mark.parametrize(
     ("code", "step"),
     [
-        (400, "Change the request."), (401, "Check the API key or log in again."),
-        (403, "Check what this account or key may use."), (404, "Check the model name."),
-        (429, "Wait, or raise the quota."), (503, "Try again later."),
+        (400, "Change the request."),
+        (401, "Check the API key; for OAuth, get another access token or log in again."),
+        (403, "Check what this account or key may use."),
+        (404, "Check the model name, the other names in the request, and the endpoint."),
+        (429, "Wait, raise the quota, or use another model."), (503, "Try again later."),
+        (402, "Buy credit, or use another account or key."), (405, "Check the endpoint."),
+        (407, "Check the user and password of the proxy."),
     ],
 )  # fmt: skip
 def test_api_error__says_the_next_step(code: int, step: str) -> None:
     assert str(api_error(code, status(message="It failed."))).endswith(f": It failed. {step}")
+
+
+@pytest.mark.parametrize(
+    ("reason", "step"),
+    [
+        ("API_KEY_INVALID", "Check the API key."),
+        ("INSUFFICIENT_G1_CREDITS_BALANCE", "Buy credit, or use another account or key."),
+    ],
+)
+def test_api_error__next_step_of_the_reason(reason: str, step: str) -> None:
+    assert str(api_error(400, status(message="It failed.", details=[info(reason)]))).endswith(f": It failed. {step}")
+
+
+def test_api_error__next_step_of_a_failed_precondition() -> None:
+    error = api_error(400, status(message="Your location is not supported.", status="FAILED_PRECONDITION"))
+    assert str(error).endswith("supported. Change the request, or check what this account or key may use.")
 
 
 def test_api_error__ten_thousand_characters_of_the_message() -> None:

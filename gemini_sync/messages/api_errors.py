@@ -64,12 +64,22 @@ _BY_CODE: dict[int, type[ApiError]] = {
 }
 _NEXT_STEP: dict[type[ApiError], str] = {
     InvalidRequestError: "Change the request.",
-    AuthError: "Check the API key or log in again.",
+    AuthError: "Check the API key; for OAuth, get another access token or log in again.",
     PermissionDeniedError: "Check what this account or key may use.",
-    NotFoundError: "Check the model name.",
-    QuotaError: "Wait, or raise the quota.",
+    NotFoundError: "Check the model name, the other names in the request, and the endpoint.",
+    QuotaError: "Wait, raise the quota, or use another model.",
     ServerError: "Try again later.",
     ApiError: "",
+}
+_BUY_CREDIT = "Buy credit, or use another account or key."
+# A reason, a status name or an HTTP code that wants another step than its class.
+_STEP_FOR: dict[object, str] = {
+    "API_KEY_INVALID": "Check the API key.",
+    "INSUFFICIENT_G1_CREDITS_BALANCE": _BUY_CREDIT,
+    "FAILED_PRECONDITION": "Change the request, or check what this account or key may use.",
+    402: _BUY_CREDIT,
+    405: "Check the endpoint.",
+    407: "Check the user and password of the proxy.",
 }
 
 
@@ -138,10 +148,10 @@ def api_error(
     cls = _error_class(code, reason)
     link = _link(details, info)
     head = f"{code} {status or cls.__name__}" + (f" ({reason})" if reason else "")
-    next_step = f"See {link}" if link else _NEXT_STEP[cls]
+    step = f"See {link}" if link else next_step(cls, reason, status, code)
     said = redacted_excerpt(message, secrets, _MESSAGE_CHARACTERS).rstrip(".")
     return cls(
-        one_line(f"{head}: {said}. {next_step}"),
+        one_line(f"{head}: {said}. {step}"),
         code=code,
         status=status,
         reason=reason,
@@ -150,6 +160,11 @@ def api_error(
         link=link,
         trace_id=_trace_id(headers, secrets),
     )
+
+
+def next_step(cls: type[ApiError], *signs: object) -> str:
+    """What a person can do about an error; ``signs`` are its reason, status name and HTTP code."""
+    return next(filter(None, map(_STEP_FOR.get, signs)), _NEXT_STEP[cls])
 
 
 def _error_class(code: int, reason: Optional[str]) -> type[ApiError]:

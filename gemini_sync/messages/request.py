@@ -66,11 +66,11 @@ class CallOptions(RequestOptions, total=False):
 # The REST field of each option, and the type of its value.
 _FIELDS: Mapping[str, tuple[str, Any, str]] = {
     "system_instruction": ("systemInstruction", object, ""),
-    "tools": ("tools", Sequence, "a list of dicts"),
-    "tool_config": ("toolConfig", Mapping, "a dict"),
-    "safety_settings": ("safetySettings", Sequence, "a list of dicts"),
-    "generation_config": ("generationConfig", Mapping, "a dict"),
-    "cached_content": ("cachedContent", str, "a string"),
+    "tools": ("tools", Sequence, "a list of dicts with REST field names"),
+    "tool_config": ("toolConfig", Mapping, "a dict with REST field names"),
+    "safety_settings": ("safetySettings", Sequence, "a list of dicts with REST field names"),
+    "generation_config": ("generationConfig", Mapping, "a dict with REST field names"),
+    "cached_content": ("cachedContent", str, "a name such as 'cachedContents/123'"),
     "labels": ("labels", Mapping, "a dict"),
 }
 
@@ -87,14 +87,14 @@ def build(contents: Contents, *, model: str = DEFAULT_MODEL, **options: Unpack[R
     value: Any
     for option, value in options.items():
         if option not in _FIELDS:
-            raise TypeError(f"There is no option {option!r}. The options are: {', '.join(_FIELDS)}.")
+            raise TypeError(f"There is no option {option!r}. The options of a request are: {', '.join(_FIELDS)}.")
         if value is None:
             continue
         name, kind, expected = _FIELDS[option]
         if name == "systemInstruction":
             value = _system(value)
         elif not isinstance(value, kind) or (kind is Sequence and isinstance(value, (str, bytes))):
-            raise ConfigError(f"{name} must be {expected} with REST field names, not {type(value).__name__}.")
+            raise ConfigError(f"{name} must be {expected}, not {type(value).__name__}.")
         fields[name] = copy_json(list(value) if kind is Sequence else value, name)
     return Request(model, fields)
 
@@ -156,7 +156,8 @@ def _part(item: Any, where: str) -> Any:
 
 def _parts(parts: Any, where: str) -> list[Any]:
     if not isinstance(parts, (list, tuple)) or not parts:
-        raise ConfigError(f"{where} must be a list of at least one part, not {type(parts).__name__}.")
+        came = "an empty one" if isinstance(parts, (list, tuple)) else type(parts).__name__
+        raise ConfigError(f"{where} must be a list of at least one part, not {came}.")
     return [_part(part, where) for part in parts]
 
 

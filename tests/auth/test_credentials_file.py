@@ -72,8 +72,8 @@ def test_read__byte_order_mark_and_utf16(tmp_path: Path) -> None:
         ('{"access_token": "", "refresh_token": null}', "neither access_token nor refresh_token"),
         ('{"access_token": ["canary"]}', "access_token must be a string"),
         ('{"refresh_token": "can ary"}', "refresh_token holds white space"),
-        ('{"type": "service_account", "private_key": "canary"}', "google-auth Credentials"),
-        ('{"type": "external_account"}', "google-auth Credentials"),
+        ('{"type": "service_account", "private_key": "canary"}', "pip install google-auth"),
+        ('{"type": "external_account"}', "pip install google-auth"),
     ],
 )
 def test_read__unusable_is_said_at_once(tmp_path: Path, content: Optional[str], message: str) -> None:

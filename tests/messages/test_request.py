@@ -194,7 +194,7 @@ def test_body__any_sequence_is_a_list(option: str, name: str, kind: Any) -> None
 )
 def test_body__wrong_types(option: str, name: str, values: list[Any]) -> None:
     for value in values:
-        with pytest.raises(ConfigError, match=rf"{name} must be .* with REST field names, not {type(value).__name__}"):
+        with pytest.raises(ConfigError, match=rf"{name} must be a .*, not {type(value).__name__}"):
             build("Hi", **{option: value})
 
 

@@ -68,7 +68,7 @@ def test_project__that_is_configured_is_sent_and_used_if_none_is_named(emulator:
 @pytest.mark.parametrize("configured", [None, ""])
 def test_project__that_is_neither_named_nor_configured(emulator: Emulator, configured: Optional[str]) -> None:
     emulator.project = None
-    with pytest.raises(ConfigError, match=r"GOOGLE_CLOUD_PROJECT, or give project=") as caught:
+    with pytest.raises(ConfigError, match=r"as project=, or in GOOGLE_CLOUD_PROJECT for from_env") as caught:
         _find(emulator, configured)
     assert caught.value.reason == "PROJECT_REQUIRED"
 
