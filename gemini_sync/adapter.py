@@ -16,6 +16,7 @@ from gemini_sync.config import (
     OAuthClient,
     Retry,
     Timeouts,
+    check_secret,
     check_settings,
 )
 from gemini_sync.environment import settings_from
@@ -42,9 +43,10 @@ if TYPE_CHECKING:
     from gemini_sync.environment import AdapterSettings
 
 _NO_CREDENTIALS = (
-    "No credentials: give api_key, or oauth_creds_path, or both. In the environment: set GEMINI_API_KEY, or have a "
-    "credentials file at ~/.gemini/oauth_creds.json (or name one in GOOGLE_APPLICATION_CREDENTIALS) and set "
-    "GEMINI_OAUTH_CLIENT_ID and GEMINI_OAUTH_CLIENT_SECRET. `gemini-sync demo` needs none of it."
+    "No credentials: give api_key, or oauth_creds_path, or both. from_env() and the command line read the "
+    "environment: set GEMINI_API_KEY, or have a credentials file at ~/.gemini/oauth_creds.json (or name one in "
+    "GOOGLE_APPLICATION_CREDENTIALS) and set GEMINI_OAUTH_CLIENT_ID and GEMINI_OAUTH_CLIENT_SECRET. "
+    "`gemini-sync demo` needs none of it."
 )
 
 
@@ -59,19 +61,17 @@ class GeminiDualAdapter:
         oauth_creds_path: a credentials file (Gemini CLI's or gcloud's ``authorized_user``), or any source of access
             tokens: a callable that returns one, a ``TokenSource``, or a google-auth ``Credentials`` object.
         oauth_service: the service of the OAuth route. ``CodeAssist(models=…)`` changes its spelling of models.
-        model: the model, unless a call names another.
-        project: the Google Cloud project id for Code Assist, used as it is; None asks the service.
+        model, project: the model of calls that name none; the project id for Code Assist, None asks the service.
         oauth_client: the OAuth client of the refresh token, if the file does not hold it.
         endpoints, timeouts, retry: base URLs; deadlines in seconds; tries on one route before the first chunk.
-        fallback: False keeps every call on OAuth.
-        sticky_for: seconds after a fallback at which one call tries OAuth again; None means never.
+        fallback, sticky_for: False keeps every call on OAuth; seconds after which OAuth is tried again, None for never.
         on_fallback: called with a ``FallbackEvent`` once per fallback; the default writes a line to stderr.
         policy: decides what an error leads to; the default is the documented table.
         require_finish: False accepts streams that end cleanly without a finish reason.
         max_event_bytes: the size limit of one event, in bytes.
         persist_credentials: False never writes a refreshed token to the credentials file.
         session_factory: makes a new ``requests.Session`` each time; the adapter closes them.
-        clock, sleep: give monotonic seconds and wait for seconds, so that tests need not wait.
+        clock, sleep: give monotonic seconds and wait, so that tests need not.
 
     Raises:
         ConfigError: there is no credential, or an argument cannot be used.
@@ -149,6 +149,7 @@ class GeminiDualAdapter:
                 signatures,
             )
         if api_key is not None:
+            check_secret(api_key, "api_key", "Give a Gemini API key, or None to leave this route off.")
             services[API_KEY] = ApiKeyService(api_key, self._transport, endpoints, max_event_bytes, signatures)
         self._routes = list(services)
         self._router = Router(

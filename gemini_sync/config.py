@@ -28,8 +28,10 @@ def unquoted(text: str) -> str:
     return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES[:2] else text
 
 
-def check_secret(value: object, name: str) -> str:
+def check_secret(value: object, name: str, step: Optional[str] = None) -> str:
     """The credential ``value``, without white space or a pair of quotes around it.
+
+    ``step`` tells what to do about one that is none.
 
     Raises:
         ConfigError: it is no string, is empty, or cannot stand in an HTTP header. The message never quotes it.
@@ -38,11 +40,12 @@ def check_secret(value: object, name: str) -> str:
         raise ConfigError(f"{name} must be a string, not {type(value).__name__}.")
     stripped = unquoted(value)
     if not stripped:
-        raise ConfigError(f"{name} is empty. Give the credential itself, or None to leave this route off.")
+        raise ConfigError(f"{name} is empty. {'Give the credential itself.' if step is None else step}".rstrip())
     if stripped[0] in _QUOTES or stripped[-1] in _QUOTES:
         raise ConfigError(f"{name} begins or ends with a quote, which no credential does. Give it without quotes.")
     if not all("!" <= character <= "~" for character in stripped):
-        raise ConfigError(f"{name} holds white space or other characters that no credential has. Copy it again.")
+        what = "white space or other characters that no credential and no id has"
+        raise ConfigError(f"{name} holds {what}. {'Copy it again.' if step is None else step}".rstrip())
     return stripped
 
 

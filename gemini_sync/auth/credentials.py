@@ -204,7 +204,7 @@ def credentials_for(
 def _path(source: Union[str, os.PathLike[str]]) -> str:
     path = os.fsdecode(source)
     if not path.strip():
-        raise ConfigError("oauth_creds_path is empty. Give the path of a credentials file, or None for no OAuth route.")
+        raise ConfigError("oauth_creds_path is empty. Give the path of a credentials file, or leave the argument out.")
     if path.lstrip().startswith("{") or redact_text(path) != path:
         raise ConfigError("oauth_creds_path holds credentials. Give the path of a file that holds them, or a callable.")
     return os.path.abspath(os.path.expanduser(path))

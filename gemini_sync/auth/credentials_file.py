@@ -28,7 +28,12 @@ _LARGEST_BYTES = 2**20
 # Time stamps of files advance in steps of up to 10 ms. Two changes within one step look like one.
 _SETTLED_NANOSECONDS = 50_000_000
 _REPLACE_TRIES = 3
-_LOG_IN = "Log in again, for example with 'gcloud auth application-default login', or name another file."
+LOG_IN = (
+    "Log in again with the program that writes this file, or name another file, such as the one that "
+    "'gcloud auth application-default login' writes (it prints the path)."
+)
+# The types that google-auth loads.
+_GOOGLE_TYPES = "service_account external_account external_account_authorized_user impersonated_service_account".split()
 
 _GOOGLE_AUTH_FIELDS = ("token", "token_uri", "expiry", "token_expiry")
 
@@ -86,18 +91,20 @@ def _stat(path: str) -> os.stat_result:
     try:
         status = os.stat(path)
     except FileNotFoundError as exc:
-        raise CredentialsError(f"There is no credentials file {path}. {_LOG_IN}") from exc
+        raise CredentialsError(f"There is no credentials file {path}. {LOG_IN}") from exc
     except (OSError, ValueError) as exc:
         raise_interruption(exc)
         raise _unreadable(path, exc) from exc
     if not stat.S_ISREG(status.st_mode):
-        raise CredentialsError(f"The credentials file {path} is not a file. {_LOG_IN}")
+        raise CredentialsError(f"The credentials file {path} is not a file. Name a file.")
     return status
 
 
 def _unreadable(path: str, exc: Exception) -> CredentialsError:
     why = getattr(exc, "strerror", None) or str(exc)
-    return CredentialsError(f"The credentials file {path} cannot be read: {why}. {_LOG_IN}")
+    return CredentialsError(
+        f"The credentials file {path} cannot be read: {why}. Let this user read it, or name another file."
+    )
 
 
 def read(path: str, call: Call) -> FileContent:
@@ -125,18 +132,20 @@ def read(path: str, call: Call) -> FileContent:
         if reads_left:
             call.sleep(_TORN_PAUSE_SECONDS)
     # Not raised from the JSON error, which carries the whole text of the file.
-    raise CredentialsError(f"The credentials file {path} is not valid JSON: {problem}. {_LOG_IN}")
+    raise CredentialsError(f"The credentials file {path} is not valid JSON: {problem}. {LOG_IN}")
 
 
 def _content(path: str, document: Any, status: os.stat_result) -> FileContent:
     if not isinstance(document, dict):
-        raise CredentialsError(f"The credentials file {path} holds no JSON object. {_LOG_IN}")
+        raise CredentialsError(f"The credentials file {path} holds no JSON object. {LOG_IN}")
     kind = document.get("type") or ""  # gcloud's files name their type, those of the Gemini CLI do not
     if kind not in ("", "authorized_user"):
+        step = (
+            "Name it in GOOGLE_APPLICATION_CREDENTIALS, pip install google-auth, and give instead of the path: "
+            "google.auth.default(['https://www.googleapis.com/auth/cloud-platform'])[0]"
+        )
         raise CredentialsError(
-            f"The credentials file {path} is of the type {kind!r:.40}. Give oauth_creds_path a google-auth Credentials "
-            "object instead of the path, such as google.auth.load_credentials_from_file() returns "
-            "(pip install google-auth)."
+            f"The credentials file {path} is of the type {kind!r:.40}. {step if kind in _GOOGLE_TYPES else LOG_IN}"
         )
     # google-auth's token.json names no type either. It belongs to the program that made it.
     is_google_auth = "expiry_date" not in document and any(name in document for name in _GOOGLE_AUTH_FIELDS)
@@ -165,7 +174,7 @@ def _no_login(path: str, document: Mapping[str, Any]) -> CredentialsError:
     elif isinstance(document.get("web"), dict):
         step = "Make an OAuth client of the type 'Desktop app', and log in with that one."
     else:
-        return CredentialsError(f"The credentials file {path} has neither access_token nor refresh_token. {_LOG_IN}")
+        return CredentialsError(f"The credentials file {path} has neither access_token nor refresh_token. {LOG_IN}")
     return CredentialsError(
         f"Expected a credentials file, came an OAuth client file: {path} names a program, and holds no login. "
         f"{step} Then name the file that the login writes."
@@ -176,7 +185,7 @@ def _secret(path: str, document: Mapping[str, Any], name: str) -> Optional[str]:
     if document.get(name) in (None, ""):
         return None
     try:
-        return check_secret(document[name], name)
+        return check_secret(document[name], name, LOG_IN)
     except ConfigError as exc:
         raise CredentialsError(f"The credentials file {path} cannot be used: {exc}") from exc
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shlex
 import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
@@ -67,7 +68,7 @@ class FileSource:
         ``content`` is not the version of the file, and reads it again.
         """
         if content.exposed:
-            self._warn_once("Other users can read %s. Run: chmod 600 %s", self._path, self._path)
+            self._warn_once("Other users can read %s. Run: chmod 600 %s", self._path, shlex.quote(self._path))
         with self._lock:
             cached = self._cached
             if cached is not None and cached.content.login == content.login:
@@ -107,14 +108,16 @@ class FileSource:
         client = cached.content.client or self._client
         if cached.refresh_token is None:
             raise CredentialsError(
-                f"The access token in {self._path} is over, and there is no refresh_token beside it. Log in again."
+                f"The access token in {self._path} is over, and there is no refresh_token beside it. "
+                f"{credentials_file.LOG_IN}"
             )
         if client is None:
             raise ConfigError(
                 f"The access token in {self._path} is over, and refreshing it takes the OAuth client that it was "
-                "obtained with. Set GEMINI_OAUTH_CLIENT_ID and GEMINI_OAUTH_CLIENT_SECRET, or give oauth_client=; make "
-                "one in the Google Cloud console (APIs & Services, Credentials, OAuth client ID, type 'Desktop app') "
-                "and log in with it. An access token that is still valid works without one.",
+                "obtained with. Give oauth_client=, or set GEMINI_OAUTH_CLIENT_ID and GEMINI_OAUTH_CLIENT_SECRET for "
+                "from_env(), get_access_token() and the command line; make one in the Google Cloud console (APIs & "
+                "Services, Credentials, OAuth client ID, type 'Desktop app') and log in with it. An access "
+                "token that is still valid works without one.",
                 reason="OAUTH_CLIENT_REQUIRED",
             )
         answer = token_endpoint.refresh(self._transport, self._url, cached.refresh_token, client, call, quick=quick)

@@ -81,9 +81,12 @@ class GoogleAuthSource:
         secrets = [str(getattr(self._credentials, name, None) or "") for name in names]
         answer = exc.args[1] if len(exc.args) > 1 and isinstance(exc.args[1], dict) else {}
         said = redacted_excerpt(str(exc.args[0]) if exc.args else "no reason given", secrets).rstrip(".")
+        if type(exc).__name__ == "TransportError" or getattr(exc, "retryable", False):
+            step = "Check the network and proxies, or try again later."
+        else:
+            step = "Log in again, or check the scopes and rights of these credentials."
         reason = answer.get("error_subtype") or answer.get("error")
         return RefreshError(
-            f"google-auth could not refresh its credentials: {type(exc).__name__}: {said}. "
-            "Log in again, or check what these credentials need.",
+            f"google-auth could not refresh its credentials: {type(exc).__name__}: {said}. {step}",
             reason=redacted_excerpt(reason, secrets) if isinstance(reason, str) else None,
         )

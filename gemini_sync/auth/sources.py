@@ -12,6 +12,8 @@ from gemini_sync.interruptions import raise_interruption
 from gemini_sync.network.deadlines import Call
 from gemini_sync.redaction import redacted_excerpt
 
+_GIVE_TOKEN = "Let it return the access token alone, without 'Bearer' before it."
+
 
 class Source(Protocol):
     """Where access tokens come from. Any number of threads call ``current``; only one at a time calls ``refresh``."""
@@ -39,7 +41,7 @@ class CallableSource:
             said = redacted_excerpt(str(exc))
             raise CredentialsError(f"The token source failed: {type(exc).__name__}: {said}") from exc
         try:
-            return AccessToken(check_secret(given, "What the token source gave"))
+            return AccessToken(check_secret(given, "What the token source gave", _GIVE_TOKEN))
         except ConfigError as exc:
             raise CredentialsError(str(exc)) from exc
 

@@ -19,7 +19,8 @@ from gemini_sync.errors import (
     TransportError,
     ends_the_call,
 )
-from gemini_sync.messages.api_errors import decode_body, find_error, retry_after_header
+from gemini_sync.messages.api_errors import decode_body, find_error
+from gemini_sync.messages.delay_hints import retry_after_header
 from gemini_sync.messages.rest_json import text_of
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.exchange import Answer
@@ -34,12 +35,18 @@ _ASSUMED_LIFETIME_SECONDS = 300.0
 # Tried again whatever the status is (google/oauth2/_client.py).
 _TRANSIENT_REASONS = {"internal_failure", "server_error", "temporarily_unavailable"}
 _LOGIN_AGAIN = "Log in again: the refresh token has expired, was revoked, or the organisation wants a new login."
-_CHECK_CLIENT = "Check the OAuth client: a refresh token works only with the client that obtained it."
+_CHECK_CLIENT = (
+    "Check the OAuth client, which is the one in the credentials file if it names one, else oauth_client: "
+    "a refresh token works only with the client that obtained it."
+)
+_CHECK_ENDPOINT = "Check Endpoints.token and the proxies"
 _NEXT_STEP = {
     "invalid_grant": _LOGIN_AGAIN,
     "invalid_rapt": _LOGIN_AGAIN,
     "invalid_client": _CHECK_CLIENT,
     "unauthorized_client": _CHECK_CLIENT,
+    "deleted_client": _CHECK_CLIENT,
+    "disabled_client": _CHECK_CLIENT,
     "invalid_scope": "Log in again with the scopes that are needed.",
 }
 # The reasons that mean that the refresh token itself has ended.
@@ -110,7 +117,7 @@ def _read(answer: Answer, secrets: Collection[str]) -> TokenAnswer:
         kind = redact_text(answer.headers.get("Content-Type") or "no Content-Type")
         raise _unusable(f"expected a JSON object, came {kind}")
     try:
-        access_token = check_secret(decoded.get("access_token"), "access_token")
+        access_token = check_secret(decoded.get("access_token"), "access_token", "")
     except ConfigError as exc:
         raise _unusable(str(exc)) from exc
     texts = {name: value for name, value in decoded.items() if isinstance(value, str)}
@@ -130,8 +137,8 @@ def _lifetime(value: Any) -> float:
 
 def _unusable(what: str) -> RefreshError:
     # The body is not quoted, because it may hold a token.
-    what = what.rstrip(".")
-    return RefreshError(f"The token endpoint answered 200 without a usable token: {what}. Try again later.", code=200)
+    what = f"{what.rstrip('.')}. {_CHECK_ENDPOINT}, or try again later."
+    return RefreshError(f"The token endpoint answered 200 without a usable token: {what}", code=200)
 
 
 def _refusal(answer: Answer, decoded: Any, error: Mapping[str, Any], secrets: Collection[str]) -> RefreshError:
@@ -139,7 +146,7 @@ def _refusal(answer: Answer, decoded: Any, error: Mapping[str, Any], secrets: Co
     reason = redact_text(subtype or text_of(error.get("status")) or "", secrets) or None
     said = text_of(error.get("message")) or ("" if answer.status == 200 else answer.text)
     said = redacted_excerpt(said, secrets)
-    step = _NEXT_STEP.get(reason or "", "Try again later.")
+    step = _next_step(answer.status, reason)
     what = " ".join(filter(None, [str(answer.status), reason, f"({said})" if said not in ("", reason) else ""]))
     return RefreshError(
         f"The token endpoint did not refresh the access token: {what}. {step}",
@@ -149,10 +156,22 @@ def _refusal(answer: Answer, decoded: Any, error: Mapping[str, Any], secrets: Co
     )
 
 
+def _next_step(code: int, reason: Optional[str]) -> str:
+    if reason in _NEXT_STEP:
+        return _NEXT_STEP[reason]
+    if _may_pass(code, reason):
+        return "Try again later."
+    if reason is None:  # not even an answer of a token endpoint
+        return f"{_CHECK_ENDPOINT}."
+    return "Log in again, or check the OAuth client."
+
+
+def _may_pass(code: int, reason: Optional[str]) -> bool:
+    # A 200 that became an error held no usable token.
+    return code in (200, 408, 429) or code >= 500 or reason in _TRANSIENT_REASONS
+
+
 def _is_transient(error: GeminiSyncError) -> bool:
     if not isinstance(error, RefreshError) or error.reason in _NEXT_STEP:
         return False
-    code = error.code or 0
-    # A 200 that became an error held no usable token.
-    may_pass = code in (200, 408, 429) or code >= 500 or error.reason in _TRANSIENT_REASONS
-    return may_pass or isinstance(error.__cause__, TransportError)
+    return _may_pass(error.code or 0, error.reason) or isinstance(error.__cause__, TransportError)

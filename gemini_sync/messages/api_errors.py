@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import calendar
 import json
 import re
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from email.utils import parsedate_to_datetime
+from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
-from gemini_sync.config import LONGEST_SECONDS
 from gemini_sync.errors import (
     ApiError,
     AuthError,
@@ -21,7 +17,8 @@ from gemini_sync.errors import (
     QuotaError,
     ServerError,
 )
-from gemini_sync.messages.rest_json import dict_of, int_of, list_of, text_of
+from gemini_sync.messages.delay_hints import first_hint
+from gemini_sync.messages.rest_json import dict_of, int_of, list_of, of_type, text_of
 from gemini_sync.redaction import one_line, redact_json, redact_text, redacted_excerpt
 
 _MESSAGE_CHARACTERS = 10_000
@@ -67,12 +64,22 @@ _BY_CODE: dict[int, type[ApiError]] = {
 }
 _NEXT_STEP: dict[type[ApiError], str] = {
     InvalidRequestError: "Change the request.",
-    AuthError: "Check the API key or log in again.",
+    AuthError: "Check the API key; for OAuth, get another access token or log in again.",
     PermissionDeniedError: "Check what this account or key may use.",
-    NotFoundError: "Check the model name.",
-    QuotaError: "Wait, or raise the quota.",
+    NotFoundError: "Check the model name, the other names in the request, and the endpoint.",
+    QuotaError: "Wait, raise the quota, or use another model.",
     ServerError: "Try again later.",
     ApiError: "",
+}
+_BUY_CREDIT = "Buy credit, or use another account or key."
+# A reason, a status name or an HTTP code that wants another step than its class.
+_STEP_FOR: dict[object, str] = {
+    "API_KEY_INVALID": "Check the API key.",
+    "INSUFFICIENT_G1_CREDITS_BALANCE": _BUY_CREDIT,
+    "FAILED_PRECONDITION": "Change the request, or check what this account or key may use.",
+    402: _BUY_CREDIT,
+    405: "Check the endpoint.",
+    407: "Check the user and password of the proxy.",
 }
 
 
@@ -176,15 +183,15 @@ def api_error(
     cls = _error_class(code, reason)
     link = _link(details, info)
     head = f"{code} {status or cls.__name__}" + (f" ({reason})" if reason else "")
-    next_step = f"See {link}" if link else _NEXT_STEP[cls]
+    step = f"See {link}" if link else next_step(cls, reason, status, code)
     said = redacted_excerpt(message, secrets, _MESSAGE_CHARACTERS).rstrip(".")
     return cls(
-        one_line(f"{head}: {said}. {next_step}"),
+        one_line(f"{head}: {said}. {step}"),
         code=code,
         status=status,
         reason=reason,
         details=details,
-        retry_after=_first_hint(details, info, headers, message, now),
+        retry_after=first_hint(details, info, headers, message, now),
         link=link,
         trace_id=_trace_id(headers, secrets),
     )
@@ -192,7 +199,13 @@ def api_error(
 
 def replace_next_step(error: ApiError, step: str) -> None:
     """Put ``step`` in the place of the general next step at the end of the message."""
-    error.args = (f"{str(error).removesuffix(_NEXT_STEP[type(error)]).rstrip()} {step}",)
+    step_before = next_step(type(error), error.reason, error.status, error.code)
+    error.args = (f"{str(error).removesuffix(step_before).rstrip()} {step}",)
+
+
+def next_step(cls: type[ApiError], *signs: object) -> str:
+    """What a person can do about an error; ``signs`` are its reason, status name and HTTP code."""
+    return next(filter(None, map(_STEP_FOR.get, signs)), _NEXT_STEP[cls])
 
 
 def _error_class(code: int, reason: Optional[str]) -> type[ApiError]:
@@ -232,11 +245,6 @@ def quota_ids(error: GeminiSyncError) -> list[str]:
     return [v["quotaId"] for v in violations if isinstance(v, dict) and isinstance(v.get("quotaId"), str)]
 
 
-def of_type(details: Iterable[Mapping[str, Any]], name: str) -> Iterator[dict[str, Any]]:
-    """The details of one type of ``google.rpc``, such as ``"ErrorInfo"``."""
-    return (dict(d) for d in details if str(d.get("@type", "")).endswith("google.rpc." + name))
-
-
 def _link(details: Iterable[Mapping[str, Any]], info: Mapping[str, Any]) -> Optional[str]:
     links = [link for d in of_type(details, "Help") for link in list_of(d.get("links"))]
     metadata = dict_of(info.get("metadata"))
@@ -247,53 +255,3 @@ def _link(details: Iterable[Mapping[str, Any]], info: Mapping[str, Any]) -> Opti
 def _trace_id(headers: Mapping[str, str], secrets: Iterable[str]) -> Optional[str]:
     name = headers.get("x-cloudaicompanion-trace-id") or headers.get("x-goog-request-id") or ""
     return redact_text(name, secrets) or None
-
-
-# -- how long the server asks to wait
-
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|h|m|s)")
-_DURATIONS = re.compile(rf"(?:{_DURATION.pattern})+")
-_DURATION_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_HINT_IN_TEXT = re.compile(r"\b(?:retry in|after)\s+((?:\d+(?:\.\d+)?(?:ms|h|m|s))+)(?![\w])", re.IGNORECASE)
-
-
-def _first_hint(
-    details: Iterable[Mapping[str, Any]],
-    info: Mapping[str, Any],
-    headers: Mapping[str, str],
-    message: str,
-    now: Optional[float],
-) -> Optional[float]:
-    """The first delay hint. Google's own clients use this order: RetryInfo, header, ErrorInfo metadata, text."""
-    in_text = _HINT_IN_TEXT.search(message)
-    hints = [
-        *(_duration(retry_info.get("retryDelay")) for retry_info in of_type(details, "RetryInfo")),
-        retry_after_header(headers.get("Retry-After"), now),
-        _duration(dict_of(info.get("metadata")).get("quotaResetDelay")),
-        _duration(in_text.group(1)) if in_text else None,
-    ]
-    return next((min(seconds, LONGEST_SECONDS) for seconds in hints if seconds is not None), None)
-
-
-def _duration(value: Any) -> Optional[float]:
-    """The seconds of a duration in one of Google's forms: ``"34.07s"``, ``"1h2m3s"`` or ``{seconds, nanos}``."""
-    if isinstance(value, dict):
-        try:
-            return max(0.0, float(value.get("seconds") or 0) + float(value.get("nanos") or 0) / 1e9)
-        except (TypeError, ValueError, OverflowError):
-            return None
-    if not isinstance(value, str) or not _DURATIONS.fullmatch(value.strip()):
-        return None
-    return sum(float(number) * _DURATION_SECONDS[unit] for number, unit in _DURATION.findall(value))
-
-
-def retry_after_header(value: Optional[str], now: Optional[float] = None) -> Optional[float]:
-    """The seconds of a ``Retry-After`` (RFC 9110 section 10.2.3), or None if it is neither seconds nor an HTTP date."""
-    value = (value or "").strip()
-    if re.fullmatch(r"\d{1,9}(\.\d+)?", value):
-        return float(value)
-    try:
-        at = calendar.timegm(parsedate_to_datetime(value).utctimetuple())  # a date without a zone is in UTC
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None
-    return min(max(0.0, at - (time.time() if now is None else now)), LONGEST_SECONDS)

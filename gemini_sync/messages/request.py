@@ -151,12 +151,12 @@ class CallOptions(RequestOptions, total=False):
 
 # The REST field of each option, the type of its value, and how messages describe that type.
 _FIELDS: Mapping[str, tuple[str, Any, str]] = {
-    "system_instruction": ("systemInstruction", Mapping, "a dict"),
-    "tools": ("tools", Sequence, "a list of dicts"),
-    "tool_config": ("toolConfig", Mapping, "a dict"),
-    "safety_settings": ("safetySettings", Sequence, "a list of dicts"),
-    "generation_config": ("generationConfig", Mapping, "a dict"),
-    "cached_content": ("cachedContent", str, "a string"),
+    "system_instruction": ("systemInstruction", Mapping, "a dict with REST field names"),
+    "tools": ("tools", Sequence, "a list of dicts with REST field names"),
+    "tool_config": ("toolConfig", Mapping, "a dict with REST field names"),
+    "safety_settings": ("safetySettings", Sequence, "a list of dicts with REST field names"),
+    "generation_config": ("generationConfig", Mapping, "a dict with REST field names"),
+    "cached_content": ("cachedContent", str, "a name such as 'cachedContents/123'"),
     "labels": ("labels", Mapping, "a dict"),
 }
 
@@ -173,14 +173,14 @@ def build(contents: Contents, *, model: str = DEFAULT_MODEL, **options: Unpack[R
     value: Any
     for option, value in options.items():
         if option not in _FIELDS:
-            raise TypeError(f"There is no option {option!r}. The options are: {', '.join(_FIELDS)}.")
+            raise TypeError(f"There is no option {option!r}. The options of a request are: {', '.join(_FIELDS)}.")
         if value is None:
             continue
         name, kind, expected = _FIELDS[option]
         if option == "system_instruction":
             value = _system(value)
         if not isinstance(value, kind) or (kind is Sequence and isinstance(value, (str, bytes))):
-            raise ConfigError(f"{name} must be {expected} with REST field names, not {type(value).__name__}.")
+            raise ConfigError(f"{name} must be {expected}, not {type(value).__name__}.")
         fields[name] = copy_json(list(value) if kind is Sequence else value, name)
     return Request(model, fields)
 
@@ -232,7 +232,8 @@ def _is_content(item: Any) -> bool:
 def _content(item: Mapping[str, Any], where: str) -> dict[str, Any]:
     parts = item.get("parts")
     if not isinstance(parts, (list, tuple)) or not parts:
-        raise ConfigError(f"{where} must be a list of at least one part, not {type(parts).__name__}.")
+        came = "an empty one" if isinstance(parts, (list, tuple)) else type(parts).__name__
+        raise ConfigError(f"{where} must be a list of at least one part, not {came}.")
     return {**item, "parts": [_part(part, where) for part in parts]}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Any, Optional, TypedDict
 
@@ -133,6 +133,11 @@ def list_of(value: Any) -> list[Any]:
 def dict_of(value: Any) -> dict[str, Any]:
     """``value`` if it is a dict, else an empty dict."""
     return value if isinstance(value, dict) else {}
+
+
+def of_type(details: Iterable[Mapping[str, Any]], name: str) -> Iterator[dict[str, Any]]:
+    """The details of one type of ``google.rpc``, such as ``"ErrorInfo"``."""
+    return (dict(d) for d in details if str(d.get("@type", "")).endswith("google.rpc." + name))
 
 
 def encode_json(value: Any) -> bytes:

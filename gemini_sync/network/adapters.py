@@ -59,7 +59,7 @@ def _tls_context(ca_path: str) -> ssl.SSLContext:
         context.load_verify_locations(**{"capath" if os.path.isdir(ca_path) else "cafile": ca_path})
     except OSError as exc:
         raise TransportError(
-            f"The CA bundle {ca_path} cannot be loaded ({exc}). Name another in REQUESTS_CA_BUNDLE, or none.",
+            f"The CA bundle {ca_path} cannot be loaded ({exc}). Name another in REQUESTS_CA_BUNDLE.",
             reason=CERTIFICATE_VERIFY_FAILED,
         ) from exc
     return context

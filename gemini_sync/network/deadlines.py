@@ -50,7 +50,7 @@ class Call:
         clock: Clock = monotonic,
         sleep: Optional[Callable[[float], Any]] = None,
     ) -> None:
-        self.timeouts = timeouts or Timeouts()
+        self.timeouts, self._has_setting = timeouts or Timeouts(), timeouts is not None
         self.clock = clock
         self._sleep = sleep
         self._total_at = self.deadline_at = self._total_seconds = math.inf
@@ -137,17 +137,14 @@ class Call:
     def deadline_error(self) -> DeadlineExceeded:
         """The error that says that the current deadline passed."""
         phase, seconds = self._phase, self._phase_seconds
+        step = "No setting changes this limit: check the network and proxies, or try again later."
         if phase == "answer" and self._answer is not None:
-            message = (
-                f"{self._answer[0]} did not come within {seconds:g} s. No setting changes this limit: "
-                "check the network and proxies, or try again later."
-            )
+            what = f"{self._answer[0]} did not come"
         else:
-            message = (
-                f"The {phase} deadline passed: {_MISSING[phase]} within {seconds:g} s. "
-                f"Raise Timeouts.{phase} if that is too short."
-            )
-        return DeadlineExceeded(message, deadline=phase, seconds=seconds)
+            what = f"The {phase} deadline passed: {_MISSING[phase]}"
+            if self._has_setting:
+                step = f"Raise Timeouts.{phase} if that is too short."
+        return DeadlineExceeded(f"{what} within {seconds:g} s. {step}", deadline=phase, seconds=seconds)
 
     def time_left(self) -> Optional[float]:
         """Seconds until the ``total`` deadline, at least 0; None if there is none."""

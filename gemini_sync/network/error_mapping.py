@@ -72,7 +72,7 @@ def map_error(exc: BaseException, call: Call, url: str) -> GeminiSyncError:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return TransportError(
                 f"The certificate of {host} could not be verified: {cause.verify_message}. Nothing was sent. "
-                "If a proxy of yours re-signs traffic, name its CA in REQUESTS_CA_BUNDLE.",
+                "If a proxy of yours re-signs traffic, name its CA in REQUESTS_CA_BUNDLE, or in your session's verify.",
                 reason=CERTIFICATE_VERIFY_FAILED,
             )
     for cause in causes:

@@ -33,6 +33,7 @@ def refuse_redirect(status: int, headers: Mapping[str, str]) -> None:
             host = None
         raise ProtocolError(
             f"The server answered {status}, a redirect to {host or 'nowhere'}; it was not followed, because "
-            "credentials would go along. Set the endpoint to where the service is.",
+            "credentials would go along. If the service is there, set the endpoint to it; if not, a proxy or login "
+            "page has answered: log in there, or check the proxies.",
             code=status,
         )

@@ -131,7 +131,7 @@ class Transport:
         """
         with call.bounded(seconds, what), self.send(call, method, url, headers, body) as exchange:
             refuse_redirect(exchange.status, exchange.headers)
-            return exchange.answer(seconds, what)
+            return exchange.answer(seconds)
 
 
 def _send(

@@ -6,7 +6,9 @@ import sys
 from dataclasses import dataclass
 from typing import Optional
 
+from gemini_sync.errors import ConfigError
 from gemini_sync.redaction import one_line
+from gemini_sync.routing.policy import ACCOUNT_SAFETY_REASONS
 from gemini_sync.services.base import API_KEY, OAUTH
 
 _NAMES = {OAUTH: "OAuth", API_KEY: "the API key"}
@@ -41,10 +43,16 @@ class FallbackEvent:
             what = f"{source} hands back to {target}: {self.reason}; {target} serves from now on."
         else:
             what = f"{source} failed ({self.reason}); {target} serves the rest of this session."
-            what += " To go back, fix this, then call reset()."
+            what += f" To go back, fix this, then {_way_back(self.error)}."
         if self.link and self.link not in what:
             what += f" See {self.link}"
         return f"gemini-sync: {one_line(what)}"
+
+
+def _way_back(error: BaseException) -> str:
+    if isinstance(error, ConfigError):  # an adapter keeps the settings it was made with
+        return "make a new adapter"
+    return "call reset(force=True)" if getattr(error, "reason", None) in ACCOUNT_SAFETY_REASONS else "call reset()"
 
 
 def notify_stderr(event: FallbackEvent) -> None:

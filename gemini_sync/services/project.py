@@ -22,6 +22,7 @@ from gemini_sync.errors import (
     QuotaError,
     ServerError,
 )
+from gemini_sync.messages.api_errors import next_step
 from gemini_sync.messages.rest_json import list_of
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
@@ -34,7 +35,11 @@ _ONBOARDING_SECONDS = 120.0
 _METADATA = {"ideType": "IDE_UNSPECIFIED", "platform": "PLATFORM_UNSPECIFIED", "pluginType": "GEMINI"}
 _FREE_TIER = "free-tier"
 _LEGACY_TIER = "legacy-tier"
-_SET_PROJECT = "Set GOOGLE_CLOUD_PROJECT, or give project=, to the id of a Google Cloud project that has Code Assist."
+_SET_PROJECT = (
+    "Give the id of a Google Cloud project that has Code Assist: as project=, or in GOOGLE_CLOUD_PROJECT for "
+    "from_env() and the command line."
+)
+_GIVE_ID = "Give its id, which the Google Cloud console shows beside its name and number."
 
 
 class _Outcome(NamedTuple):
@@ -161,18 +166,17 @@ class _Search:
         except ApiError as exc:
             # An InvalidRequestError would tell callers to change their request, but this one is ours.
             kept = {name: getattr(exc, name) for name in ("code", "status", "reason", "details", "link", "trace_id")}
-            raise CredentialsError(f"Code Assist did not name a project: {exc}", **kept) from exc
+            said = str(exc).removesuffix(next_step(type(exc), exc.reason, exc.status, exc.code))
+            step = "" if exc.link else "Check the project, Endpoints.code_assist, and what this account may use."
+            raise CredentialsError(f"Code Assist did not name a project: {said}{step}", **kept) from exc
 
 
 def _check_project(project: Optional[str]) -> Optional[str]:
     if project is None or project == "":
         return None
-    project = check_secret(project, "project")
+    project = check_secret(project, "project", _GIVE_ID)
     if project.isdigit():
-        raise ConfigError(
-            f"{project} is the number of a project. Give its id: a name, as the Google Cloud console shows beside it.",
-            reason="PROJECT_REQUIRED",
-        )
+        raise ConfigError(f"{project} is the number of a project. {_GIVE_ID}", reason="PROJECT_REQUIRED")
     return project
 
 

@@ -101,8 +101,8 @@ def test_read__byte_order_mark_and_utf16(tmp_path: Path) -> None:
             "came an OAuth client file: .*--client-id-file=",
         ),
         ('{"web": {"client_id": "i", "client_secret": "canary"}}', "came an OAuth client file: .* 'Desktop app'"),
-        ('{"type": "service_account", "private_key": "canary"}', "google-auth Credentials"),
-        ('{"type": "external_account"}', "google-auth Credentials"),
+        ('{"type": "service_account", "private_key": "canary"}', "pip install google-auth"),
+        ('{"type": "external_account"}', "pip install google-auth"),
     ],
 )
 def test_read__unusable_is_said_at_once(tmp_path: Path, content: Optional[str], message: str) -> None:

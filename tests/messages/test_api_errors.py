@@ -124,9 +124,10 @@ def test_api_error__link_in_the_metadata(name: str) -> None:
 @pytest.mark.parametrize(
     ("code", "step"),
     [
-        (400, "Change the request."), (401, "Check the API key or log in again."),
-        (403, "Check what this account or key may use."), (404, "Check the model name."),
-        (429, "Wait, or raise the quota."), (503, "Try again later."),
+        (400, "Change the request."), (401, "Check the API key; for OAuth, get another access token or log in again."),
+        (403, "Check what this account or key may use."),
+        (404, "Check the model name, the other names in the request, and the endpoint."),
+        (429, "Wait, raise the quota, or use another model."), (503, "Try again later."),
     ],
 )  # fmt: skip
 def test_api_error__tells_the_next_step(code: int, step: str) -> None:
@@ -346,3 +347,23 @@ def test_api_error__a_quoted_url_with_a_key__keeps_the_rest_readable() -> None:
         error = api_error(403, given_body)
         assert error.status == "PERMISSION_DENIED"
         assert 'Requested "https://x.example/v1?key=[redacted]" and was refused.' in str(error)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "step"),
+    [
+        (400, "API_KEY_INVALID", "Check the API key."),
+        (400, "INSUFFICIENT_G1_CREDITS_BALANCE", "Buy credit, or use another account or key."),
+        (402, None, "Buy credit, or use another account or key."),
+        (405, None, "Check the endpoint."),
+        (407, None, "Check the user and password of the proxy."),
+    ],
+)
+def test_api_error__next_step_of_the_reason_or_code(code: int, reason: Optional[str], step: str) -> None:
+    body = status(message="It failed.", details=[info(reason)] if reason else [])
+    assert str(api_error(code, body)).endswith(f": It failed. {step}")
+
+
+def test_api_error__next_step_of_a_failed_precondition() -> None:
+    error = api_error(400, status(message="Your location is not supported.", status="FAILED_PRECONDITION"))
+    assert str(error).endswith("supported. Change the request, or check what this account or key may use.")

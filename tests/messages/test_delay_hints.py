@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gemini_sync.messages.api_errors import api_error, retry_after_header
+from gemini_sync.messages.api_errors import api_error
+from gemini_sync.messages.delay_hints import retry_after_header
 
 NOW = 1_700_000_000.0
 _RPC = "type.googleapis.com/google.rpc."

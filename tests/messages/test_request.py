@@ -194,7 +194,7 @@ def test_body__any_sequence__becomes_a_list(option: str, name: str, kind: Any) -
 )
 def test_body__wrong_types__are_refused(option: str, name: str, values: list[Any]) -> None:
     for value in values:
-        with pytest.raises(ConfigError, match=rf"{name} must be .* with REST field names, not {type(value).__name__}"):
+        with pytest.raises(ConfigError, match=rf"{name} must be a .*, not {type(value).__name__}"):
             build("Hi", **{option: value})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import tracemalloc
@@ -88,6 +89,7 @@ def test_event__with_white_space_around(emulator: Emulator, data: bytes) -> None
     ],
 )
 def test_event__that_is_no_chunk(emulator: Emulator, data: bytes, message: str) -> None:
+    gc.collect()  # in the deep recursion of the parser, nothing of earlier tests can be finalized
     with pytest.raises((ProtocolError, ApiError), match=message):
         list(by_key(emulator, event(data)))
 
@@ -247,7 +249,7 @@ def test_large_chunk__is_freed_before_the_next_event_comes(envelope: Optional[st
 # -- deadlines
 
 
-@pytest.mark.parametrize(("first_token", "seconds"), [(2.5, 2.5), (120, 30.0), (None, 30.0)])
+@pytest.mark.parametrize(("first_token", "seconds"), [(2.5, 2.5), (30, 30.0), (120, 30.0), (None, 30.0)])
 def test_count_tokens__waits_no_longer_than_for_a_first_token(first_token: Optional[float], seconds: float) -> None:
     """The limit is for the headers (the timeout that requests gets) and for the body, which comes a byte a second."""
     now = [0.0]
@@ -261,7 +263,9 @@ def test_count_tokens__waits_no_longer_than_for_a_first_token(first_token: Optio
     with adapter, pytest.raises(DeadlineExceeded) as caught:
         adapter.count_tokens("Hi")
     assert [sent["timeout"] for sent in canned.sent] == [(7, seconds)]
-    assert (caught.value.deadline, caught.value.seconds) == ("answer", seconds)
+    deadline, step = ("first_token", "Raise Timeouts.first_token") if seconds < 30 else ("answer", "No setting changes")
+    assert (caught.value.deadline, caught.value.seconds) == (deadline, seconds)
+    assert f"within {seconds:g} s. {step}" in str(caught.value)
     assert now == [math.ceil(seconds)]
 
 

@@ -80,7 +80,7 @@ def test_load_code_assist__sends_a_project_of_ones_own_and_returns_it(emulator: 
 @pytest.mark.parametrize("configured", [None, ""])
 def test_project__that_is_neither_named_nor_configured(emulator: Emulator, configured: Optional[str]) -> None:
     emulator.project = None
-    with pytest.raises(ConfigError, match=r"GOOGLE_CLOUD_PROJECT, or give project=") as caught:
+    with pytest.raises(ConfigError, match=r"as project=, or in GOOGLE_CLOUD_PROJECT for from_env") as caught:
         _find(emulator, configured)
     assert caught.value.reason == "PROJECT_REQUIRED"
 

@@ -231,7 +231,7 @@ ERROR_HEAD = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nC
 
 
 def test_error_body__that_drips_is_given_up(context, monkeypatch):
-    monkeypatch.setattr(Exchange.answer, "__defaults__", (SHORT, "The body of the answer"))
+    monkeypatch.setattr(Exchange.answer, "__defaults__", (SHORT,))
     with RawServer(drip(ERROR_HEAD, b"busy "), tls=context) as server:
         _, error = drain(ask(server.url, timeouts=limits(), retry=Retry(2, backoff_base=0)))
     assert type(error) is ServerError

@@ -98,6 +98,16 @@ def test_bundle__that_cannot_be_loaded(tls, tmp_path, monkeypatch, content, vari
         assert (rig.flips, rig.slept, adapter.fallback_active, server.requests) == ([], [], False, [])
 
 
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_bundle__that_cannot_be_loaded_and_the_advice(tmp_path, monkeypatch, variable):
+    good = trustme.CA()
+    monkeypatch.setenv(variable, str(tmp_path / "missing.pem"))
+    with Emulator(ssl_context=context_of(good, "127.0.0.1")) as server:
+        assert "Name another in REQUESTS_CA_BUNDLE." in str(drain(ask(server))[1])
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle_of(good, tmp_path))
+        assert list(ask(server))
+
+
 def test_bundle__of_a_session_of_the_caller(tmp_path):
     authority = trustme.CA()
     bundle = bundle_of(authority, tmp_path)
