@@ -262,7 +262,7 @@ def _use_our_pools(manager: Any) -> Any:
 def _keeping_deadlines(pool: Any) -> Any:
     """A subclass of a pool class, whose connections keep deadlines; the class itself if it has no such connections."""
     made: Any = pool.ConnectionCls
-    if not issubclass(made, HTTPConnection) or issubclass(made, _DeadlineMixin):
+    if not isinstance(made, type) or not issubclass(made, HTTPConnection) or hasattr(made, "_has_sent"):  # ours
         return pool
     mixins: tuple[Any, ...] = (_OtherMixin,)
     if made._new_conn is HTTPConnection._new_conn:

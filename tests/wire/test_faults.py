@@ -88,8 +88,8 @@ BEFORE = {
     "error_mid_stream_plain k=0": ("error_json", {"code": 499}, True, ServerError),
     "invalid_json_event 1": ("garbage_event", {}, True, ProtocolError),
     "wrong_shape null": ("garbage_event", {"data": b"null"}, True, ProtocolError),
-    "wrong_shape []": ("garbage_event", {"data": b"[]"}, True, ProtocolError),
-    "wrong_shape 3": ("garbage_event", {"data": b"3"}, True, ProtocolError),
+    "wrong_shape []": ("garbage_event", {"data": b"[]"}, False, ProtocolError),
+    "wrong_shape 3": ("garbage_event", {"data": b"3"}, False, ProtocolError),
     "no chunk at all": ("empty", {}, True, ProtocolError),
     "pings alone": ("pings", {}, True, ProtocolError),
 }

@@ -57,7 +57,7 @@ ROWS: dict[str, Row] = {
     "empty": ("empty", {}, 3, "api_key", errors.ProtocolError),
     "only pings": ("pings", {}, 3, "api_key", errors.ProtocolError),
     "no JSON": ("garbage_event", {}, 3, "api_key", errors.ProtocolError),
-    "no object": ("garbage_event", {"data": b"[]"}, 3, "api_key", errors.ProtocolError),
+    "no object": ("garbage_event", {"data": b"[]"}, 1, "api_key", errors.ProtocolError),
     "400 in a 200": ("error_json", {"code": 400}, 1, None, errors.InvalidRequestError),
     "401 in a 200": ("error_json", {"code": 401}, 2, "api_key", errors.AuthError),
     "403 in a 200": ("error_json", {"code": 403, "as_array": True}, 1, "api_key", errors.PermissionDeniedError),
