@@ -128,29 +128,7 @@ class GeminiDualAdapter:
         self._timeouts = timeouts
         self._transport = Transport(session_factory)
         self._credentials: Optional[Credentials] = None
-        services: dict[str, Service] = {}
-        signatures = Signatures()  # each service tells the other which ones it made
-        if oauth_creds_path is not None:
-            self._credentials = credentials_for(
-                oauth_creds_path,
-                transport=self._transport,
-                oauth_client=oauth_client,
-                endpoints=endpoints,
-                persist=persist_credentials,
-            )
-            discover = Projects(self._transport, endpoints, project).project
-            services[OAUTH] = CodeAssistService(
-                self._credentials,
-                discover,
-                self._transport,
-                endpoints,
-                max_event_bytes,
-                oauth_service.models,
-                signatures,
-            )
-        if api_key is not None:
-            check_secret(api_key, "api_key", "Give a Gemini API key, or None to leave this route off.")
-            services[API_KEY] = ApiKeyService(api_key, self._transport, endpoints, max_event_bytes, signatures)
+        services = self._make_services(self._settings)
         self._routes = list(services)
         self._router = Router(
             services,
@@ -163,6 +141,25 @@ class GeminiDualAdapter:
             clock=clock or monotonic,
             sleep=sleep,
         )
+
+    def _make_services(self, settings: AdapterSettings) -> dict[str, Service]:
+        """A service for each route that has a credential."""
+        source, api_key, endpoints = settings["oauth_creds_path"], settings["api_key"], settings["endpoints"]
+        services: dict[str, Service] = {}
+        signatures = Signatures()  # each service tells the other which ones it made
+        common = self._transport, endpoints, settings["max_event_bytes"]
+        if source is not None:
+            client, persist = settings["oauth_client"], settings["persist_credentials"]
+            self._credentials = credentials_for(
+                source, transport=self._transport, oauth_client=client, endpoints=endpoints, persist=persist
+            )
+            find_project = Projects(self._transport, endpoints, settings["project"]).project
+            models = settings["oauth_service"].models
+            services[OAUTH] = CodeAssistService(self._credentials, find_project, *common, models, signatures)
+        if api_key is not None:
+            check_secret(api_key, "api_key", "Give a Gemini API key, or None to leave this route off.")
+            services[API_KEY] = ApiKeyService(api_key, *common, signatures)
+        return services
 
     @classmethod
     def from_env(

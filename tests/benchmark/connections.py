@@ -37,7 +37,7 @@ def calls(bench: Bench) -> Result:
     tasks = {name: partial(measure.read_cpu, reader, _SHORT, _CALLS) for name, reader in readers.items()}
     samples = paired(tasks, bench.rounds)
     result = Result([table("a call of 3 events", "ms per call", samples, MILLI)])
-    for other, limit in ((names.REQUESTS, 0.8), (names.GENAI, 0.4)):
+    for other, limit in ((names.REQUESTS, 0.75), (names.GENAI, 0.4)):
         result.expect(f"CPU of a call of 3 events, gemini_sync / {other}", ratio(samples, names.OURS, other), limit)
     return result
 

@@ -16,8 +16,8 @@ _SIZES = (8, 16, 32)
 _GROWTH_SIZES = (5, 10, 20, 40)
 # The target is for the delivery of an event. google-genai also decodes the base64, always and in Rust. In the standard
 # library that takes as long as the delivery, so the limit for data is higher.
-_GENAI_LIMITS = {"text": 0.55, "data": 0.75}
-_GROWTH_LIMIT = 8  # for four times the size, because 32 MiB need new pages of memory each time and 8 MiB do not
+_GENAI_LIMITS = {"text": 0.5, "data": 0.75}
+_GROWTH_LIMIT = 10  # for four times the size, because 32 MiB need new pages of memory each time and 8 MiB do not
 _MEMORY_LIMITS = {8: 4.0, 32: 3.5}
 _MOST_ROUNDS = 7
 
