@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gemini_sync.messages.response import candidate_of, parts_of
+from gemini_sync.messages.rest_json import candidate_of, parts_of
 
 _REPLACEMENT = "\ufffd"
 _HALF = re.compile("[\ud800-\udfff]")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from gemini_sync.errors import ProtocolError
-from gemini_sync.messages.rest_json import dict_of, enum_of, int_of, list_of, text_of
+from gemini_sync.messages.rest_json import candidate_of, dict_of, enum_of, int_of, list_of, parts_of, text_of
 
 # The finish reasons by their numbers. Google's two APIs mean the same only by these.
 FINISH_REASONS = (None, "STOP", "MAX_TOKENS", "SAFETY", "RECITATION", "OTHER")
@@ -57,25 +57,6 @@ def usage(raw: Any) -> Optional[Usage]:
         int_of(raw.get("totalTokenCount")),
         raw,
     )
-
-
-def candidate_of(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Candidate 0 of a GenerateContentResponse, or an empty dict if there is none."""
-    candidates = raw.get("candidates")
-    if isinstance(candidates, list):
-        for candidate in candidates:
-            if isinstance(candidate, dict):
-                index = candidate.get("index")
-                if not index or int_of(index) == 0:
-                    return candidate
-    return {}
-
-
-def parts_of(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The parts of a candidate, as they came."""
-    content = candidate.get("content")
-    parts = content.get("parts") if isinstance(content, dict) else None
-    return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
 
 
 def text_in(parts: list[dict[str, Any]], *, thought: bool) -> str:

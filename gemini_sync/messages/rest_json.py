@@ -6,7 +6,6 @@ that is missing here works too, because dicts are sent as they are.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
@@ -15,7 +14,6 @@ from typing import Any, Optional, TypedDict
 from gemini_sync.errors import ConfigError
 
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}(?:\.0+)?")
-_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 class InlineData(TypedDict):
@@ -140,8 +138,23 @@ def of_type(details: Iterable[Mapping[str, Any]], name: str) -> Iterator[dict[st
     return (dict(d) for d in details if str(d.get("@type", "")).endswith("google.rpc." + name))
 
 
-def encode_json(value: Any) -> bytes:
-    return _encoder.encode(value).encode("utf-8")
+def candidate_of(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Candidate 0 of a GenerateContentResponse, or an empty dict if there is none."""
+    candidates = raw.get("candidates")
+    if isinstance(candidates, list):
+        for candidate in candidates:
+            if isinstance(candidate, dict):
+                index = candidate.get("index")
+                if not index or int_of(index) == 0:
+                    return candidate
+    return {}
+
+
+def parts_of(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The parts of a candidate, as they came."""
+    content = candidate.get("content")
+    parts = content.get("parts") if isinstance(content, dict) else None
+    return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
 
 
 def copy_json(value: Any, path: str) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Optional, Union
 
-from gemini_sync.messages.response import FINISH_REASONS, Chunk, candidate_of, parts_of, text_in
-from gemini_sync.messages.rest_json import enum_of, text_of
+from gemini_sync.messages.response import FINISH_REASONS, Chunk, text_in
+from gemini_sync.messages.rest_json import candidate_of, enum_of, parts_of, text_of
 
 _TEXT_FIELDS = {"text", "thought"}
 _STRINGS_PER_BLOCK = 1024

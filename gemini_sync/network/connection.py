@@ -48,13 +48,13 @@ class _DeadlineMixin:
     _parts: Optional[list[bytes]] = None  # of a small request, until it is sent as one
 
     def response_class(self, sock: socket.socket, *args: Any, **kwargs: Any) -> DeadlineResponse:
-        response, call = DeadlineResponse(sock, *args, **kwargs), current.call
+        response, call = DeadlineResponse(sock, *args, **kwargs), current.get()
         if call is not None:
             response.keep_deadlines(sock, call, keepalive)
         return response
 
     def _new_conn(self) -> socket.socket:
-        call = current.call
+        call = current.get()
         if call is None:
             return super()._new_conn()  # type: ignore[misc, no-any-return]
         call.enter("connect", call.timeouts.connect)
@@ -106,7 +106,7 @@ class _DeadlineMixin:
         self._start_answer()
 
     def request(self, method: str, url: str, body: Any = None, *args: Any, **kwargs: Any) -> None:
-        call = current.call
+        call = current.get()
         if call is not None and self.sock is not None:
             call.connection_is_new = not self._has_sent
             self._start_answer()
@@ -131,7 +131,7 @@ class _DeadlineMixin:
             self._parts.append(data)
 
     def _start_answer(self) -> None:
-        call = current.call
+        call = current.get()
         if call is not None:
             call.attach(_socket_below(self.sock))
             call.enter_answer()
@@ -148,7 +148,7 @@ class _OtherMixin(_DeadlineMixin):
     """For connection classes that connect in a way of their own; each step of it is held to the deadline."""
 
     def _new_conn(self) -> socket.socket:
-        call, connect = current.call, super(_DeadlineMixin, self)._new_conn  # type: ignore[misc]
+        call, connect = current.get(), super(_DeadlineMixin, self)._new_conn  # type: ignore[misc]
         if call is None:
             return connect()  # type: ignore[no-any-return]
         call.enter("connect", call.timeouts.connect)
@@ -168,7 +168,7 @@ class _DeadlineTLSConnection(_DeadlineMixin, HTTPSConnection):  # type: ignore[m
     _handle: Optional[_socket.socket] = None  # while it connects, a second descriptor of the same connection
 
     def _new_conn(self) -> socket.socket:
-        sock, call = super()._new_conn(), current.call
+        sock, call = super()._new_conn(), current.get()
         if call is not None:
             try:
                 # Not the socket itself: it is closed as soon as a TLS socket has taken its descriptor over.
@@ -180,7 +180,7 @@ class _DeadlineTLSConnection(_DeadlineMixin, HTTPSConnection):  # type: ignore[m
         return sock
 
     def connect(self) -> None:
-        call = current.call
+        call = current.get()
         try:
             super().connect()
         except BaseException:

@@ -246,21 +246,9 @@ def _shut_down(sock: Any) -> None:
             raw.detach()
 
 
-class _Current:
-    # A ContextVar and no threading.local: it also tells greenlets apart if gevent was imported after this module.
-    _call: ContextVar[Optional[Call]] = ContextVar("call", default=None)
-
-    @property
-    def call(self) -> Optional[Call]:
-        return self._call.get()
-
-    @call.setter
-    def call(self, call: Optional[Call]) -> None:
-        self._call.set(call)
-
-
-#: ``current.call`` is the call whose request this thread is sending, or None. Only ``sending()`` sets it.
-current = _Current()
+#: ``current.get()`` is the call whose request this thread is sending, or None. Only ``sending()`` sets it.
+#: No threading.local, because a ContextVar also tells greenlets apart if gevent was imported after this module.
+current: ContextVar[Optional[Call]] = ContextVar("current", default=None)
 
 
 @contextmanager
@@ -269,8 +257,9 @@ def sending(call: Call) -> Iterator[None]:
 
     A log handler may make a call of its own while another is being sent: the outer call is current again afterwards.
     """
-    outer, current.call = current.call, call
+    outer = current.get()
+    current.set(call)
     try:
         yield
     finally:
-        current.call = outer
+        current.set(outer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Optional, Protocol, TypeVar
 
@@ -17,7 +18,7 @@ from gemini_sync.errors import (
 from gemini_sync.messages.api_errors import decode_body, find_error
 from gemini_sync.messages.request import Request, body_for
 from gemini_sync.messages.response import Chunk
-from gemini_sync.messages.rest_json import encode_json, int_of
+from gemini_sync.messages.rest_json import int_of
 from gemini_sync.messages.signatures import Signatures
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
@@ -27,6 +28,7 @@ OAUTH = "oauth"
 API_KEY = "api_key"
 JSON_HEADERS = {"Content-Type": "application/json"}
 _COUNT_SECONDS = 30.0
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _T = TypeVar("_T")
 
 #: The first chunk of a stream, and an iterator over the rest.
@@ -55,17 +57,17 @@ class TokenProvider(Protocol):
         """The server refused this token."""
 
 
-def with_token(credentials: TokenProvider, call: Call, use: Callable[[AccessToken], _T]) -> _T:
-    """The result of ``use`` with a token. A 401 drops that token, and ``use`` gets one more try with another."""
+def with_token(credentials: TokenProvider, call: Call, use: Callable[..., _T], *arguments: Any) -> _T:
+    """The result of ``use(*arguments, token)``. A 401 drops that token, and ``use`` gets one more try with another."""
     token = credentials.fetch(call)
     try:
-        return use(token)
+        return use(*arguments, token)
     except AuthError:
         credentials.invalidate(token.access_token)
         other = credentials.fetch(call)
         if other.access_token == token.access_token:
             raise
-        return use(other)
+        return use(*arguments, other)
 
 
 def send_body(request: Request, service: str, signatures: Signatures, send: Callable[[Mapping[str, Any]], _T]) -> _T:
@@ -77,6 +79,10 @@ def send_body(request: Request, service: str, signatures: Signatures, send: Call
         if not signatures.mend(body, service, exc):
             raise
     return send(body_for(request, service, signatures))
+
+
+def encode_json(value: Any) -> bytes:
+    return _encoder.encode(value).encode("utf-8")
 
 
 def bearer(token: AccessToken, call: Call) -> dict[str, str]:

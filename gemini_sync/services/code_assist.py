@@ -69,12 +69,7 @@ class CodeAssistService:
     def _send(self, request: Request, call: Call, send: Callable[[Mapping[str, Any], AccessToken], _T]) -> _T:
         """The result of ``send`` with the body of ``request`` and a token."""
         try:
-            return send_body(
-                request,
-                CODE_ASSIST,
-                self._signatures,
-                lambda inner: with_token(self._credentials, call, partial(send, inner)),
-            )
+            return send_body(request, CODE_ASSIST, self._signatures, partial(with_token, self._credentials, call, send))
         except NotFoundError as exc:
             self._explain(exc, request)
             raise

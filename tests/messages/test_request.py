@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gemini_sync.errors import ConfigError
 from gemini_sync.messages.request import GEMINI_API, Request, body_for, build, check_model
-from gemini_sync.messages.rest_json import encode_json
+from gemini_sync.services.base import encode_json
 
 
 def encoded(request: Request) -> Any:

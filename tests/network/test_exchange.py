@@ -247,7 +247,7 @@ def test_nested_call__leaves_the_outer_one_its_deadlines(emulator, caplog):
         finally:
             log.removeHandler(handler)
     assert handler.came == [TEXT]
-    assert (type(error), error.deadline, current.call) == (DeadlineExceeded, "first_token", None)
+    assert (type(error), error.deadline, current.get()) == (DeadlineExceeded, "first_token", None)
 
 
 def test_nested_call__by_a_session_of_the_caller(emulator):
@@ -255,20 +255,20 @@ def test_nested_call__by_a_session_of_the_caller(emulator):
 
     class Session(requests.Session):
         def send(self, request, **options):
-            outer = current.call
+            outer = current.get()
             if not seen:
                 seen.append(outer)
                 inner = Call().start()
                 with transport.send(inner, "POST", emulator.url + "/inner", {}, b"{}") as exchange:
                     exchange.answer()
-                assert current.call is outer
+                assert current.get() is outer
                 assert inner is not outer
             return super().send(request, **options)
 
     transport, call = Transport(Session), Call().start()
     with transport.send(call, "POST", emulator.url + "/outer", {}, b"{}") as exchange:
         assert exchange.answer().status == 404
-    assert (seen, current.call) == ([call], None)
+    assert (seen, current.get()) == ([call], None)
     transport.close()
 
 

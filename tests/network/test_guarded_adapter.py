@@ -91,7 +91,7 @@ def test_connection__of_no_call_is_as_requests_made_it(emulator: Emulator) -> No
         connect(connection)
         timeouts.append(connection.sock.gettimeout())
 
-    assert current.call is None
+    assert current.get() is None
     with session, pytest.MonkeyPatch.context() as patch:
         patch.setattr(pool.ConnectionCls, "connect", watched)
         assert session.get(emulator.url, timeout=17.0).status_code == 404

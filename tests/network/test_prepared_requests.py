@@ -151,7 +151,7 @@ def test_adopt_session__takes_no_cookies_and_keeps_its_owners() -> None:
 def test_borrowed_session__keeps_the_calls_deadlines_for_another_library(emulator: Emulator) -> None:
     call: Any = Call(Timeouts(connect=3, first_token=50, idle=60, total=90)).start()
     with borrowed_session(call, 5.0, "The answer") as session:
-        assert current.call is call
+        assert current.get() is call
         assert session.get(emulator.url).status_code == 404
         assert (call.deadline_error().deadline, call.deadline_error().seconds) == ("answer", 5.0)
     call.enter_answer()

@@ -322,7 +322,7 @@ def test_borrowed_session__gives_back_the_thread_and_the_socket(emulator: Emulat
     with sending(outer) if nested else contextlib.nullcontext():
         with contextlib.suppress(ZeroDivisionError), borrowed_session(call, 20.0, "The answer") as session:
             assert session.get(emulator.url).status_code == 404
-            assert (current.call is call, (call.socket is not None)) == (True, True)
+            assert (current.get() is call, (call.socket is not None)) == (True, True)
             if fails:
                 raise ZeroDivisionError
-        assert (current.call is (outer if nested else None), (call.socket is not None)) == (True, False)
+        assert (current.get() is (outer if nested else None), (call.socket is not None)) == (True, False)

@@ -86,13 +86,13 @@ def own_calls(_):
     def first():
         with sending(calls[0]):
             both.wait(SECONDS)
-            seen.append(current.call is calls[0])
+            seen.append(current.get() is calls[0])
 
     def second():
         with sending(calls[1]):
             both.set()
             reader.join(SECONDS)
-            seen.append(current.call is calls[1])
+            seen.append(current.get() is calls[1])
 
     reader, other = (threading.Thread(target=work, daemon=True) for work in (first, second))
     reader.start()
