@@ -1,8 +1,9 @@
-"""Raises KeyboardInterrupt at every bytecode boundary of calls that flip, and looks at what is left behind.
+"""Raises KeyboardInterrupt at each point of calls that flip where a signal can land, and looks at what is left behind.
 
 Run as ``python -m tests.attacks.interrupts``. A job is ``SCENE:NUMBER``: the call of that scene, on real sockets,
-with an interrupt before its opcode of that number. A trace function raises it there, as a signal handler would.
-Not every boundary is a place at which this Python looks for signals; a finding says which kind it is.
+with an interrupt at its point of that number. A trace function raises it there, as a signal handler would. The points
+are those bytecode boundaries at which this Python looks for signals. With ``--everywhere`` they are all boundaries;
+then even ``with lock`` may leave a lock taken, which no signal can do.
 Python itself drops what is raised in a finalizer, so these interrupts are counted apart.
 """
 
@@ -37,12 +38,16 @@ _ERRORS = {"KeyboardInterrupt": KeyboardInterrupt, "TimeoutError": TimeoutError}
 
 
 class Injector:
-    """A trace function that counts opcodes, and raises ``error`` before the one with the number ``at``."""
+    """A trace function that counts points, and raises ``error`` at the one with the number ``at``.
 
-    def __init__(self, at: int, error: BaseException, tell: Callable[[str], None]) -> None:
-        self._at, self._tell = at, tell
+    Args:
+        everywhere: True if each bytecode boundary is a point.
+    """
+
+    def __init__(self, at: int, error: BaseException, tell: Callable[[str], None], everywhere: bool = False) -> None:
+        self._at, self._tell, self._everywhere = at, tell, everywhere
         self._error: Optional[BaseException] = error
-        self.opcodes = 0
+        self.points = 0
         self.stack: Optional[str] = None
         self.in_finalizer = False
 
@@ -64,9 +69,9 @@ class Injector:
         return self._opcode
 
     def _opcode(self, frame: Any, event: str, argument: Any) -> Any:
-        if event == "opcode":
-            self.opcodes += 1
-            if self.opcodes == self._at:
+        if event == "opcode" and (self._everywhere or frame.f_lasti in _signal_points(frame.f_code)):
+            self.points += 1
+            if self.points == self._at:
                 sys.settrace(None)
                 self.stack = _stack(frame)
                 self.in_finalizer = _is_in_finalizer(frame)
@@ -98,30 +103,37 @@ def _is_in_finalizer(frame: Any) -> bool:
 
 
 def _place(frame: Any) -> str:
-    """The line and opcode of ``frame``, our own function that it was called from, and if signals are looked for."""
+    """The line of ``frame``, and our own function that it was called from."""
     code, ours = frame.f_code, frame
     while ours is not None and "gemini_sync" not in ours.f_code.co_filename:
         ours = ours.f_back
-    names = [f"{'/'.join(Path(code.co_filename).parts[-2:])}:{frame.f_lineno} {code.co_name}"]
+    place = f"{'/'.join(Path(code.co_filename).parts[-2:])}:{frame.f_lineno} {code.co_name}"
     if ours is not None and ours is not frame:
-        names.append(f"from {Path(ours.f_code.co_filename).name}:{ours.f_lineno} {ours.f_code.co_name}")
-    lands = frame.f_lasti in _signal_points(code)
-    return f"{' '.join(names)}, {'where a signal lands' if lands else 'between two bytecodes'}"
+        place += f", from {Path(ours.f_code.co_filename).name}:{ours.f_lineno} {ours.f_code.co_name}"
+    return place
 
 
-@functools.cache
+_points_of: dict[int, tuple[frozenset[int], types.CodeType]] = {}  # by the id of the code, whose hash is slow
+
+
 def _signal_points(code: types.CodeType) -> frozenset[int]:
     """The offsets in ``code`` before which this Python looks for signals."""
+    known = _points_of.get(id(code))
+    if known is None:
+        known = _points_of[id(code)] = frozenset(_find_points(code)), code
+    return known[0]
+
+
+def _find_points(code: types.CodeType) -> Iterator[int]:
     instructions = list(dis.get_instructions(code))
-    if sys.version_info < (3, 11):  # it looks before each, with few exceptions
-        return frozenset(each.offset for each in instructions if not each.opname.startswith("SETUP_"))
-    points = set()
-    for before, after in zip(instructions, instructions[1:]):
-        if before.opname in ("RESUME", "CALL", "CALL_KW", "CALL_FUNCTION_EX"):
-            points.add(after.offset)
-        elif before.opname == "JUMP_BACKWARD":
-            points.add(before.argval)
-    return frozenset(points)
+    for before, after in zip([None, *instructions], instructions):
+        if sys.version_info < (3, 11):  # it looks at more places than these, but not between a call and its end
+            if before is None or before.opname.startswith(("CALL_", "JUMP_ABSOLUTE", "POP_JUMP", "YIELD_")):
+                yield after.offset
+        elif before is not None and before.opname in ("RESUME", "CALL", "CALL_KW", "CALL_FUNCTION_EX"):
+            yield after.offset
+        if after.opname == "JUMP_BACKWARD":
+            yield after.argval
 
 
 # -- the calls
@@ -193,8 +205,10 @@ SCENES = ("flip", "back", "again", "login", "close")
 class _Attack:
     """Interrupts one call and looks at what is left behind."""
 
-    def __init__(self, scenes: Scenes, rig: Rig, error: str, lines: io.StringIO, dropped: list[Any]) -> None:
-        self._scenes, self._rig, self._error = scenes, rig, error
+    def __init__(
+        self, scenes: Scenes, rig: Rig, error: str, everywhere: bool, lines: io.StringIO, dropped: list[Any]
+    ) -> None:
+        self._scenes, self._rig, self._error, self._everywhere = scenes, rig, error, everywhere
         self._lines, self._dropped = lines, dropped
 
     def __call__(self, job: str, tell: Teller) -> None:
@@ -204,10 +218,11 @@ class _Attack:
         self._lines.truncate(0)
         self._dropped.clear()
         error = _ERRORS[self._error]("interrupted by the attack")
-        injector = Injector(int(number), error, tell.at)
+        injector = Injector(int(number), error, tell.at, self._everywhere)
+        tell.doing("the interrupted call")
         caught = injector.run(call)
         if not int(number):
-            tell.count(scene, injector.opcodes)
+            tell.count(scene, injector.points)
         elif injector.stack is None:
             tell.count("calls that ended before")
         else:
@@ -218,7 +233,7 @@ class _Attack:
                 tell.found("the interrupt was swallowed", injector.stack)
             elif type(caught) is not type(error):  # a codec makes a copy of it, which is as good
                 tell.found(f"the interrupt became {type(caught).__name__}", injector.stack)
-            self._check(adapter, before, functools.partial(tell.found, stack=injector.stack))
+            self._check(adapter, before, injector.stack, tell)
         del caught, error
         self._scenes.kept.clear()
         adapter.close()
@@ -227,17 +242,22 @@ class _Attack:
             tell.found("a connection is open after the adapter was closed", injector.stack or "")
         self._rig.emulator.clear()
 
-    def _check(self, adapter: GeminiDualAdapter, before: Any, found: Callable[[str], None]) -> None:
-        self._check_flips(adapter, before, found)
-        self._check_use(adapter, found)  # in this thread
+    def _check(self, adapter: GeminiDualAdapter, before: Any, stack: str, tell: Teller) -> None:
+        found = functools.partial(tell.found, stack=stack)
+        self._check_flips(adapter, before, stack, tell)
+        tell.doing("the next call of the same thread")
+        self._check_use(adapter, found)
         failed: list[BaseException] = []
 
         def use() -> None:
             try:
+                tell.doing("cancel() or close() in another thread")
                 for reply in self._scenes.kept:
                     reply.cancel()
                     reply.close()
+                tell.doing("gc.collect() in another thread")
                 gc.collect()
+                tell.doing("a call of another thread")
                 self._check_use(adapter, found)
                 for name, lock in locks_of(adapter, *self._scenes.kept):
                     if not lock.acquire(blocking=False):
@@ -253,14 +273,16 @@ class _Attack:
         for exc in failed:
             found(f"another thread got {type(exc).__name__}: {exc}")
 
-    def _check_flips(self, adapter: GeminiDualAdapter, before: Any, found: Callable[[str], None]) -> None:
-        now, said = adapter.route_status(), len(self._lines.getvalue().splitlines())
+    def _check_flips(self, adapter: GeminiDualAdapter, before: Any, stack: str, tell: Teller) -> None:
+        now, said = adapter.route_status(), self._lines.getvalue().splitlines()
         made = int(now.since != before.since and now.reason != "reset()")
         way = "to the API key" if now.fallback_active else "back"
         if made and not said:
-            found(f"a flip {way} was made and not said")
-        elif said > made:
-            found(f"{made} flips {way} were made and {said} said")
+            tell.found(f"a flip {way} was made and not said", stack)
+        elif made and len(set(said)) == 1 < len(said) and notify_stderr.__name__ in stack:
+            tell.count("flips said twice, because the interrupt came while they were said")
+        elif len(said) > made:
+            tell.found(f"{made} flips {way} were made and {len(said)} said", stack)
 
     def _check_use(self, adapter: GeminiDualAdapter, found: Callable[[str], None]) -> None:
         try:
@@ -295,13 +317,13 @@ def locks_of(*roots: Any) -> Iterator[tuple[str, Any]]:
 
 
 @contextlib.contextmanager
-def bench(error: str = "KeyboardInterrupt") -> Iterator[Work]:
+def bench(error: str = "KeyboardInterrupt", everywhere: bool = False) -> Iterator[Work]:
     """A worker process: an emulator, and what is written to standard error and dropped by Python."""
     clean_environment()
     lines, dropped, stderr = io.StringIO(), [], sys.stderr
     sys.unraisablehook = lambda given: dropped.append(given.exc_value)
     with tempfile.TemporaryDirectory() as folder, Emulator() as emulator, Rig(emulator, Path(folder)) as rig:
-        attack = _Attack(Scenes(rig), rig, error, lines, dropped)
+        attack = _Attack(Scenes(rig), rig, error, everywhere, lines, dropped)
         with contextlib.redirect_stderr(lines):
             silent = Teller(-1)
             silent._say = lambda **message: None  # type: ignore[method-assign]
@@ -317,13 +339,14 @@ def main() -> int:
     parser = arguments(__doc__, count=15_000)
     parser.add_argument("--raises", choices=_ERRORS, default="KeyboardInterrupt", help="default: %(default)s")
     parser.add_argument("--scenes", nargs="+", choices=SCENES, default=SCENES, help="default: all")
+    parser.add_argument("--everywhere", action="store_true", help="at all bytecode boundaries")
     given, started = parser.parse_args(), time.monotonic()
-    prepare = functools.partial(bench, given.raises)
+    prepare = functools.partial(bench, given.raises, given.everywhere)
     sizes = run_jobs([f"{scene}:0" for scene in given.scenes], prepare).counts
     every = [f"{scene}:{number}" for scene in given.scenes for number in range(1, sizes[scene] + 1)]
     jobs = chosen(every, given)
     report = run_jobs(jobs, prepare, seconds=given.seconds, processes=given.processes, hang_seconds=5)
-    report.counts["bytecode boundaries in all"] = len(every)
+    report.counts["points in all"] = len(every)
     return report.show("interrupts", time.monotonic() - started)
 
 

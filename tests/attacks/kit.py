@@ -75,6 +75,10 @@ class Teller:
         self.place = place
         self._say(at=place)
 
+    def doing(self, what: str) -> None:
+        """What the job does now; if it hangs, it hangs in that."""
+        self._say(doing=what)
+
     def count(self, what: str, number: int = 1) -> None:
         self._say(count=what, number=number)
 
@@ -95,7 +99,7 @@ class _Worker:
     def __init__(self, jobs: Sequence[str], bench: Bench, hang_seconds: float, ends: float) -> None:
         self._left = deque(jobs)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the worker)
-        self._unread, self._place = b"", ""
+        self._unread, self._job, self._place, self._doing = b"", "?", "", "the beginning"
         self.pipe, writing = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
@@ -134,9 +138,11 @@ class _Worker:
             if "job" in message:
                 while self._left and self._left.popleft() != message["job"]:
                     continue
-                self._job, self._place = message["job"], ""
+                self._job, self._place, self._doing = message["job"], "", "the job"
             elif "at" in message:
                 self._place = message["at"]
+            elif "doing" in message:
+                self._doing = message["doing"]
             elif "count" in message:
                 report.counts[message["count"]] += message["number"]
             else:
@@ -148,14 +154,15 @@ class _Worker:
         os.close(self.pipe)
         _, status = os.waitpid(self._pid, 0)
         self._log.seek(0)
-        # The emulator's threads wait for requests, and are not part of the package.
-        threads = self._log.read().decode(errors="replace").split("\n\n")
-        stack = "\n\n".join(thread for thread in threads if "/emulator/" not in thread)
+        log = self._log.read().decode(errors="replace")
         self._log.close()
         if status == 0:
             return []
-        kind = "hang" if stack.startswith("Timeout") else f"a worker ended with status {status}"
-        report.findings.append(Finding(kind, self._place, getattr(self, "_job", "?"), stack[-_STACK_CHARACTERS:]))
+        hung = log.startswith("Timeout")
+        if hung:  # the emulator's threads wait for requests, which says nothing
+            log = "\n\n".join(thread for thread in log.split("\n\n") if "/emulator/" not in thread)
+        kind = f"{self._doing} hangs" if hung else f"a worker ended with status {status}"
+        report.findings.append(Finding(kind, self._place, self._job, log[-_STACK_CHARACTERS:]))
         return list(self._left)
 
 
