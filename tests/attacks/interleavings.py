@@ -90,7 +90,7 @@ class _Routes:
         self._seconds = 0.0
         self.router = Router(
             {route: _Service(route, self) for route in (OAUTH, API_KEY)},
-            sticky_for=rng.choice((None, 3.0)),
+            sticky_for=rng.choice((None, 0.3, 1.0)),
             on_fallback=self._tell,
             clock=self._clock,
             sleep=lambda seconds: scheduler.pause(),

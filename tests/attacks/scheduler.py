@@ -15,6 +15,7 @@ from unittest import mock
 
 _new_lock = _thread.allocate_lock
 _CHANCES = (0.02, 0.1, 0.3, 0.7)  # of a switch at a line
+_BY_OPCODE = 0.2  # the share of schedules that switch between two bytecodes as well
 _MOST_TIMEOUTS = 300  # of waits in a row, while no thread can run; then it counts as a deadlock
 
 
@@ -67,7 +68,7 @@ class Scheduler:
     def __init__(self, threads: int, traced: Callable[[str], bool]) -> None:
         self._traced, self._known = traced, {}  # type: ignore[var-annotated]
         self._rng = random.Random()
-        self._chance = 0.0
+        self._chance, self._by_opcode = 0.0, False
         self._watch: Callable[[], object] = lambda: None
         self._stopping, self._timeouts = False, 0
         self._over = _new_lock()
@@ -81,6 +82,7 @@ class Scheduler:
     ) -> list[Any]:
         """What each of ``works`` returned or raised. ``watch`` is called at each line, before others may run."""
         self._rng, self._chance, self._watch = rng, rng.choice(_CHANCES), watch
+        self._by_opcode = rng.random() < _BY_OPCODE  # two decisions in one line are rare
         self._stopping, self._timeouts, self.deadlock = False, 0, None
         tasks = self._tasks[: len(works)]
         for task, work in zip(tasks, works):
@@ -115,11 +117,14 @@ class Scheduler:
         file = frame.f_code.co_filename
         if file not in self._known:
             self._known[file] = self._traced(file)
-        return self._line if self._known[file] else None
+        if not self._known[file]:
+            return None
+        frame.f_trace_opcodes = self._by_opcode
+        return self._line
 
     def _line(self, frame: Any, event: str, argument: Any) -> Any:
         self._watch()
-        if event == "line" and self._rng.random() < self._chance:
+        if event == ("opcode" if self._by_opcode else "line") and self._rng.random() < self._chance:
             self.pause()
         return self._line
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import gc
+import logging
 import os
 import queue
 import random
@@ -29,11 +31,11 @@ from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import Rig
 from tests.attacks.kit import Teller, Work, arguments, clean_environment, descriptors, finish, run_jobs
 
-THREADS, CALLS = 32, 32  # in a round
+THREADS, CALLS = 32, 32  # in a round, and for each thread in it
 _SETTLE_SECONDS = 10.0
-_ROUND_SECONDS = 60.0
+_ROUND_SECONDS = 90.0
 _CHILD_SECONDS = 30
-_GROWTH = 1.05  # of memory, from the first rounds to the last ones
+_GROWTH = 1.05  # of memory, from the third quarter of the rounds to the last one
 _MODELS = ("model-a", "model-b")
 
 #: A fault, its arguments, and how often it comes.
@@ -69,8 +71,8 @@ _ROUTES, _ROUTE_WEIGHTS = ("oauth", "api_key", "token", "load_code_assist"), (12
 class _Round:
     """One round: its adapter, its threads, and what they found."""
 
-    def __init__(self, job: str, rig: Rig, tell: Teller) -> None:
-        self._job, self._rig, self._tell = job, rig, tell
+    def __init__(self, job: str, rig: Rig, tell: Teller, calls: int) -> None:
+        self._job, self._rig, self._tell, self._calls_each = job, rig, tell, calls
         rng = random.Random(job)
         self._resets = rng.random() < 0.7
         self._reset_count = 0
@@ -113,7 +115,7 @@ class _Round:
 
     def _calls(self, number: int) -> None:
         rng = random.Random(f"{self._job}:{number}")
-        for index in range(CALLS):
+        for index in range(self._calls_each):
             prompt = f"{self._job} {number} {index}"
             if rng.random() < 0.35:
                 kind, arguments, _ = rng.choices(_FAULTS, _WEIGHTS)[0]
@@ -135,8 +137,11 @@ class _Round:
             if self._resets and rng.random() < 0.1:
                 self._reset_count += 1
                 self.adapter.reset(force=True)
-            if rng.random() < 0.01:
-                self._rig.emulator.write_credentials(self._rig.path, expires_in=rng.choice((-10, 3600)))
+            if rng.random() < 0.01:  # another program logs in
+                other = self._rig.path.with_name(f"{number}.json")
+                os.replace(
+                    self._rig.emulator.write_credentials(other, expires_in=rng.choice((-10, 3600))), self._rig.path
+                )
 
     # -- ways to call
 
@@ -150,10 +155,8 @@ class _Round:
 
     def _read_chunks(self, rng: random.Random, prompt: str) -> None:
         reply = self._stream(rng, prompt)
-        texts: list[str] = []
         error = self._drain(reply.chunks(), lambda chunk: None)
         self._check_text(prompt, reply.text, reply, error)
-        del texts
 
     def _ended_by_another(self, rng: random.Random, prompt: str) -> None:
         reply, texts = self._stream(rng, prompt), []
@@ -261,12 +264,13 @@ class _Leaks:
         self.memory.append(_memory())
 
     def compare(self, tell: Teller) -> None:
-        """Memory has to be level, from the fourth round on: pools and caches are filled then."""
-        third = (len(self.memory) - 3) // 3
-        if third < 1:
+        """Memory has to be level in the second half; before, the allocator and the pools fill up."""
+        quarter = len(self.memory) // 4
+        if quarter < 2:
             return
         for what, values in (("bytes of memory", self.memory), ("objects", self.objects)):
-            before, after = statistics.median(values[3 : 3 + third]), statistics.median(values[-third:])
+            before = statistics.median(values[-2 * quarter : -quarter])
+            after = statistics.median(values[-quarter:])
             if after > before * _GROWTH:
                 tell.found(f"{what} grow", f"{values}", "all rounds")
             tell.count(f"{what} early", int(before))
@@ -281,9 +285,10 @@ def _memory() -> float:
 
 
 @contextlib.contextmanager
-def bench() -> Iterator[Work]:
+def bench(calls: int = CALLS) -> Iterator[Work]:
     """The worker process: an emulator that all rounds use."""
     clean_environment()
+    logging.disable()
     warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -303,7 +308,7 @@ def bench() -> Iterator[Work]:
                 getattr(emulator, route).reset()
             emulator.write_credentials(rig.path)
             tell.at(job)
-            _Round(job, rig, tell).run()
+            _Round(job, rig, tell, calls).run()
             leaks.look(tell)
             children.seek(0)
             stacks = children.read().decode(errors="replace")
@@ -319,9 +324,17 @@ def bench() -> Iterator[Work]:
 def main() -> int:
     parser = arguments(__doc__, count=10_000)
     given, started = parser.parse_args(), time.monotonic()
-    rounds = -(-given.count // (THREADS * CALLS))
+    calls = min(CALLS, -(-given.count // THREADS))
+    rounds = -(-given.count // (THREADS * calls))
     jobs = [given.only] if given.only else [f"storm:{given.seed * 1000 + number}" for number in range(rounds)]
-    report = run_jobs(jobs, bench, seconds=given.seconds, processes=1, chunk=len(jobs), hang_seconds=_ROUND_SECONDS)
+    report = run_jobs(
+        jobs,
+        functools.partial(bench, calls),
+        seconds=given.seconds,
+        processes=1,
+        chunk=len(jobs),
+        hang_seconds=_ROUND_SECONDS,
+    )
     return report.show("storm", time.monotonic() - started)
 
 
