@@ -65,7 +65,7 @@ class _Service:
         world.scheduler.pause()
         call.check()
         if self.route == OAUTH and world.rng.random() < world.failing:
-            raise world.rng.choice((forbidden, forbidden, not_found, unavailable))()
+            raise world.rng.choice(world.errors)()
         return chunk("by"), self._rest(call)
 
     def _rest(self, call: Call) -> Any:
@@ -82,21 +82,22 @@ class _Service:
 class _Routes:
     """Threads that call, reset and cancel; the state is looked at before each line, so that no flip is missed."""
 
-    def __init__(self, rng: random.Random, scheduler: Scheduler, found: Found) -> None:
+    def __init__(self, rng: random.Random, scheduler: Scheduler, found: Found, sticky_for: Optional[float]) -> None:
         self.rng, self.scheduler, self._found = rng, scheduler, found
         self.failing, self.breaking = rng.choice((0.5, 0.9, 1.0)), rng.choice((0.0, 0.3))
+        self.errors: tuple[Callable[[], GeminiSyncError], ...] = (forbidden, forbidden, not_found, unavailable)
         self.asked_at: dict[int, int] = {}  # the generation at which each thread first asked OAuth in its call
         self.events: list[FallbackEvent] = []
         self._seconds = 0.0
         self.router = Router(
             {route: _Service(route, self) for route in (OAUTH, API_KEY)},
-            sticky_for=rng.choice((None, 0.3, 1.0)),
+            sticky_for=sticky_for,
             on_fallback=self._tell,
             clock=self._clock,
             sleep=lambda seconds: scheduler.pause(),
         )
-        self._seen = self.now()
         self._flips: list[tuple[str, Optional[str]]] = []  # each change of the state: where to, and the model
+        self._seen = self.now()
 
     def now(self) -> Any:
         return self.router._state.snapshot
@@ -108,6 +109,13 @@ class _Routes:
     def _tell(self, event: FallbackEvent) -> None:
         self.scheduler.pause()
         self.events.append(event)
+
+    def fall_back(self) -> None:
+        errors, self.errors = self.errors, (forbidden,)
+        failing, self.failing = self.failing, 1.0
+        list(self.router.stream(ask("model-a"), Timeouts()))
+        self.watch()
+        self.errors, self.failing = errors, failing / 2
 
     def watch(self) -> None:
         before, now = self._seen, self.now()
@@ -169,7 +177,14 @@ class _Routes:
 
 def routes(rng: random.Random, scheduler: Scheduler, found: Found, folder: Path) -> Story:
     """Calls whose OAuth fails now and then, cancelled calls, probes, resets."""
-    world = _Routes(rng, scheduler, found)
+    world = _Routes(rng, scheduler, found, rng.choice((None, 0.3, 1.0)))
+    return world.works(), world.watch, world.check
+
+
+def probes(rng: random.Random, scheduler: Scheduler, found: Found, folder: Path) -> Story:
+    """The same, but the first threads find that OAuth has failed a while ago and may be probed."""
+    world = _Routes(rng, scheduler, found, 0.2)
+    world.fall_back()
     return world.works(), world.watch, world.check
 
 
@@ -301,7 +316,7 @@ def revocation(rng: random.Random, scheduler: Scheduler, found: Found, folder: P
     return [functools.partial(tokens.call, credentials) for _ in range(callers)], lambda: None, check
 
 
-STORIES = {story.__name__: story for story in (routes, refreshes, rotation, revocation)}
+STORIES = {story.__name__: story for story in (routes, probes, refreshes, rotation, revocation)}
 
 
 # -- the tool

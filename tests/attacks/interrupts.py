@@ -234,6 +234,7 @@ class _Attack:
             elif type(caught) is not type(error):  # a codec makes a copy of it, which is as good
                 tell.found(f"the interrupt became {type(caught).__name__}", injector.stack)
             self._check(adapter, before, injector.stack, tell)
+        tell.doing("close() of the adapter, or gc.collect() after it,")
         del caught, error
         self._scenes.kept.clear()
         adapter.close()
