@@ -300,6 +300,21 @@ def rotation(rng: random.Random, scheduler: Scheduler, found: Found, folder: Pat
     return [*callers, rotate], lambda: None, tokens.check
 
 
+def mixture(rng: random.Random, scheduler: Scheduler, found: Found, folder: Path) -> Story:
+    """A source gives each call any of several tokens, and some of them were revoked. A good one is never refused."""
+    good, bad = ["good-1", "good-2"], ["revoked-1", "revoked-2"]
+    server = _TokenServer(scheduler, set(good))
+    tokens = _Tokens(rng, scheduler, found, server)
+    credentials = scripted(lambda: rng.choice(good + bad), server, Clock())
+
+    def call() -> None:
+        for _ in range(2):
+            with contextlib.suppress(AuthError):
+                tokens.call(credentials)
+
+    return [call] * rng.randint(2, THREADS), lambda: None, tokens.check
+
+
 def revocation(rng: random.Random, scheduler: Scheduler, found: Found, folder: Path) -> Story:
     """The token in the file is revoked, although its time is not over. One refresh serves all."""
     server = _TokenServer(scheduler, set())
@@ -316,7 +331,7 @@ def revocation(rng: random.Random, scheduler: Scheduler, found: Found, folder: P
     return [functools.partial(tokens.call, credentials) for _ in range(callers)], lambda: None, check
 
 
-STORIES = {story.__name__: story for story in (routes, probes, refreshes, rotation, revocation)}
+STORIES = {story.__name__: story for story in (routes, probes, refreshes, rotation, mixture, revocation)}
 
 
 # -- the tool

@@ -20,7 +20,7 @@ import threading
 import time
 import types
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -318,31 +318,29 @@ def locks_of(*roots: Any) -> Iterator[tuple[str, Any]]:
 
 
 @contextlib.contextmanager
-def bench(error: str = "KeyboardInterrupt", everywhere: bool = False) -> Iterator[Work]:
+def bench(scenes: Sequence[str], error: str, everywhere: bool) -> Iterator[Work]:
     """A worker process: an emulator, and what is written to standard error and dropped by Python."""
-    clean_environment()
-    lines, dropped, stderr = io.StringIO(), [], sys.stderr
+    lines = io.StringIO()
+    dropped: list[Any] = []
     sys.unraisablehook = lambda given: dropped.append(given.exc_value)
     with tempfile.TemporaryDirectory() as folder, Emulator() as emulator, Rig(emulator, Path(folder)) as rig:
+        clean_environment(folder)
         attack = _Attack(Scenes(rig), rig, error, everywhere, lines, dropped)
         with contextlib.redirect_stderr(lines):
-            silent = Teller(-1)
-            silent._say = lambda **message: None  # type: ignore[method-assign]
-            for scene in SCENES:  # what is done only once in a process is done before the first interrupt
-                attack(f"{scene}:0", silent)
+            for scene in scenes:  # what is done only once in a process is done before the first interrupt
+                attack(f"{scene}:0", Teller())
             gc.collect()
             gc.freeze()
             yield attack
-    sys.stderr = stderr
 
 
 def main() -> int:
-    parser = arguments(__doc__, count=15_000)
+    parser = arguments(__doc__, count=30_000)
     parser.add_argument("--raises", choices=_ERRORS, default="KeyboardInterrupt", help="default: %(default)s")
     parser.add_argument("--scenes", nargs="+", choices=SCENES, default=SCENES, help="default: all")
     parser.add_argument("--everywhere", action="store_true", help="at all bytecode boundaries")
     given, started = parser.parse_args(), time.monotonic()
-    prepare = functools.partial(bench, given.raises, given.everywhere)
+    prepare = functools.partial(bench, given.scenes, given.raises, given.everywhere)
     sizes = run_jobs([f"{scene}:0" for scene in given.scenes], prepare).counts
     every = [f"{scene}:{number}" for scene in given.scenes for number in range(1, sizes[scene] + 1)]
     jobs = chosen(every, given)

@@ -16,12 +16,11 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Optional
-
-from tests.conftest import _NETWORK, _OURS
+from typing import IO, Any, NamedTuple, Optional
 
 _PLACES_SHOWN = 60
 _STACK_CHARACTERS = 6_000
+_OURS = ("GEMINI_", "GOOGLE_", "CODE_ASSIST_", "CLOUDSDK_")
 
 
 class Finding(NamedTuple):
@@ -58,13 +57,14 @@ class Report:
 
 
 class Teller:
-    """Takes what a worker has to say to the process that started it."""
+    """Takes what a worker has to say to the process that started it; without a pipe it is dropped."""
 
-    def __init__(self, pipe: int) -> None:
-        self._pipe, self.job, self.place = pipe, "", ""
+    def __init__(self, pipe: Optional[int] = None, log: Optional[IO[bytes]] = None) -> None:
+        self._pipe, self._log, self.job, self.place = pipe, log, "", ""
 
     def _say(self, **message: Any) -> None:
-        os.write(self._pipe, json.dumps(message).encode() + b"\n")
+        if self._pipe is not None:
+            os.write(self._pipe, json.dumps(message).encode() + b"\n")
 
     def begin(self, job: str) -> None:
         self.job, self.place = job, ""
@@ -81,6 +81,16 @@ class Teller:
 
     def count(self, what: str, number: int = 1) -> None:
         self._say(count=what, number=number)
+
+    def take_stacks(self) -> str:
+        """The stacks that an alarm has shown in a child of the worker."""
+        if self._log is None:
+            return ""
+        self._log.seek(0)
+        stacks = self._log.read().decode(errors="replace")
+        self._log.truncate(0)
+        self._log.seek(0)
+        return stacks
 
     def found(self, kind: str, stack: str = "", place: Optional[str] = None) -> None:
         shown = self.place if place is None else place
@@ -106,7 +116,7 @@ class _Worker:
             status = 2
             try:
                 os.close(self.pipe)
-                self._work(Teller(writing), jobs, bench, hang_seconds, ends)
+                self._work(Teller(writing, self._log), jobs, bench, hang_seconds, ends)
                 status = 0
             except BaseException:
                 traceback.print_exc()
@@ -116,18 +126,22 @@ class _Worker:
 
     def _work(self, tell: Teller, jobs: Sequence[str], bench: Bench, hang_seconds: float, ends: float) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        faulthandler.dump_traceback_later(hang_seconds, exit=True, file=self._log)
+        # An alarm shows the stacks and then ends the process, whatever its threads wait for. The watchdog of
+        # faulthandler would be a thread, which cannot be started again after a fork.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        faulthandler.register(signal.SIGALRM, file=self._log, chain=True)
+        signal.setitimer(signal.ITIMER_REAL, hang_seconds)
         with bench() as work:
             for job in jobs:
                 if time.monotonic() > ends:
                     break
-                faulthandler.dump_traceback_later(hang_seconds, exit=True, file=self._log)
+                signal.setitimer(signal.ITIMER_REAL, hang_seconds)
                 tell.begin(job)
                 try:
                     work(job, tell)
                 except Exception as exc:
                     tell.found(f"unexpected {type(exc).__name__}", traceback.format_exc())
-            faulthandler.dump_traceback_later(hang_seconds, exit=True, file=self._log)
+            signal.setitimer(signal.ITIMER_REAL, hang_seconds)
 
     def read(self, report: Report) -> bool:
         """Take over what the worker said since the last time; False once it has ended."""
@@ -158,7 +172,7 @@ class _Worker:
         self._log.close()
         if status == 0:
             return []
-        hung = log.startswith("Timeout")
+        hung = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
         if hung:  # the emulator's threads wait for requests, which says nothing
             log = "\n\n".join(thread for thread in log.split("\n\n") if "/emulator/" not in thread)
         kind = f"{self._doing} hangs" if hung else f"a worker ended with status {status}"
@@ -211,12 +225,12 @@ def chosen(jobs: Iterator[str], given: argparse.Namespace) -> list[str]:
     return found[: given.count]
 
 
-def clean_environment() -> None:
-    """Take the variables that the package reads out of the environment, and give it an empty home."""
+def clean_environment(home: str) -> None:
+    """Take the variables that the package reads out of the environment, and make ``home`` the home directory."""
     for name in list(os.environ):
-        if name.startswith(_OURS) or name.upper() in _NETWORK:
+        if name.startswith(_OURS) or name.upper().endswith(("_PROXY", "_CA_BUNDLE")):
             del os.environ[name]
-    os.environ["HOME"] = tempfile.mkdtemp(prefix="attack-home-")
+    os.environ["HOME"] = home
 
 
 def descriptors() -> int:

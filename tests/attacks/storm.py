@@ -7,7 +7,6 @@ calls. All rounds run in one process, so that what leaks adds up.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import functools
 import gc
 import logging
@@ -185,7 +184,7 @@ class _Round:
         if child == 0:
             status = 9
             try:
-                signal.alarm(_CHILD_SECONDS)  # the watchdog of faulthandler is a thread of the parent
+                signal.alarm(_CHILD_SECONDS)  # it shows the stacks, as in the worker
                 self._read(rng, prompt)
                 status = 0
             except ConfigError:
@@ -197,7 +196,7 @@ class _Round:
         _, status = os.waitpid(child, 0)
         self._tell.count("forks")
         if status:
-            self._tell.found(f"a forked child ended with status {status}", "", "fork")
+            self._tell.found(f"a forked child ended with status {status}", self._tell.take_stacks(), "fork")
 
     # -- checks
 
@@ -287,13 +286,11 @@ def _memory() -> float:
 @contextlib.contextmanager
 def bench(calls: int = CALLS) -> Iterator[Work]:
     """The worker process: an emulator that all rounds use."""
-    clean_environment()
     logging.disable()
     warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        children = stack.enter_context(tempfile.TemporaryFile())
-        faulthandler.register(signal.SIGALRM, file=children, chain=True)  # chain: it ends the child as well
+        clean_environment(folder)
         emulator = stack.enter_context(Emulator())
         rig = stack.enter_context(Rig(emulator, Path(folder)))
         with rig.adapter() as adapter:  # what is opened only once
@@ -310,11 +307,6 @@ def bench(calls: int = CALLS) -> Iterator[Work]:
             tell.at(job)
             _Round(job, rig, tell, calls).run()
             leaks.look(tell)
-            children.seek(0)
-            stacks = children.read().decode(errors="replace")
-            if stacks:
-                tell.found("a forked child hung", stacks, "fork")
-                children.truncate(0)
 
         yield work
         if told is not None:
