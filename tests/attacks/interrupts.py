@@ -65,6 +65,7 @@ class Injector:
     def _call(self, frame: Any, event: str, argument: Any) -> Any:
         if frame.f_code.co_filename == __file__:
             return None
+        frame.f_trace = self._opcode  # Python 3.13 takes notice of the next line only if this is set
         frame.f_trace_lines, frame.f_trace_opcodes = False, True
         return self._opcode
 

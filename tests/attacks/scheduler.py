@@ -119,6 +119,7 @@ class Scheduler:
             self._known[file] = self._traced(file)
         if not self._known[file]:
             return None
+        frame.f_trace = self._line  # Python 3.13 takes notice of the next line only if this is set
         frame.f_trace_opcodes = self._by_opcode
         return self._line
 
