@@ -122,16 +122,12 @@ class GeminiDualAdapter:
             "sleep": sleep,
         }
         check_settings(self._settings)
-        if api_key is None and oauth_creds_path is None:
-            raise ConfigError(_NO_CREDENTIALS)
-        self._model = check_model(model)
-        self._timeouts = timeouts
+        self._model, self._timeouts = check_model(model), timeouts
         self._transport = Transport(session_factory)
         self._credentials: Optional[Credentials] = None
-        services = self._make_services(self._settings)
-        self._routes = list(services)
+        self._services = self._make_services(self._settings)
         self._router = Router(
-            services,
+            self._services,
             retry=retry,
             policy=policy,
             fallback=fallback,
@@ -159,6 +155,8 @@ class GeminiDualAdapter:
         if api_key is not None:
             check_secret(api_key, "api_key", "Give a Gemini API key, or None to leave this route off.")
             services[API_KEY] = ApiKeyService(api_key, *common, signatures)
+        if not services:
+            raise ConfigError(_NO_CREDENTIALS)
         return services
 
     @classmethod
@@ -292,6 +290,6 @@ class GeminiDualAdapter:
     def __repr__(self) -> str:
         model, status = self._settings["model"], self._router.status()
         return (
-            f"{type(self).__name__}(routes={self._routes}, model={model!r}, preferred={status.preferred!r}, "
+            f"{type(self).__name__}(routes={list(self._services)}, model={model!r}, preferred={status.preferred!r}, "
             f"fallback_active={status.fallback_active})"
         )
