@@ -13,8 +13,8 @@ import requests
 from gemini_sync.config import is_loopback
 from gemini_sync.errors import PROXY_INVALID, SESSION_INVALID, ConfigError
 from gemini_sync.network.adapters import DefaultAdapter
-from gemini_sync.network.connection import keep_deadlines
-from gemini_sync.network.deadlines import Call, sending
+from gemini_sync.network.cancelling import Call
+from gemini_sync.network.connection import current, keep_deadlines
 from gemini_sync.network.redirects import hide_location
 from gemini_sync.version import VERSION
 
@@ -90,10 +90,13 @@ def adopt_session(session: requests.Session) -> requests.Session:
 @contextmanager
 def borrowed_session(call: Call, seconds: float, what: str) -> Iterator[requests.Session]:
     """A session for another library, which asks for ``what`` with it: within ``seconds``, and as part of ``call``."""
+    outer = current.get()
+    current.set(call)
     try:
-        with sending(call), call.bounded(seconds, what), default_session() as session:
+        with call.bounded(seconds, what), default_session() as session:
             yield session
     finally:
+        current.set(outer)
         call.detach()
 
 

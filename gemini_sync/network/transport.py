@@ -11,7 +11,8 @@ import requests
 
 from gemini_sync.errors import TransportError
 from gemini_sync.fork import register_after_fork
-from gemini_sync.network.deadlines import Call, sending
+from gemini_sync.network.cancelling import Call
+from gemini_sync.network.connection import current
 from gemini_sync.network.error_mapping import LIBRARY_ERRORS, map_error
 from gemini_sync.network.exchange import Answer, Exchange
 from gemini_sync.network.redirects import refuse_redirect
@@ -121,10 +122,13 @@ def _send(
     call.enter_answer()  # for adapters of callers; connections of ours start deadlines for each step
     call.check()
     timeouts = (call.timeouts.connect, call.socket_timeout())
+    outer = current.get()  # None, unless a log handler makes a call of its own while another is being sent
+    current.set(call)
     try:
-        with sending(call):
-            return session.send(request, allow_redirects=False, timeout=timeouts, **settings)
+        return session.send(request, allow_redirects=False, timeout=timeouts, **settings)
     except requests.HTTPError as exc:
         if exc.response is None or exc.response.request is not request:
             raise
         return exc.response  # a hook of the session raised for the status; our caller decides what that means
+    finally:
+        current.set(outer)

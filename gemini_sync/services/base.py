@@ -20,7 +20,7 @@ from gemini_sync.messages.request import Request, body_for
 from gemini_sync.messages.response import Chunk
 from gemini_sync.messages.rest_json import int_of
 from gemini_sync.messages.signatures import Signatures
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.services.streams import Learn, chunks_of, error_of
 

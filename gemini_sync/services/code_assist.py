@@ -13,7 +13,7 @@ from gemini_sync.errors import NotFoundError
 from gemini_sync.messages.api_errors import replace_next_step
 from gemini_sync.messages.request import CODE_ASSIST, Request
 from gemini_sync.messages.signatures import Signatures
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.services.base import OAUTH, JsonApi, OpenStream, TokenProvider, bearer, send_body, with_token
 

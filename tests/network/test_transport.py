@@ -14,7 +14,7 @@ from requests.adapters import HTTPAdapter
 from gemini_sync import ProtocolError, ServerError, Timeouts, TransportError
 from gemini_sync.errors import DeadlineExceeded, StreamInterrupted
 from gemini_sync.network import sessions as sessions_module
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import Rig
