@@ -11,7 +11,6 @@ from gemini_sync.auth.credentials import Credentials, CredentialsLike, credentia
 from gemini_sync.config import (
     DEFAULT_MAX_EVENT_BYTES,
     DEFAULT_MODEL,
-    CodeAssist,
     Endpoints,
     OAuthClient,
     Retry,
@@ -34,7 +33,7 @@ from gemini_sync.routing.policy import decide
 from gemini_sync.routing.router import Policy, Router
 from gemini_sync.services.api_key import ApiKeyService
 from gemini_sync.services.base import API_KEY, OAUTH, Service
-from gemini_sync.services.code_assist import CodeAssistService
+from gemini_sync.services.code_assist import CodeAssist, CodeAssistService
 from gemini_sync.services.project import Projects
 
 if TYPE_CHECKING:
@@ -150,8 +149,8 @@ class GeminiDualAdapter:
                 source, transport=self._transport, oauth_client=client, endpoints=endpoints, persist=persist
             )
             find_project = Projects(self._transport, endpoints, settings["project"]).project
-            models = settings["oauth_service"].models
-            services[OAUTH] = CodeAssistService(self._credentials, find_project, *common, models, signatures)
+            spelling = settings["oauth_service"]
+            services[OAUTH] = CodeAssistService(self._credentials, find_project, *common, spelling, signatures)
         if api_key is not None:
             check_secret(api_key, "api_key", "Give a Gemini API key, or None to leave this route off.")
             services[API_KEY] = ApiKeyService(api_key, *common, signatures)
