@@ -25,9 +25,11 @@ from gemini_sync.errors import (
     TransportError,
 )
 from gemini_sync.functions import stream_gemini_api_key, stream_gemini_oauth
+from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.parts import Blob, FunctionCall
 from gemini_sync.messages.reply import Reply
-from gemini_sync.messages.response import Blob, Chunk, FunctionCall, Usage
 from gemini_sync.messages.rest_json import Content, GenerationConfig, Part, SafetySetting, Tool, ToolConfig
+from gemini_sync.messages.usage import Usage
 from gemini_sync.routing.events import FallbackEvent, notify_stderr
 from gemini_sync.routing.fallback import RouteStatus
 from gemini_sync.routing.policy import Decision, Explanation, decide, explain

@@ -14,9 +14,9 @@ from gemini_sync.config import Retry, Timeouts
 from gemini_sync.errors import Attempt, AuthError, ConfigError, GeminiSyncError, InvalidRequestError, cancelled_error
 from gemini_sync.fork import register_after_fork
 from gemini_sync.messages.call_record import CallRecord
+from gemini_sync.messages.chunk import Chunk
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import Request
-from gemini_sync.messages.response import Chunk
 from gemini_sync.network.cancelling import Call
 from gemini_sync.network.deadlines import Clock, monotonic
 from gemini_sync.retrying import RetryPolicy

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemini_sync.errors import ProtocolError
-from gemini_sync.messages import response
-from gemini_sync.messages.response import Blob, Chunk, FunctionCall, Usage
-from gemini_sync.messages.turn import Turn
+from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.parts import Blob, FunctionCall, function_calls
+from gemini_sync.messages.reply_content import Turn
+from gemini_sync.messages.usage import Usage, usage
 from tests.messages.odd_json import RESPONSES
 from tests.messages.reply_kit import chunk, reply_of
 
@@ -155,12 +156,12 @@ def test_usage__counts_by_their_names() -> None:
         "promptTokenCount": 1, "candidatesTokenCount": 2, "thoughtsTokenCount": 3, "cachedContentTokenCount": 4,
         "totalTokenCount": 10, "toolUsePromptTokenCount": 5,
     }  # fmt: skip
-    assert response.usage(raw) == Usage(1, 2, 3, 4, 10, raw)
+    assert usage(raw) == Usage(1, 2, 3, 4, 10, raw)
 
 
 @pytest.mark.parametrize("sent", [5, 5.0, "5", "5.0"])
 def test_usage__counts_as_strings_and_floats(sent: Any) -> None:
-    seen = response.usage({"promptTokenCount": sent, "totalTokenCount": sent})
+    seen = usage({"promptTokenCount": sent, "totalTokenCount": sent})
     assert seen is not None
     assert (seen.prompt_token_count, seen.total_token_count) == (5, 5)
     assert isinstance(seen.prompt_token_count, int)
@@ -168,14 +169,14 @@ def test_usage__counts_as_strings_and_floats(sent: Any) -> None:
 
 @pytest.mark.parametrize("wrong", [None, "", "five", "5.5", "\u0665", 1.5, float("inf"), float("nan"), True, [], {}])
 def test_usage__a_value_that_is_no_count__is_none(wrong: Any) -> None:
-    seen = response.usage({"promptTokenCount": wrong, "totalTokenCount": 0})
+    seen = usage({"promptTokenCount": wrong, "totalTokenCount": 0})
     assert seen is not None
     assert (seen.prompt_token_count, seen.total_token_count) == (None, 0)
 
 
 @pytest.mark.parametrize("wrong", [None, [], "x", 5, True])
 def test_usage__no_dict(wrong: Any) -> None:
-    assert response.usage(wrong) is None
+    assert usage(wrong) is None
 
 
 @given(st.binary(max_size=40))
@@ -257,7 +258,7 @@ def test_names__that_are_no_text__are_none(odd: Any) -> None:
 
 def calls_in(parts: list[Any]) -> tuple[FunctionCall, ...]:
     try:
-        return response.function_calls(parts)
+        return function_calls(parts)
     except ProtocolError:
         return ()
 
