@@ -35,8 +35,7 @@ class Call(Deadlines):
     ) -> None:
         self.timeouts, self._has_setting = timeouts or Timeouts(), timeouts is not None
         self.clock, self._sleep = clock, sleep
-        self.cancelled = False
-        self.connection_is_new = True
+        self.cancelled, self.connection_is_new = False, True
         self.secrets: set[str] = set()
         # Guards cancelled and socket: cancel() must not shut down a descriptor that was closed and then reused.
         # Notified at the end of a wait. Reentrant, because a signal handler may cancel the call that it interrupts.

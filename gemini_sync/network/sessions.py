@@ -68,10 +68,8 @@ def default_session() -> requests.Session:
 
 
 def new_session(factory: Optional[SessionFactory]) -> requests.Session:
-    """A session from ``factory``, ready for use, or one of our own."""
-    if factory is None:
-        return default_session()
-    session: object = factory()
+    """A session from ``factory``, or one of our own, ready for use."""
+    session: object = (factory or default_session)()
     if not isinstance(session, requests.Session):
         raise ConfigError(
             f"session_factory must return a requests.Session, not {type(session).__name__}.", reason=SESSION_INVALID
