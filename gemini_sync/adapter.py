@@ -11,7 +11,6 @@ from gemini_sync.auth.credentials import Credentials, CredentialsLike, credentia
 from gemini_sync.config import (
     DEFAULT_MAX_EVENT_BYTES,
     DEFAULT_MODEL,
-    CodeAssist,
     Endpoints,
     OAuthClient,
     Retry,
@@ -34,7 +33,7 @@ from gemini_sync.routing.policy import decide
 from gemini_sync.routing.router import Policy, Router
 from gemini_sync.services.api_key import ApiKeyService
 from gemini_sync.services.base import API_KEY, OAUTH, Service
-from gemini_sync.services.code_assist import CodeAssistService
+from gemini_sync.services.code_assist import CodeAssist, CodeAssistService
 from gemini_sync.services.project import Projects
 
 if TYPE_CHECKING:
@@ -122,16 +121,12 @@ class GeminiDualAdapter:
             "sleep": sleep,
         }
         check_settings(self._settings)
-        if api_key is None and oauth_creds_path is None:
-            raise ConfigError(_NO_CREDENTIALS)
-        self._model = check_model(model)
-        self._timeouts = timeouts
+        self._model, self._timeouts = check_model(model), timeouts
         self._transport = Transport(session_factory)
         self._credentials: Optional[Credentials] = None
-        services = self._make_services(self._settings)
-        self._routes = list(services)
+        self._services = self._make_services(self._settings)
         self._router = Router(
-            services,
+            self._services,
             retry=retry,
             policy=policy,
             fallback=fallback,
@@ -154,11 +149,13 @@ class GeminiDualAdapter:
                 source, transport=self._transport, oauth_client=client, endpoints=endpoints, persist=persist
             )
             find_project = Projects(self._transport, endpoints, settings["project"]).project
-            models = settings["oauth_service"].models
-            services[OAUTH] = CodeAssistService(self._credentials, find_project, *common, models, signatures)
+            spelling = settings["oauth_service"]
+            services[OAUTH] = CodeAssistService(self._credentials, find_project, *common, spelling, signatures)
         if api_key is not None:
             check_secret(api_key, "api_key", "Give a Gemini API key, or None to leave this route off.")
             services[API_KEY] = ApiKeyService(api_key, *common, signatures)
+        if not services:
+            raise ConfigError(_NO_CREDENTIALS)
         return services
 
     @classmethod
@@ -292,6 +289,6 @@ class GeminiDualAdapter:
     def __repr__(self) -> str:
         model, status = self._settings["model"], self._router.status()
         return (
-            f"{type(self).__name__}(routes={self._routes}, model={model!r}, preferred={status.preferred!r}, "
+            f"{type(self).__name__}(routes={list(self._services)}, model={model!r}, preferred={status.preferred!r}, "
             f"fallback_active={status.fallback_active})"
         )

@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from types import MappingProxyType
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
@@ -128,34 +127,6 @@ def _with_version(url: str, version: str) -> str:
     return url if _API_VERSION.fullmatch(url.rpartition("/")[2]) else f"{url}/{version}"
 
 
-#: How Code Assist spells the models that it does not call by their own names (GC config/models.ts).
-CODE_ASSIST_MODELS: Mapping[str, str] = MappingProxyType({"gemini-3.5-flash": "gemini-3-flash"})
-
-
-@dataclass(frozen=True)
-class CodeAssist:
-    """Code Assist as the service of the OAuth route.
-
-    Attributes:
-        models: how Code Assist spells a model, by the model's own name. A model that is not in it is sent as it is.
-
-    Raises:
-        ConfigError: ``models`` does not map names to names.
-    """
-
-    models: Mapping[str, str] = field(default_factory=lambda: CODE_ASSIST_MODELS, hash=False)
-
-    def __post_init__(self) -> None:
-        pairs = list(self.models.items()) if isinstance(self.models, Mapping) else [(None, None)]
-        if not all(isinstance(name, str) and name.strip() for pair in pairs for name in pair):
-            raise ConfigError(
-                "CodeAssist.models must map model names to the names that Code Assist has for them, such as "
-                f"{dict(CODE_ASSIST_MODELS)!r}, not {type(self.models).__name__} with other values."
-            )
-        plain = {name.strip().removeprefix("models/"): to.strip().removeprefix("models/") for name, to in pairs}
-        object.__setattr__(self, "models", plain)  # a copy, which can be pickled
-
-
 @dataclass(frozen=True)
 class OAuthClient:
     """An OAuth client of your own (type "Desktop app"), from the Google Cloud console, page Credentials."""
@@ -227,7 +198,6 @@ class Retry:
 _NONE = type(None)
 # The wrong type of these would fail late, or pass for something else, as fallback="false" would.
 _KINDS: Mapping[str, tuple[Any, ...]] = {
-    "oauth_service": (CodeAssist,),
     "project": (str, _NONE),
     "oauth_client": (OAuthClient, _NONE),
     "endpoints": (Endpoints,),

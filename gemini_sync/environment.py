@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Optional, TypedDict, cast
 
-from gemini_sync.config import CodeAssist, Endpoints, OAuthClient, Retry, Timeouts, unquoted
+from gemini_sync.config import Endpoints, OAuthClient, Retry, Timeouts, unquoted
 from gemini_sync.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gemini_sync.network.sessions import SessionFactory
     from gemini_sync.routing.events import FallbackEvent
     from gemini_sync.routing.router import Policy
+    from gemini_sync.services.code_assist import CodeAssist
 
     class AdapterSettings(TypedDict, total=False):
         """The arguments of ``GeminiDualAdapter``."""

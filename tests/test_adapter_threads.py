@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gemini_sync import AuthError, GeminiDualAdapter, Reply, StreamInterrupted
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.routing.events import notify_stderr
 from gemini_sync.testing.emulator import default_text
 from tests.adapter_kit import Gate, Rig, in_thread

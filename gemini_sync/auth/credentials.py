@@ -19,7 +19,8 @@ from gemini_sync.config import Endpoints, OAuthClient
 from gemini_sync.environment import credentials_path_from, oauth_client_from
 from gemini_sync.errors import ConfigError, CredentialsError, GeminiSyncError, ends_the_call
 from gemini_sync.interruptions import raise_interruption
-from gemini_sync.network.deadlines import Call, Clock
+from gemini_sync.network.cancelling import Call
+from gemini_sync.network.deadlines import Clock
 from gemini_sync.network.transport import Transport
 from gemini_sync.redaction import redact_text, redacted_excerpt
 

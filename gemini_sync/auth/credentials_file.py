@@ -18,7 +18,7 @@ from gemini_sync.auth.file_writing import replace_file
 from gemini_sync.config import OAuthClient, check_secret
 from gemini_sync.errors import ConfigError, CredentialsError
 from gemini_sync.interruptions import raise_interruption
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 
 # The Gemini CLI truncates the file and then writes it, without a lock. So a file that does not parse is read again for
 # 250 ms. 7 ms divides no round interval, so a program that writes regularly is not caught mid-write every time.

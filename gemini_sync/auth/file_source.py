@@ -16,7 +16,8 @@ from gemini_sync.config import OAuthClient
 from gemini_sync.errors import ConfigError, CredentialsError, RefreshError
 from gemini_sync.fork import register_after_fork
 from gemini_sync.interruptions import raise_interruption
-from gemini_sync.network.deadlines import Call, Clock
+from gemini_sync.network.cancelling import Call
+from gemini_sync.network.deadlines import Clock
 from gemini_sync.network.transport import Transport
 
 _log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.config import check_secret
 from gemini_sync.errors import ConfigError, CredentialsError, GeminiSyncError
 from gemini_sync.interruptions import raise_interruption
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.redaction import redacted_excerpt
 
 _GIVE_TOKEN = "Let it return the access token alone, without 'Bearer' before it."

@@ -22,7 +22,7 @@ from gemini_sync.errors import (
 from gemini_sync.messages.api_errors import decode_body, find_error
 from gemini_sync.messages.delay_hints import retry_after_header
 from gemini_sync.messages.rest_json import text_of
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.exchange import Answer
 from gemini_sync.network.transport import Transport
 from gemini_sync.redaction import redact_text, redacted_excerpt

@@ -8,9 +8,11 @@ from typing import Any, Optional
 
 from gemini_sync.errors import Attempt, GeminiSyncError, StreamInterrupted
 from gemini_sync.messages.call_record import CallRecord
-from gemini_sync.messages.finish_reasons import verdict
-from gemini_sync.messages.response import Blob, Chunk, FunctionCall, Usage, function_calls, inline_data, usage
-from gemini_sync.messages.turn import Turn
+from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.parts import Blob, FunctionCall, function_calls, inline_data
+from gemini_sync.messages.reply_content import Turn
+from gemini_sync.messages.reply_errors import verdict
+from gemini_sync.messages.usage import Usage, usage
 
 
 class _Phase(enum.Enum):

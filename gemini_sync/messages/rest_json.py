@@ -14,6 +14,8 @@ from typing import Any, Optional, TypedDict
 from gemini_sync.errors import ConfigError
 
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}(?:\.0+)?")
+# The finish reasons by their numbers. Google's two APIs mean the same only by these.
+FINISH_REASONS = (None, "STOP", "MAX_TOKENS", "SAFETY", "RECITATION", "OTHER")
 
 
 class InlineData(TypedDict):

@@ -11,7 +11,7 @@ import requests
 from urllib3.response import BaseHTTPResponse
 
 from gemini_sync.errors import DeadlineExceeded, ProtocolError, TransportError, cancelled_error
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.error_mapping import LIBRARY_ERRORS, map_error
 from gemini_sync.network.receiving import RECEIVE_BYTES, DeadlineResponse
 from gemini_sync.redaction import redact_text

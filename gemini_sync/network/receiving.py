@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from gemini_sync.interruptions import interruption_in
 
 if TYPE_CHECKING:
-    from gemini_sync.network.deadlines import Call
+    from gemini_sync.network.cancelling import Call
 
 RECEIVE_BYTES = 120 * 1024  # 64 KiB costs more system calls; from 128 KiB on, malloc asks the kernel for each buffer
 # The line before an HTTP chunk (RFC 9112 section 7.1), without extensions.

@@ -14,10 +14,11 @@ from gemini_sync.config import Retry, Timeouts
 from gemini_sync.errors import Attempt, AuthError, ConfigError, GeminiSyncError, InvalidRequestError, cancelled_error
 from gemini_sync.fork import register_after_fork
 from gemini_sync.messages.call_record import CallRecord
+from gemini_sync.messages.chunk import Chunk
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import Request
-from gemini_sync.messages.response import Chunk
-from gemini_sync.network.deadlines import Call, Clock, monotonic
+from gemini_sync.network.cancelling import Call
+from gemini_sync.network.deadlines import Clock, monotonic
 from gemini_sync.retrying import RetryPolicy
 from gemini_sync.routing.events import FallbackEvent, notify_stderr
 from gemini_sync.routing.fallback import FallbackState, RouteStatus
@@ -61,8 +62,7 @@ class Router:
     ) -> None:
         self._services = dict(services)
         self._falls_back = fallback and len(services) > 1
-        self._clock, self._sleep = clock, sleep
-        self._require_finish = require_finish
+        self._clock, self._sleep, self._require_finish = clock, sleep, require_finish
         retry = retry or Retry()
         # The default policy needs the caller's limit. A policy of the caller's own can read the hint from the error.
         self._policy = partial(decide, wait_limit=retry.wait_limit) if policy is decide else policy

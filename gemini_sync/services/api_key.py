@@ -11,7 +11,7 @@ from gemini_sync.errors import ApiError, AuthError, PermissionDeniedError
 from gemini_sync.messages.api_errors import replace_next_step
 from gemini_sync.messages.request import GEMINI_API, Request
 from gemini_sync.messages.signatures import Signatures
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.services.base import API_KEY, JSON_HEADERS, JsonApi, OpenStream, send_body
 

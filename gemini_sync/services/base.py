@@ -16,11 +16,11 @@ from gemini_sync.errors import (
     ProtocolError,
 )
 from gemini_sync.messages.api_errors import decode_body, find_error
+from gemini_sync.messages.chunk import Chunk
 from gemini_sync.messages.request import Request, body_for
-from gemini_sync.messages.response import Chunk
 from gemini_sync.messages.rest_json import int_of
 from gemini_sync.messages.signatures import Signatures
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.services.streams import Learn, chunks_of, error_of
 

@@ -24,7 +24,7 @@ from gemini_sync.errors import (
 )
 from gemini_sync.messages.api_errors import next_step
 from gemini_sync.messages.rest_json import list_of
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.redaction import redacted_excerpt
 from gemini_sync.services.base import JsonApi, bearer

@@ -12,9 +12,9 @@ from typing import Any, Optional, Union
 from gemini_sync.errors import UNREADABLE_ANSWER, ApiError, ProtocolError
 from gemini_sync.messages import sse
 from gemini_sync.messages.api_errors import answer_error
+from gemini_sync.messages.chunk import Chunk
 from gemini_sync.messages.odd_events import UNDECODED, OddEvents
-from gemini_sync.messages.response import Chunk
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.exchange import Answer, Exchange
 from gemini_sync.network.redirects import refuse_redirect
 from gemini_sync.redaction import redacted_excerpt

@@ -21,7 +21,7 @@ from gemini_sync.auth.credentials import Credentials
 from gemini_sync.auth.google_auth import GoogleAuthSource
 from gemini_sync.config import Timeouts
 from gemini_sync.errors import ConfigError, DeadlineExceeded, RefreshError, StreamInterrupted, TransportError
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.testing.emulator import Emulator
 from tests.adapter_kit import Gate, in_thread
 from tests.auth.credentials_kit import (

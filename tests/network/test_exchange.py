@@ -19,7 +19,8 @@ from gemini_sync import (
     StreamInterrupted,
     Timeouts,
 )
-from gemini_sync.network.deadlines import Call, current
+from gemini_sync.network.cancelling import Call
+from gemini_sync.network.connection import current
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import Rig

@@ -30,7 +30,7 @@ from gemini_sync import stream_gemini_oauth as stream_oauth
 from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.auth.sources import GivenToken
 from gemini_sync.errors import UNREADABLE_ANSWER
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.services.api_key import ApiKeyService
 from gemini_sync.services.base import JsonApi, with_token

@@ -21,7 +21,7 @@ from gemini_sync.errors import (
     StreamInterrupted,
     TransportError,
 )
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.services.project import Projects, load_code_assist
 from gemini_sync.testing.emulator import Emulator

@@ -22,7 +22,7 @@ from gemini_sync import (
     TransportError,
 )
 from gemini_sync.messages.sse import events
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import TIMEOUTS, Rig

@@ -1,4 +1,4 @@
-"""The verdict on a complete answer: which finish and block reasons are errors, and which answers are empty."""
+"""Which complete reply becomes which error: finish reasons, block reasons, and replies that are empty."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gemini_sync.redaction import redacted_excerpt
 
 if TYPE_CHECKING:
     from gemini_sync.messages.reply import Reply
-    from gemini_sync.messages.turn import Turn
+    from gemini_sync.messages.reply_content import Turn
 
 # From the REST reference and GG types.FinishReason. A reason that is in neither set is no error.
 _REFUSED = frozenset(

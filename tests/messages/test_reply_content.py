@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gemini_sync.messages import response
+from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.parts import function_calls
+from gemini_sync.messages.reply_content import Turn
 from gemini_sync.messages.request import build
-from gemini_sync.messages.response import Chunk
 from gemini_sync.messages.sse import BareJsonEvent, events
-from gemini_sync.messages.turn import Turn
 from tests.messages.reply_kit import chunk
 
 
@@ -245,7 +245,7 @@ def test_turn__recorded_streams(corpus: Path) -> None:
                 bare += 1
             else:
                 turn.add(Chunk(json.loads(event.data)))
-        calls = [{"name": call.name, "args": call.args} for call in response.function_calls(turn.parts)]
+        calls = [{"name": call.name, "args": call.args} for call in function_calls(turn.parts)]
         seen = {
             "n_events": turn.chunks,
             "concatenated_text": turn.text(),

@@ -1,12 +1,15 @@
-"""The turn of the model that the chunks of one stream add up to."""
+"""The content of a reply: the turn of the model that the chunks of one stream add up to."""
 
 from __future__ import annotations
 
 import io
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
-from gemini_sync.messages.response import FINISH_REASONS, Chunk, text_in
-from gemini_sync.messages.rest_json import candidate_of, enum_of, parts_of, text_of
+from gemini_sync.messages.parts import text_in
+from gemini_sync.messages.rest_json import FINISH_REASONS, candidate_of, enum_of, parts_of, text_of
+
+if TYPE_CHECKING:
+    from gemini_sync.messages.chunk import Chunk
 
 _TEXT_FIELDS = {"text", "thought"}
 # The block reasons by their numbers. Google's two APIs mean the same only by these.
