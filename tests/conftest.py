@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -20,6 +21,12 @@ _NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_B
 # Each run tries the same examples, keeps none on disk and has no deadline, because a busy machine could miss it.
 hypothesis.settings.register_profile("here", derandomize=True, database=None, deadline=None)
 hypothesis.settings.load_profile("here")
+
+
+def pytest_collection_finish() -> None:
+    """The collected tests stay until the end, so the garbage collections of the tests need not look at them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

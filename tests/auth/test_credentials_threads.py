@@ -261,8 +261,8 @@ def test_fetch__interrupt_while_reading(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("persist", [False, True])
-def test_fetch__twenty_threads_four_thousand_reads(tmp_path: Path, persist: bool) -> None:
-    lifetime, step = (8.0, 0.01) if not persist else (160.0, 0.01)
+def test_fetch__twenty_threads_two_thousand_reads(tmp_path: Path, persist: bool) -> None:
+    lifetime, step = (8.0, 0.01) if not persist else (80.0, 0.01)
     clock = Clock()
     counter = Counter(lifetime)
     credentials = scripted(write_file(tmp_path / "c.json", left=-5), ScriptedTransport(counter), clock, persist=persist)
@@ -270,14 +270,14 @@ def test_fetch__twenty_threads_four_thousand_reads(tmp_path: Path, persist: bool
 
     def read() -> int:
         mixed = 0
-        for _ in range(4000):
+        for _ in range(2000):
             token: AccessToken = credentials.fetch(Call())
             mixed += expiries.setdefault(token.access_token, token.expires_at) != token.expires_at
             clock.advance(step)
         return mixed
 
     assert together(20, read) == [0] * 20
-    elapsed = 20 * 4000 * step
+    elapsed = 20 * 2000 * step
     ahead = lifetime / 16
     assert elapsed / lifetime - 1 <= counter.issued <= elapsed / (lifetime - ahead) + 1
     issued = [expiries[f"kit-access-{number + 1}"] for number in range(counter.issued)]

@@ -244,7 +244,7 @@ def test_nested_call__leaves_the_outer_one_its_deadlines(emulator, caplog):
         log.addHandler(handler)
         try:
             with watchdog(emulator.stop):
-                _, error = drain(ask(emulator, timeouts=Timeouts(connect=20, first_token=0.4)))
+                _, error = drain(ask(emulator, timeouts=Timeouts(connect=20, first_token=0.1)))
         finally:
             log.removeHandler(handler)
     assert handler.came == [TEXT]

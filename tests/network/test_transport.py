@@ -191,13 +191,13 @@ def test_session_factory__its_sessions_are_used_keep_deadlines_and_are_closed(em
             super().close()
 
     with Rig(emulator, tmp_path) as rig:
-        adapter = rig.adapter(oauth_creds_path=None, session_factory=Session, timeouts=Timeouts(first_token=0.5))
+        adapter = rig.adapter(oauth_creds_path=None, session_factory=Session)
         assert adapter.generate("Why?").text == TEXT
         assert adapter.generate("Why?").text == TEXT
         assert (len(made), closed) == (1, [])
         emulator.api_key.fail("drip_headers", interval=0.02)  # only a connection of ours notices
         with watchdog(emulator.stop):
-            _, error = drain(adapter.stream("Why?"))
+            _, error = drain(adapter.stream("Why?", timeouts=Timeouts(first_token=0.1)))
         assert error.deadline == "first_token"
         assert closed == made
         assert adapter.generate("Why?").text == TEXT

@@ -73,7 +73,7 @@ def run(rig, **settings):
 
 def limits(error_type):
     """Short deadlines if one has to pass, else deadlines that a busy machine keeps as well."""
-    return Timeouts(connect=20, first_token=0.5, idle=0.4) if error_type is DeadlineExceeded else TIMEOUTS
+    return Timeouts(connect=20, first_token=0.3, idle=0.2) if error_type is DeadlineExceeded else TIMEOUTS
 
 
 # --- before the first chunk: what fails, how, whether the same route is tried again, the type of the error
@@ -139,7 +139,7 @@ def test_connect(rig, emulator, fault):
     with black_hole() as hole:
         url = hole if fault == "connect_blackhole" else f"http://127.0.0.1:{refused()}"
         endpoints = Endpoints(gemini=emulator.url, code_assist=url, token=emulator.urls["token"])
-        settings = {"endpoints": endpoints, "project": "a-project", "timeouts": Timeouts(connect=0.3, first_token=20)}
+        settings = {"endpoints": endpoints, "project": "a-project", "timeouts": Timeouts(connect=0.1, first_token=20)}
         adapter, reply, texts, error = run(rig, **settings)
         assert ("".join(texts), error, adapter.fallback_active) == (TEXT, None, True)
         assert [attempt.route for attempt in reply.attempts] == ["oauth"] * 3 + ["api_key"]
