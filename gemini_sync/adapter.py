@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, cast
 
 from gemini_sync.auth.credentials import Credentials, CredentialsLike, credentials_for
 from gemini_sync.config import (
@@ -100,27 +100,8 @@ class GeminiDualAdapter:
         clock: Optional[Callable[[], float]] = None,
         sleep: Optional[Callable[[float], Any]] = None,
     ) -> None:
-        self._settings: AdapterSettings = {
-            "api_key": api_key,
-            "oauth_creds_path": oauth_creds_path,
-            "oauth_service": oauth_service,
-            "model": model,
-            "project": project,
-            "oauth_client": oauth_client,
-            "endpoints": endpoints,
-            "timeouts": timeouts,
-            "retry": retry,
-            "fallback": fallback,
-            "sticky_for": sticky_for,
-            "on_fallback": on_fallback,
-            "policy": policy,
-            "require_finish": require_finish,
-            "max_event_bytes": max_event_bytes,
-            "persist_credentials": persist_credentials,
-            "session_factory": session_factory,
-            "clock": clock,
-            "sleep": sleep,
-        }
+        given = {name: value for name, value in locals().items() if name != "self"}
+        self._settings = cast("AdapterSettings", given)
         check_settings(self._settings)
         if api_key is None and oauth_creds_path is None:
             raise ConfigError(_NO_CREDENTIALS)

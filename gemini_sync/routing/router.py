@@ -36,14 +36,7 @@ class Router:
     """Serves calls over one or two services; shared by any number of threads.
 
     Args:
-        services: by route; with both, calls begin with OAuth.
-        retry: how often and how long one route is tried.
-        policy: what a failure leads to.
-        fallback: False keeps every call on OAuth.
-        sticky_for: seconds after a fallback at which one call probes OAuth again; None for never.
-        on_fallback: called once per flip, by the thread that flips.
-        require_finish: False accepts an answer that ends cleanly without a finish reason.
-        clock, sleep: for tests; monotonic seconds, and a wait that replaces the cancellable one.
+        services: by route; with both, calls begin with OAuth. For the other arguments see ``GeminiDualAdapter``.
     """
 
     def __init__(
