@@ -49,10 +49,7 @@ _RPC_CODES = (
 _HTTP_OF_STATUS = dict(_RPC_CODES)
 
 # The reason decides the class. If it is not here, the HTTP code decides.
-_BY_REASON: dict[str, type[ApiError]] = {
-    "API_KEY_INVALID": AuthError,
-    "ACCESS_TOKEN_TYPE_UNSUPPORTED": AuthError,
-}
+_BY_REASON: dict[str, type[ApiError]] = {"API_KEY_INVALID": AuthError, "ACCESS_TOKEN_TYPE_UNSUPPORTED": AuthError}
 _BY_CODE: dict[int, type[ApiError]] = {
     401: AuthError,
     402: QuotaError,

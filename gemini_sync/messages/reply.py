@@ -34,12 +34,11 @@ class _State:
         cancel: Optional[Callable[[], None]] = None,
         require_finish: bool = True,
         secrets: Collection[str] = (),
-        phase: _Phase = _Phase.NEW,
     ) -> None:
         self.chunks, self.record, self.cancel, self.require_finish = chunks, record, cancel, require_finish
         self.secrets = secrets
         self.turn = Turn()
-        self.phase = phase
+        self.phase = _Phase.NEW
 
     def begin(self) -> None:
         """Begin to iterate, or go on in the other way."""
@@ -87,43 +86,31 @@ class _State:
         return self.record.label(error)
 
 
-def _texts(state: _State) -> Iterator[str]:
+def _pieces(state: _State, *, of_text: bool) -> Iterator[Any]:
+    """The texts of the stream, and the verdict on them at its end; or its chunks."""
     state.begin()
     add = state.turn.add
     try:
         for chunk in state.chunks:
-            text = add(chunk)
+            piece: Any = add(chunk)
+            if not of_text:
+                piece = chunk
             del chunk  # a suspended generator would keep a large chunk in memory
-            if text:
-                yield text
+            if piece:
+                yield piece
+            del piece
     except GeneratorExit:
         raise  # the caller dropped this iterator, and may go on with another
     except BaseException as exc:
         state.fail(exc)
         raise
     state.end()
-    error = verdict(state.turn, Reply._of(state), state.secrets)
+    error = verdict(state.turn, Reply._of(state), state.secrets) if of_text else None
     if error is not None:
         try:
             raise state.record.label(error)
         finally:
             del error  # the error and this frame would keep each other in memory
-
-
-def _chunks(state: _State) -> Iterator[Chunk]:
-    state.begin()
-    add = state.turn.add
-    try:
-        for chunk in state.chunks:
-            add(chunk)
-            yield chunk
-            del chunk
-    except GeneratorExit:
-        raise
-    except BaseException as exc:
-        state.fail(exc)
-        raise
-    state.end()
 
 
 class Reply(Iterator[str]):
@@ -147,7 +134,7 @@ class Reply(Iterator[str]):
         secrets: Collection[str] = (),
     ) -> None:
         self._state = _State(chunks, record or CallRecord(), cancel, require_finish, secrets)
-        self._texts = _texts(self._state)
+        self._texts = _pieces(self._state, of_text=True)
 
     @classmethod
     def _of(cls, state: _State) -> Reply:
@@ -161,7 +148,7 @@ class Reply(Iterator[str]):
         # A generator that was dropped or has raised just ends, as if the answer were complete. So make another.
         dropped = phase is _Phase.OPEN and getattr(self._texts, "gi_frame", None) is None
         if dropped or phase in (_Phase.INTERRUPTED, _Phase.CLOSED):
-            self._texts = _texts(self._state)
+            self._texts = _pieces(self._state, of_text=True)
         return self._texts
 
     def __next__(self) -> str:
@@ -169,7 +156,7 @@ class Reply(Iterator[str]):
 
     def chunks(self) -> Iterator[Chunk]:
         """The rest of the stream as ``Chunk`` objects. It raises failures and interruptions, but no finish reasons."""
-        return _chunks(self._state)
+        return _pieces(self._state, of_text=False)
 
     @property
     def text(self) -> str:
@@ -269,6 +256,6 @@ class Reply(Iterator[str]):
 
 
 def _restored(turn: Turn, record: CallRecord, phase: _Phase) -> Reply:
-    state = _State(iter(()), record, phase=phase)
-    state.turn = turn
+    state = _State(iter(()), record)
+    state.turn, state.phase = turn, phase
     return Reply._of(state)

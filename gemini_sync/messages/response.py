@@ -48,7 +48,6 @@ def usage(raw: Any) -> Optional[Usage]:
     """The typed form of a usageMetadata dict, or None if it is no dict."""
     if not isinstance(raw, dict):
         return None
-
     return Usage(
         int_of(raw.get("promptTokenCount")),
         int_of(raw.get("candidatesTokenCount")),
@@ -202,8 +201,7 @@ class Chunk:
 
     @property
     def trace_id(self) -> Optional[str]:
-        name = self.envelope.get("traceId")
-        return name if isinstance(name, str) and name else None
+        return text_of(self.envelope.get("traceId"))
 
     def __reduce__(self) -> Any:
         return Chunk, (self._raw, self._envelope)

@@ -8,13 +8,7 @@ from typing import Any, Optional, Protocol, TypeVar
 
 from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES
-from gemini_sync.errors import (
-    UNREADABLE_ANSWER,
-    AuthError,
-    DeadlineExceeded,
-    InvalidRequestError,
-    ProtocolError,
-)
+from gemini_sync.errors import UNREADABLE_ANSWER, AuthError, DeadlineExceeded, InvalidRequestError, ProtocolError
 from gemini_sync.messages.api_errors import decode_body, find_error
 from gemini_sync.messages.request import Request, body_for
 from gemini_sync.messages.response import Chunk
@@ -104,12 +98,7 @@ class JsonApi:
         self._transport, self._base, self._max_event_bytes, self._learn = transport, base, max_event_bytes, learn
 
     def stream(
-        self,
-        call: Call,
-        path: str,
-        headers: Mapping[str, str],
-        body: Mapping[str, Any],
-        envelope: Optional[str] = None,
+        self, call: Call, path: str, headers: Mapping[str, str], body: Mapping[str, Any], envelope: Optional[str] = None
     ) -> OpenStream:
         """POST ``body`` and wait for the first chunk; ``envelope`` names the field of an event that holds the chunk.
 

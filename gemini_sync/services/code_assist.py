@@ -67,26 +67,17 @@ class CodeAssistService:
         return self._send(request, call, send)
 
     def _send(self, request: Request, call: Call, send: Callable[[Mapping[str, Any], AccessToken], _T]) -> _T:
-        """The result of ``send`` with the body of ``request`` and a token."""
         try:
             return send_body(request, CODE_ASSIST, self._signatures, partial(with_token, self._credentials, call, send))
         except NotFoundError as exc:
-            self._explain(exc, request)
+            # The name depends on the account, and cannot be asked for (GC config/models.ts).
+            replace_next_step(
+                exc,
+                f"Check the model name. It was sent as {self._spelling(request)!r}, and Code Assist may call the model "
+                f"by another name: oauth_service=CodeAssist(models={{{request.name!r}: 'the other name'}}) sends that "
+                "one.",
+            )
             raise
 
     def _spelling(self, request: Request) -> str:
-        name = _name(request)
-        return self._models.get(name, name)
-
-    def _explain(self, error: NotFoundError, request: Request) -> None:
-        """Say in the message of a 404 that Code Assist may have another name for the model."""
-        # The name depends on the account, and cannot be asked for (GC config/models.ts).
-        replace_next_step(
-            error,
-            f"Check the model name. It was sent as {self._spelling(request)!r}, and Code Assist may call the model by "
-            f"another name: oauth_service=CodeAssist(models={{{_name(request)!r}: 'the other name'}}) sends that one.",
-        )
-
-
-def _name(request: Request) -> str:
-    return request.model.split("/")[1]
+        return self._models.get(request.name, request.name)

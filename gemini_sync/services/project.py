@@ -22,7 +22,7 @@ from gemini_sync.errors import (
     QuotaError,
     ServerError,
 )
-from gemini_sync.messages.api_errors import next_step
+from gemini_sync.messages.api_errors import next_step, replace_next_step
 from gemini_sync.messages.rest_json import list_of
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
@@ -113,13 +113,9 @@ class _Search:
                 raise
             if self._own is not None:
                 return self._own
-            raise PermissionDeniedError(
-                f"The project cannot be asked for inside a security perimeter. {_SET_PROJECT}",
-                code=exc.code,
-                status=exc.status,
-                reason=SECURITY_POLICY_VIOLATED,
-                details=exc.details,
-            ) from exc
+            replace_next_step(exc, f"The project cannot be asked for inside a security perimeter. {_SET_PROJECT}")
+            exc.reason = SECURITY_POLICY_VIOLATED
+            raise
         project = _project_in(loaded.get("cloudaicompanionProject"))
         if not isinstance(loaded.get("currentTier"), dict):
             project = self._onboard(_tier_for(loaded))
