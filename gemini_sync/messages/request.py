@@ -47,10 +47,6 @@ class Request(NamedTuple):
     fields: Mapping[str, Any]
 
     @property
-    def name(self) -> str:
-        return self.model.split("/")[1]
-
-    @property
     def path(self) -> str:
         """The model for a URL path. It is quoted, because a name could otherwise change the URL."""
         return quote(self.model)

@@ -201,7 +201,8 @@ class Chunk:
 
     @property
     def trace_id(self) -> Optional[str]:
-        return text_of(self.envelope.get("traceId"))
+        name = self.envelope.get("traceId")
+        return name if isinstance(name, str) and name else None
 
     def __reduce__(self) -> Any:
         return Chunk, (self._raw, self._envelope)

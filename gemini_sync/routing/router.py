@@ -197,8 +197,10 @@ class _RoutedCall:
         self._choice = choice = self._state.choose(self.record.model)
         self._flip = choice.flip
         try:
-            result = self._tries(operation, choice.route)
+            # Not _tries(): each change of module costs a warm call time.
+            result = self._router._retrying.run(partial(self._try, operation, choice.route), self.call)
         except GeminiSyncError as error:
+            self.record.label(error, choice.route)
             decision = Decision.SURFACE if choice.route == API_KEY else self._decide(error)
             if choice.flip is not None and not error.cancelled:
                 self._state.drop(choice.flip)

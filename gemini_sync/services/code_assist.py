@@ -71,13 +71,14 @@ class CodeAssistService:
             return send_body(request, CODE_ASSIST, self._signatures, partial(with_token, self._credentials, call, send))
         except NotFoundError as exc:
             # The name depends on the account, and cannot be asked for (GC config/models.ts).
+            name = request.model.split("/")[1]
             replace_next_step(
                 exc,
                 f"Check the model name. It was sent as {self._spelling(request)!r}, and Code Assist may call the model "
-                f"by another name: oauth_service=CodeAssist(models={{{request.name!r}: 'the other name'}}) sends that "
-                "one.",
+                f"by another name: oauth_service=CodeAssist(models={{{name!r}: 'the other name'}}) sends that one.",
             )
             raise
 
     def _spelling(self, request: Request) -> str:
-        return self._models.get(request.name, request.name)
+        name = request.model.split("/")[1]
+        return self._models.get(name, name)
