@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any, Optional, Protocol, TypeVar
 
 from gemini_sync.auth.access_token import AccessToken
+from gemini_sync.auth.credentials import Credentials
 from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES
 from gemini_sync.errors import UNREADABLE_ANSWER, AuthError, DeadlineExceeded, InvalidRequestError, ProtocolError
 from gemini_sync.messages.api_errors import decode_body, find_error
@@ -41,17 +42,7 @@ class Service(Protocol):
         """How many tokens ``request`` has."""
 
 
-class TokenProvider(Protocol):
-    """What an OAuth service asks of its credentials."""
-
-    def fetch(self, call: Call) -> AccessToken:
-        """A usable token."""
-
-    def invalidate(self, access_token: str) -> None:
-        """The server refused this token."""
-
-
-def with_token(credentials: TokenProvider, call: Call, use: Callable[..., _T], *arguments: Any) -> _T:
+def with_token(credentials: Credentials, call: Call, use: Callable[..., _T], *arguments: Any) -> _T:
     """The result of ``use(*arguments, token)``. A 401 drops that token, and ``use`` gets one more try with another."""
     token = credentials.fetch(call)
     try:

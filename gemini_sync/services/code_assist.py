@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Optional, TypeVar
 
 from gemini_sync.auth.access_token import AccessToken
+from gemini_sync.auth.credentials import Credentials
 from gemini_sync.config import CODE_ASSIST_MODELS, DEFAULT_MAX_EVENT_BYTES, Endpoints
 from gemini_sync.errors import NotFoundError
 from gemini_sync.messages.api_errors import replace_next_step
@@ -15,7 +16,7 @@ from gemini_sync.messages.request import CODE_ASSIST, Request
 from gemini_sync.messages.signatures import Signatures
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
-from gemini_sync.services.base import OAUTH, JsonApi, OpenStream, TokenProvider, bearer, send_body, with_token
+from gemini_sync.services.base import OAUTH, JsonApi, OpenStream, bearer, send_body, with_token
 
 _T = TypeVar("_T")
 
@@ -32,7 +33,7 @@ class CodeAssistService:
 
     def __init__(
         self,
-        credentials: TokenProvider,
+        credentials: Credentials,
         project: Callable[[Call, AccessToken], str],
         transport: Transport,
         endpoints: Endpoints,
