@@ -2,15 +2,7 @@
 
 from gemini_sync.adapter import GeminiDualAdapter
 from gemini_sync.auth.credentials import TokenSource, get_access_token
-from gemini_sync.config import (
-    CODE_ASSIST_MODELS,
-    DEFAULT_MODEL,
-    CodeAssist,
-    Endpoints,
-    OAuthClient,
-    Retry,
-    Timeouts,
-)
+from gemini_sync.config import CODE_ASSIST_MODELS, DEFAULT_MODEL, CodeAssist, Endpoints, OAuthClient, Retry, Timeouts
 from gemini_sync.errors import (
     ApiError,
     Attempt,

@@ -79,14 +79,8 @@ class GeminiSyncError(Exception):
         route: Optional[str] = None,
     ) -> None:
         super().__init__(message)
-        self.code = code
-        self.status = status
-        self.reason = reason
-        self.details = tuple(details)
-        self.retry_after = retry_after
-        self.link = link
-        self.trace_id = trace_id
-        self.route = route
+        self.code, self.status, self.reason, self.details = code, status, reason, tuple(details)
+        self.retry_after, self.link, self.trace_id, self.route = retry_after, link, trace_id, route
         self.attempts: tuple[Attempt, ...] = ()
 
     def __reduce__(self) -> Any:
@@ -167,8 +161,7 @@ class DeadlineExceeded(TransportError):
 
     def __init__(self, message: str, *, deadline: str, seconds: float) -> None:
         super().__init__(message)
-        self.deadline = deadline
-        self.seconds = seconds
+        self.deadline, self.seconds = deadline, seconds
 
 
 class ProtocolError(GeminiSyncError):
@@ -185,8 +178,7 @@ class StreamInterrupted(GeminiSyncError):
 
     def __init__(self, message: str, *, partial: Optional[Reply] = None, cancelled: bool = False) -> None:
         super().__init__(message)
-        self.partial = partial
-        self.cancelled = cancelled
+        self.partial, self.cancelled = partial, cancelled
 
 
 class FinishReasonError(GeminiSyncError):
@@ -201,8 +193,7 @@ class FinishReasonError(GeminiSyncError):
         self, message: str, *, reason: Optional[str], partial: Reply, finish_message: Optional[str] = None
     ) -> None:
         super().__init__(message, reason=reason)
-        self.partial = partial
-        self.finish_message = finish_message
+        self.partial, self.finish_message = partial, finish_message
 
 
 class BlockedError(FinishReasonError):

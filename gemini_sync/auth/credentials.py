@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any, NamedTuple, Optional, Protocol, Union
 
 from gemini_sync.auth.access_token import AccessToken
@@ -227,9 +228,6 @@ def get_access_token(
     """
     if creds_path is None:
         creds_path = credentials_path_from(os.environ) or DEFAULT_CREDENTIALS_PATH
-    transport = Transport()
-    try:
-        client = oauth_client or oauth_client_from(os.environ)
+    client = oauth_client or oauth_client_from(os.environ)
+    with closing(Transport()) as transport:
         return credentials_for(creds_path, transport=transport, oauth_client=client, endpoints=endpoints).token()
-    finally:
-        transport.close()

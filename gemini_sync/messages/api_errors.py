@@ -137,12 +137,9 @@ def _innermost(error: dict[str, Any]) -> dict[str, Any]:
 
 def answer_error(status: int, headers: Mapping[str, str], text: str, secrets: Iterable[str]) -> Optional[ApiError]:
     """The error that a whole answer reports by its status or in its body, or None if it reports none."""
-    decoded = decode_body(text)
-    if status >= 400:
-        return api_error(status, text if decoded is None else decoded, headers=headers, secrets=secrets)
-    if find_error(decoded) is None:
+    if status < 400 and find_error(decode_body(text)) is None:
         return None
-    return api_error(None, decoded, headers=headers, secrets=secrets)
+    return api_error(status if status >= 400 else None, text, headers=headers, secrets=secrets)
 
 
 def api_error(

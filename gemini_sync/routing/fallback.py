@@ -48,7 +48,7 @@ class FallbackState:
     """The fallback state of one adapter. If many threads report the same failure, it flips once.
 
     Args:
-        home, other: the route that calls begin with, and the one they fall back to.
+        home: the route that calls begin with.
         sticky_for: seconds after which one call probes ``home`` again; None for never.
         clock, wall: monotonic seconds, and seconds since the epoch.
 
@@ -59,13 +59,12 @@ class FallbackState:
     def __init__(
         self,
         home: str = OAUTH,
-        other: str = API_KEY,
         *,
         sticky_for: Optional[float] = None,
         clock: Clock = monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._home, self._other = home, other
+        self._home = home
         self._cool_down = math.inf if sticky_for is None else sticky_for
         self._clock, self._wall = clock, wall
         self.snapshot = self._first_snapshot(0, None)
@@ -106,7 +105,7 @@ class FallbackState:
             if model in now.models:
                 return Choice(now.models[model], now.choice.generation)
             flip = (now.pending.get(None) or now.pending.get(model)) if now.pending else None
-            return Choice(self._other, now.choice.generation, flip=flip) if flip else now.choice
+            return Choice(API_KEY, now.choice.generation, flip=flip) if flip else now.choice
         if may_probe and self._is_probe_due(now, model):
             after = self._update(lambda now: self._with_probe(now, model))
             return (after and after.probe) or self.snapshot.choice
@@ -142,10 +141,10 @@ class FallbackState:
             if choice.generation != now.choice.generation or not waits or model in now.models:
                 return now
             if model is not None:
-                models, pending = {**now.models, model: self._other}, {**now.pending}
+                models, pending = {**now.models, model: API_KEY}, {**now.pending}
                 pending.pop(model, None)
                 return now._replace(models=models, pending=pending, event=event)
-            now = now._replace(choice=Choice(self._other, choice.generation + 1), pending={}, event=event)
+            now = now._replace(choice=Choice(API_KEY, choice.generation + 1), pending={}, event=event)
             probe_at = self._clock() + self._cool_down
             return now._replace(since=self._wall(), reason=reason, next_probe_at=probe_at)
 

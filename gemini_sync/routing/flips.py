@@ -80,5 +80,4 @@ def flip_for(error: GeminiSyncError, decision: Decision, model: str) -> PendingF
 
 
 def in_one_line(error: BaseException) -> str:
-    """``error`` for people."""
     return f"{type(error).__name__}: {redacted_excerpt(str(error))}"

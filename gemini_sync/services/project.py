@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any, NamedTuple, Optional, Union
 from urllib.parse import quote
 
@@ -224,8 +225,5 @@ def load_code_assist(access_token: str, project: Optional[str] = None, *, endpoi
         ConfigError: ``access_token`` cannot be one. For the rest see ``Projects.project``.
     """
     token = AccessToken(check_secret(access_token, "access_token"))
-    transport = Transport()
-    try:
+    with closing(Transport()) as transport:
         return _Search(JsonApi(transport, endpoints.code_assist_api), Call().start(), token, project).run()
-    finally:
-        transport.close()
