@@ -223,12 +223,8 @@ class GeminiDualAdapter:
         Raises:
             GeminiSyncError: anything that iterating a reply can raise.
         """
-        request = build(
-            contents,
-            model=self._model if model is None else model,
-            system_instruction=system_instruction,
-            tools=tools,
-        )
+        name = self._model if model is None else model
+        request = build(contents, model=name, system_instruction=system_instruction, tools=tools)
         return self._router.count_tokens(request, self._timeouts_for(timeouts))
 
     def _timeouts_for(self, timeouts: Optional[Timeouts]) -> Timeouts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Optional
 
 if TYPE_CHECKING:
     from gemini_sync.messages.reply import Reply
@@ -20,8 +20,6 @@ TLS_FILE_INVALID = "TLS_FILE_INVALID"
 SECURITY_POLICY_VIOLATED = "SECURITY_POLICY_VIOLATED"
 UNREADABLE_ANSWER = "UNREADABLE_ANSWER"  # a good status, but no stream; it would come in the same way each time
 VALIDATION_REQUIRED = "VALIDATION_REQUIRED"
-
-_Self = TypeVar("_Self", bound="GeminiSyncError")
 
 
 @dataclass(frozen=True)
@@ -84,25 +82,18 @@ class GeminiSyncError(Exception):
         self.attempts: tuple[Attempt, ...] = ()
 
     def __reduce__(self) -> Any:
+        """What a copy and a pickle are made from: no traceback, causes included.
+
+        Store a copy, not the original: a stored traceback keeps every caller's frame alive.
+        """
         state = dict(self.__dict__)
         # A cause from requests, urllib3 or ssl may hold sockets; our own errors hold data only.
         if isinstance(self.__cause__, GeminiSyncError):
-            state["__cause__"] = self.__cause__
+            state["__cause__"] = copy.copy(self.__cause__)
         return _rebuild, (type(self), self.args), state
 
-    def __copy__(self: _Self) -> _Self:
-        """A copy without tracebacks, causes included.
 
-        Store this, not the original: a stored traceback keeps every caller's frame alive.
-        """
-        copied = _rebuild(type(self), self.args)
-        copied.__dict__.update(self.__dict__)
-        if isinstance(self.__cause__, GeminiSyncError):
-            copied.__cause__ = copy.copy(self.__cause__)
-        return copied
-
-
-def _rebuild(cls: type[_Self], args: tuple[Any, ...]) -> _Self:
+def _rebuild(cls: type[GeminiSyncError], args: tuple[Any, ...]) -> GeminiSyncError:
     return cls.__new__(cls, *args)
 
 

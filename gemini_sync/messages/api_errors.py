@@ -179,6 +179,7 @@ def api_error(
     head = f"{code} {status or cls.__name__}" + (f" ({reason})" if reason else "")
     step = f"See {link}" if link else next_step(cls, reason, status, code)
     said = redacted_excerpt(message, secrets, _MESSAGE_CHARACTERS).rstrip(".")
+    trace_id = headers.get("x-cloudaicompanion-trace-id") or headers.get("x-goog-request-id") or ""
     return cls(
         one_line(f"{head}: {said}. {step}"),
         code=code,
@@ -187,7 +188,7 @@ def api_error(
         details=details,
         retry_after=first_hint(details, info, headers, message, now),
         link=link,
-        trace_id=_trace_id(headers, secrets),
+        trace_id=redact_text(trace_id, secrets) or None,
     )
 
 
@@ -244,8 +245,3 @@ def _link(details: Iterable[Mapping[str, Any]], info: Mapping[str, Any]) -> Opti
     metadata = dict_of(info.get("metadata"))
     urls = [*(dict_of(link).get("url") for link in links), metadata.get("validation_link"), metadata.get("appeal_url")]
     return next(filter(None, map(text_of, urls)), None)
-
-
-def _trace_id(headers: Mapping[str, str], secrets: Iterable[str]) -> Optional[str]:
-    name = headers.get("x-cloudaicompanion-trace-id") or headers.get("x-goog-request-id") or ""
-    return redact_text(name, secrets) or None

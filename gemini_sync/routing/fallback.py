@@ -137,7 +137,8 @@ class FallbackState:
         """
 
         def decide(now: Snapshot) -> Snapshot:
-            waits = choice.route == self._home if choice.flip is None else _is_pending(now, choice.flip)
+            flip = choice.flip
+            waits = choice.route == self._home if flip is None else now.pending.get(flip.model) is flip
             if choice.generation != now.choice.generation or not waits or model in now.models:
                 return now
             if model is not None:
@@ -239,7 +240,3 @@ class FallbackState:
             return first._replace(account_error=now.account_error, account_cleared=now.account_cleared)
 
         self._update(decide)
-
-
-def _is_pending(now: Snapshot, flip: PendingFlip) -> bool:
-    return now.pending.get(flip.model) is flip

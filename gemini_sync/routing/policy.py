@@ -41,28 +41,16 @@ class Decision(enum.Enum):
         return self.value
 
 
-class Rule(NamedTuple):
-    """One row of the table. The first rule that fits an error decides.
+class Explanation(NamedTuple):
+    """One row of the table: what is done about a failure, and why. ``str()`` of it is a sentence.
 
     Attributes:
-        name: a short stable name.
-        fits: the test.
         decision: what is done.
+        rule: a short stable name.
         what: what happened, in words.
         why: the reason for the decision.
         at_last: what is done after the last try, if the decision is to retry.
     """
-
-    name: str
-    fits: _Test
-    decision: Decision
-    what: str
-    why: str
-    at_last: Decision = Decision.FALL_BACK
-
-
-class Explanation(NamedTuple):
-    """The rule that decides about an error; ``str()`` of it is a sentence. For the attributes see ``Rule``."""
 
     decision: Decision
     rule: str
@@ -120,87 +108,94 @@ def _redirect(error: BaseException, wait_limit: float) -> bool:
     return isinstance(error, errors.ProtocolError) and error.code is not None and 300 <= error.code < 400
 
 
-RULES: tuple[Rule, ...] = (
-    Rule("cancelled", _cancelled, Decision.SURFACE,
+def _rule(
+    rule: str, fits: _Test, decision: Decision, what: str, why: str, at_last: Decision = Decision.FALL_BACK
+) -> tuple[_Test, Explanation]:
+    return fits, Explanation(decision, rule, what, why, at_last)
+
+
+# The first row whose test fits an error decides.
+RULES: tuple[tuple[_Test, Explanation], ...] = (
+    _rule("cancelled", _cancelled, Decision.SURFACE,
          "cancel() ended the call",
          "the caller wants it over."),
-    Rule("setting", _reason(*_SETTING_REASONS), Decision.SURFACE,
+    _rule("setting", _reason(*_SETTING_REASONS), Decision.SURFACE,
          "a proxy that is no URL, of an unknown scheme, or without its library; a proxy that refuses the connection "
          "(407, or CONNECT refused); a CA bundle or client certificate that is missing or unusable; a session_factory "
          "that makes no session",
          "the other route needs it as well."),
-    Rule("bound", _reason(errors.BOUND_TO_OTHER_SERVICE), Decision.SURFACE,
+    _rule("bound", _reason(errors.BOUND_TO_OTHER_SERVICE), Decision.SURFACE,
          "a file or a cached content of another service",
          "the request has to change; the route itself works."),
-    Rule("credentials", _is(errors.CredentialsError, errors.ConfigError), Decision.FALL_BACK,
+    _rule("credentials", _is(errors.CredentialsError, errors.ConfigError), Decision.FALL_BACK,
          "credentials file missing, unreadable, corrupt or incomplete; refresh refused or failed for good; "
          "no project; no OAuth client",
          "another try on this route cannot help; a refresh has been retried before."),
-    Rule("perimeter", _reason(errors.SECURITY_POLICY_VIOLATED), Decision.SURFACE,
+    _rule("perimeter", _reason(errors.SECURITY_POLICY_VIOLATED), Decision.SURFACE,
          "403 SECURITY_POLICY_VIOLATED",
          "another credential would bypass a security perimeter."),
-    Rule("account", _reason(*ACCOUNT_SAFETY_REASONS), Decision.FALL_BACK,
+    _rule("account", _reason(*ACCOUNT_SAFETY_REASONS), Decision.FALL_BACK,
          "account ineligible, validation required, unsupported client, terms of service",
          "this account cannot use the route; the error has Google's link, if there is one."),
-    Rule("auth", _is(errors.AuthError), Decision.FALL_BACK,
+    _rule("auth", _is(errors.AuthError), Decision.FALL_BACK,
          "401",
          "a refresh and another try have not helped."),
-    Rule("permission", _is(errors.PermissionDeniedError), Decision.FALL_BACK,
+    _rule("permission", _is(errors.PermissionDeniedError), Decision.FALL_BACK,
          "403",
          "it stays forbidden on this route."),
-    Rule("model", _is(errors.NotFoundError), Decision.FALL_BACK_MODEL,
+    _rule("model", _is(errors.NotFoundError), Decision.FALL_BACK_MODEL,
          "404",
          "only this model is not served here."),
-    Rule("capacity", _no_capacity, Decision.RETRY,
+    _rule("capacity", _no_capacity, Decision.RETRY,
          "MODEL_CAPACITY_EXHAUSTED or MODEL_CAPACITY_EXCEEDED, with 429, 499 or 503 alike: at most two tries more",
          "only this model is overloaded, mostly for longer than a call waits.",
          Decision.FALL_BACK_MODEL),
-    Rule("quota-used-up", _quota_used_up, Decision.FALL_BACK,
+    _rule("quota-used-up", _quota_used_up, Decision.FALL_BACK,
          "QUOTA_EXHAUSTED, a per-day quota or 'limit: 0', with 429, 499 or 503 alike; 402 or credits used up",
          "waiting does not help today."),
-    Rule("long-hint", _long_hint, Decision.FALL_BACK,
+    _rule("long-hint", _long_hint, Decision.FALL_BACK,
          f"the server asks for a longer wait than Retry.wait_limit ({WAIT_LIMIT_SECONDS:g} s by default)",
          "the other route can answer sooner."),
-    Rule("rate-without-hint", _rate_without_hint, Decision.FALL_BACK,
+    _rule("rate-without-hint", _rate_without_hint, Decision.FALL_BACK,
          "RATE_LIMIT_EXCEEDED without a hint, with 429, 499 or 503 alike",
          "the server names no time after which another try is worth it."),
-    Rule("rate", _is(errors.QuotaError), Decision.RETRY,
+    _rule("rate", _is(errors.QuotaError), Decision.RETRY,
          "429 with a short hint, or with neither a reason nor a hint",
          "it passes within seconds."),
-    Rule("server", _is(errors.ServerError), Decision.RETRY,
+    _rule("server", _is(errors.ServerError), Decision.RETRY,
          "408, 499, 5xx",
          "the next try mostly succeeds."),
-    Rule("request", _is(errors.InvalidRequestError), Decision.SURFACE,
+    _rule("request", _is(errors.InvalidRequestError), Decision.SURFACE,
          "400 and other errors of the caller's making",
          "the other route would refuse it as well."),
-    Rule("other-answer", _is(errors.ApiError), Decision.SURFACE,
+    _rule("other-answer", _is(errors.ApiError), Decision.SURFACE,
          "any other status",
          "its meaning is not known."),
-    Rule("certificate", _reason(errors.CERTIFICATE_VERIFY_FAILED), Decision.SURFACE,
+    _rule("certificate", _reason(errors.CERTIFICATE_VERIFY_FAILED), Decision.SURFACE,
          "certificate verification",
          "it is a security signal."),
-    Rule("total", _deadline("total"), Decision.SURFACE,
+    _rule("total", _deadline("total"), Decision.SURFACE,
          "total deadline",
          "the caller's time is spent."),
-    Rule("first-token", _deadline("first_token", "answer"), Decision.FALL_BACK,
+    _rule("first-token", _deadline("first_token", "answer"), Decision.FALL_BACK,
          "first_token deadline, or the fixed limit of a small request",
          "another wait as long would cost too much."),
-    Rule("connection", _is(errors.TransportError), Decision.RETRY,
+    _rule("connection", _is(errors.TransportError), Decision.RETRY,
          "connection, TLS handshake, connect and idle deadlines",
          "networks fail briefly."),
-    Rule("redirect", _redirect, Decision.SURFACE,
+    _rule("redirect", _redirect, Decision.SURFACE,
          "3xx",
          "credentials are never sent to the target of a redirect."),
-    Rule("unreadable", _reason(errors.UNREADABLE_ANSWER), Decision.FALL_BACK,
+    _rule("unreadable", _reason(errors.UNREADABLE_ANSWER), Decision.FALL_BACK,
          "a 200 in a format that is none of the service's",
          "it would come the same way again."),
-    Rule("malformed", _is(errors.ProtocolError, errors.StreamInterrupted), Decision.RETRY,
+    _rule("malformed", _is(errors.ProtocolError, errors.StreamInterrupted), Decision.RETRY,
          "malformed, empty or truncated stream",
          "a proxy or a server failed briefly."),
-    Rule("verdict", _is(errors.FinishReasonError, errors.EmptyResponseError), Decision.SURFACE,
+    _rule("verdict", _is(errors.FinishReasonError, errors.EmptyResponseError), Decision.SURFACE,
          "finish and block reasons, empty answers",
          "the model has answered."),
-    Rule("interrupt", _is(BaseException), Decision.SURFACE,
+    _rule("interrupt", _is(BaseException), Decision.SURFACE,
          "KeyboardInterrupt, GeneratorExit and every error that is not of this package",
          "the route did not cause it."),
 )  # fmt: skip
@@ -215,18 +210,12 @@ def explain(error: BaseException, *, wait_limit: float = WAIT_LIMIT_SECONDS) -> 
     """
     if isinstance(error, errors.StreamInterrupted) and not error.cancelled and isinstance(error.__cause__, Exception):
         error = error.__cause__
-    rule = next(rule for rule in RULES if rule.fits(error, wait_limit))
-    return Explanation(rule.decision, rule.name, rule.what, rule.why, rule.at_last)
+    return next(explanation for fits, explanation in RULES if fits(error, wait_limit))
 
 
 def decide(error: BaseException, *, wait_limit: float = WAIT_LIMIT_SECONDS) -> Decision:
     """The default policy. For the arguments see ``explain``. On the API-key route every flip surfaces instead."""
     return explain(error, wait_limit=wait_limit).decision
-
-
-def after_last_try(error: BaseException) -> Decision:
-    """What a decision to retry ends in."""
-    return explain(error).at_last
 
 
 def most_tries(error: BaseException) -> float:

@@ -43,7 +43,7 @@ class Router:
         self,
         services: Mapping[str, Service],
         *,
-        retry: Optional[Retry] = None,
+        retry: Retry = Retry(),
         policy: Policy = decide,
         fallback: bool = True,
         sticky_for: Optional[float] = None,
@@ -56,7 +56,6 @@ class Router:
         self._falls_back = fallback and len(services) > 1
         self._clock, self._sleep = clock, sleep
         self._require_finish = require_finish
-        retry = retry or Retry()
         # The default policy needs the caller's limit. A policy of the caller's own can read the hint from the error.
         self._policy = partial(decide, wait_limit=retry.wait_limit) if policy is decide else policy
         self._retrying = RetryPolicy(retry, lambda error: self._decide(error) is Decision.RETRY, most_tries)
