@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, cast
 
 from gemini_sync.auth.credentials import Credentials, CredentialsLike, credentials_for
 from gemini_sync.config import (
@@ -99,27 +99,8 @@ class GeminiDualAdapter:
         clock: Optional[Callable[[], float]] = None,
         sleep: Optional[Callable[[float], Any]] = None,
     ) -> None:
-        self._settings: AdapterSettings = {
-            "api_key": api_key,
-            "oauth_creds_path": oauth_creds_path,
-            "oauth_service": oauth_service,
-            "model": model,
-            "project": project,
-            "oauth_client": oauth_client,
-            "endpoints": endpoints,
-            "timeouts": timeouts,
-            "retry": retry,
-            "fallback": fallback,
-            "sticky_for": sticky_for,
-            "on_fallback": on_fallback,
-            "policy": policy,
-            "require_finish": require_finish,
-            "max_event_bytes": max_event_bytes,
-            "persist_credentials": persist_credentials,
-            "session_factory": session_factory,
-            "clock": clock,
-            "sleep": sleep,
-        }
+        given = {name: value for name, value in locals().items() if name != "self"}
+        self._settings = cast("AdapterSettings", given)
         check_settings(self._settings)
         self._model, self._timeouts = check_model(model), timeouts
         self._transport = Transport(session_factory)
@@ -239,12 +220,8 @@ class GeminiDualAdapter:
         Raises:
             GeminiSyncError: anything that iterating a reply can raise.
         """
-        request = build(
-            contents,
-            model=self._model if model is None else model,
-            system_instruction=system_instruction,
-            tools=tools,
-        )
+        name = self._model if model is None else model
+        request = build(contents, model=name, system_instruction=system_instruction, tools=tools)
         return self._router.count_tokens(request, self._timeouts_for(timeouts))
 
     def _timeouts_for(self, timeouts: Optional[Timeouts]) -> Timeouts:

@@ -139,11 +139,11 @@ class OAuthClient:
         object.__setattr__(self, "secret", check_secret(self.secret, "OAuthClient.secret"))
 
 
-def _check_number(name: str, value: object, *, minimum: float = 0.0, above: bool = True) -> None:
+def _check_seconds(name: str, value: Any, *, above: bool = True) -> None:
     good = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not good or not (value > minimum if above else value >= minimum):  # type: ignore[operator]
-        raise ConfigError(f"{name} must be a number {'above' if above else 'of at least'} {minimum:g}, not {value!r}.")
-    if LONGEST_SECONDS < value < math.inf:  # type: ignore[operator]
+    if not good or not (value > 0 if above else value >= 0):
+        raise ConfigError(f"{name} must be a number {'above' if above else 'of at least'} 0, not {value!r}.")
+    if LONGEST_SECONDS < value < math.inf:
         raise ConfigError(f"{name} must be at most {LONGEST_SECONDS:g} seconds, or math.inf, not {value!r}.")
 
 
@@ -169,7 +169,7 @@ class Timeouts:
     def __post_init__(self) -> None:
         for item in fields(self):
             if getattr(self, item.name) is not None:
-                _check_number(f"Timeouts.{item.name}", getattr(self, item.name))
+                _check_seconds(f"Timeouts.{item.name}", getattr(self, item.name))
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class Retry:
         if not isinstance(self.max_attempts, int) or isinstance(self.max_attempts, bool) or self.max_attempts < 1:
             raise ConfigError(f"Retry.max_attempts must be a whole number of at least 1, not {self.max_attempts!r}.")
         for name in ("wait_limit", "backoff_base", "backoff_cap"):
-            _check_number(f"Retry.{name}", getattr(self, name), above=False)
+            _check_seconds(f"Retry.{name}", getattr(self, name), above=False)
 
 
 _NONE = type(None)

@@ -49,10 +49,7 @@ _RPC_CODES = (
 _HTTP_OF_STATUS = dict(_RPC_CODES)
 
 # The reason decides the class. If it is not here, the HTTP code decides.
-_BY_REASON: dict[str, type[ApiError]] = {
-    "API_KEY_INVALID": AuthError,
-    "ACCESS_TOKEN_TYPE_UNSUPPORTED": AuthError,
-}
+_BY_REASON: dict[str, type[ApiError]] = {"API_KEY_INVALID": AuthError, "ACCESS_TOKEN_TYPE_UNSUPPORTED": AuthError}
 _BY_CODE: dict[int, type[ApiError]] = {
     401: AuthError,
     402: QuotaError,
@@ -140,12 +137,9 @@ def _innermost(error: dict[str, Any]) -> dict[str, Any]:
 
 def answer_error(status: int, headers: Mapping[str, str], text: str, secrets: Iterable[str]) -> Optional[ApiError]:
     """The error that a whole answer reports by its status or in its body, or None if it reports none."""
-    decoded = decode_body(text)
-    if status >= 400:
-        return api_error(status, text if decoded is None else decoded, headers=headers, secrets=secrets)
-    if find_error(decoded) is None:
+    if status < 400 and find_error(decode_body(text)) is None:
         return None
-    return api_error(None, decoded, headers=headers, secrets=secrets)
+    return api_error(status if status >= 400 else None, text, headers=headers, secrets=secrets)
 
 
 def api_error(
@@ -185,6 +179,7 @@ def api_error(
     head = f"{code} {status or cls.__name__}" + (f" ({reason})" if reason else "")
     step = f"See {link}" if link else next_step(cls, reason, status, code)
     said = redacted_excerpt(message, secrets, _MESSAGE_CHARACTERS).rstrip(".")
+    trace_id = headers.get("x-cloudaicompanion-trace-id") or headers.get("x-goog-request-id") or ""
     return cls(
         one_line(f"{head}: {said}. {step}"),
         code=code,
@@ -193,7 +188,7 @@ def api_error(
         details=details,
         retry_after=first_hint(details, info, headers, message, now),
         link=link,
-        trace_id=_trace_id(headers, secrets),
+        trace_id=redact_text(trace_id, secrets) or None,
     )
 
 
@@ -250,8 +245,3 @@ def _link(details: Iterable[Mapping[str, Any]], info: Mapping[str, Any]) -> Opti
     metadata = dict_of(info.get("metadata"))
     urls = [*(dict_of(link).get("url") for link in links), metadata.get("validation_link"), metadata.get("appeal_url")]
     return next(filter(None, map(text_of, urls)), None)
-
-
-def _trace_id(headers: Mapping[str, str], secrets: Iterable[str]) -> Optional[str]:
-    name = headers.get("x-cloudaicompanion-trace-id") or headers.get("x-goog-request-id") or ""
-    return redact_text(name, secrets) or None

@@ -31,7 +31,7 @@ class _TextRun(io.StringIO):
         return {"text": self.getvalue(), "thought": True} if self.thought else {"text": self.getvalue()}
 
 
-class Turn:
+class ReplyContent:
     """What the chunks of a stream add up to. It keeps the data of the answer, but not the chunks."""
 
     def __init__(self) -> None:

@@ -126,12 +126,10 @@ def enum_of(value: Any, numbered: Sequence[Optional[str]]) -> Optional[str]:
 
 
 def list_of(value: Any) -> list[Any]:
-    """``value`` if it is a list, else an empty list."""
     return value if isinstance(value, list) else []
 
 
 def dict_of(value: Any) -> dict[str, Any]:
-    """``value`` if it is a dict, else an empty dict."""
     return value if isinstance(value, dict) else {}
 
 

@@ -37,21 +37,14 @@ class Router:
     """Serves calls over one or two services; shared by any number of threads.
 
     Args:
-        services: by route; with both, calls begin with OAuth.
-        retry: how often and how long one route is tried.
-        policy: what a failure leads to.
-        fallback: False keeps every call on OAuth.
-        sticky_for: seconds after a fallback at which one call probes OAuth again; None for never.
-        on_fallback: called once per flip, by the thread that flips.
-        require_finish: False accepts an answer that ends cleanly without a finish reason.
-        clock, sleep: for tests; monotonic seconds, and a wait that replaces the cancellable one.
+        services: by route; with both, calls begin with OAuth. For the other arguments see ``GeminiDualAdapter``.
     """
 
     def __init__(
         self,
         services: Mapping[str, Service],
         *,
-        retry: Optional[Retry] = None,
+        retry: Retry = Retry(),
         policy: Policy = decide,
         fallback: bool = True,
         sticky_for: Optional[float] = None,
@@ -63,7 +56,6 @@ class Router:
         self._services = dict(services)
         self._falls_back = fallback and len(services) > 1
         self._clock, self._sleep, self._require_finish = clock, sleep, require_finish
-        retry = retry or Retry()
         # The default policy needs the caller's limit. A policy of the caller's own can read the hint from the error.
         self._policy = partial(decide, wait_limit=retry.wait_limit) if policy is decide else policy
         self._retrying = RetryPolicy(retry, lambda error: self._decide(error) is Decision.RETRY, most_tries)

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Optional, TypeVar
 
 from gemini_sync.auth.access_token import AccessToken
+from gemini_sync.auth.credentials import Credentials
 from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES, Endpoints
 from gemini_sync.errors import ConfigError, NotFoundError
 from gemini_sync.messages.api_errors import replace_next_step
@@ -17,7 +18,7 @@ from gemini_sync.messages.request import CODE_ASSIST, Request
 from gemini_sync.messages.signatures import Signatures
 from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
-from gemini_sync.services.base import OAUTH, JsonApi, OpenStream, TokenProvider, bearer, send_body, with_token
+from gemini_sync.services.base import OAUTH, JsonApi, OpenStream, bearer, send_body, with_token
 
 _T = TypeVar("_T")
 
@@ -60,7 +61,7 @@ class CodeAssistService:
 
     def __init__(
         self,
-        credentials: TokenProvider,
+        credentials: Credentials,
         project: Callable[[Call, AccessToken], str],
         transport: Transport,
         endpoints: Endpoints,
@@ -97,26 +98,18 @@ class CodeAssistService:
         return self._send(request, call, send)
 
     def _send(self, request: Request, call: Call, send: Callable[[Mapping[str, Any], AccessToken], _T]) -> _T:
-        """The result of ``send`` with the body of ``request`` and a token."""
         try:
             return send_body(request, CODE_ASSIST, self._signatures, partial(with_token, self._credentials, call, send))
         except NotFoundError as exc:
-            self._explain(exc, request)
+            # The name depends on the account, and cannot be asked for (GC config/models.ts).
+            name = request.model.split("/")[1]
+            replace_next_step(
+                exc,
+                f"Check the model name. It was sent as {self._spelling(request)!r}, and Code Assist may call the model "
+                f"by another name: oauth_service=CodeAssist(models={{{name!r}: 'the other name'}}) sends that one.",
+            )
             raise
 
     def _spelling(self, request: Request) -> str:
-        name = _name(request)
+        name = request.model.split("/")[1]
         return self._models.get(name, name)
-
-    def _explain(self, error: NotFoundError, request: Request) -> None:
-        """Say in the message of a 404 that Code Assist may have another name for the model."""
-        # The name depends on the account, and cannot be asked for (GC config/models.ts).
-        replace_next_step(
-            error,
-            f"Check the model name. It was sent as {self._spelling(request)!r}, and Code Assist may call the model by "
-            f"another name: oauth_service=CodeAssist(models={{{_name(request)!r}: 'the other name'}}) sends that one.",
-        )
-
-
-def _name(request: Request) -> str:
-    return request.model.split("/")[1]

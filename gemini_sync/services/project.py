@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any, NamedTuple, Optional, Union
 from urllib.parse import quote
 
@@ -22,7 +23,7 @@ from gemini_sync.errors import (
     QuotaError,
     ServerError,
 )
-from gemini_sync.messages.api_errors import next_step
+from gemini_sync.messages.api_errors import next_step, replace_next_step
 from gemini_sync.messages.rest_json import list_of
 from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
@@ -113,13 +114,9 @@ class _Search:
                 raise
             if self._own is not None:
                 return self._own
-            raise PermissionDeniedError(
-                f"The project cannot be asked for inside a security perimeter. {_SET_PROJECT}",
-                code=exc.code,
-                status=exc.status,
-                reason=SECURITY_POLICY_VIOLATED,
-                details=exc.details,
-            ) from exc
+            replace_next_step(exc, f"The project cannot be asked for inside a security perimeter. {_SET_PROJECT}")
+            exc.reason = SECURITY_POLICY_VIOLATED
+            raise
         project = _project_in(loaded.get("cloudaicompanionProject"))
         if not isinstance(loaded.get("currentTier"), dict):
             project = self._onboard(_tier_for(loaded))
@@ -228,8 +225,5 @@ def load_code_assist(access_token: str, project: Optional[str] = None, *, endpoi
         ConfigError: ``access_token`` cannot be one. For the rest see ``Projects.project``.
     """
     token = AccessToken(check_secret(access_token, "access_token"))
-    transport = Transport()
-    try:
+    with closing(Transport()) as transport:
         return _Search(JsonApi(transport, endpoints.code_assist_api), Call().start(), token, project).run()
-    finally:
-        transport.close()

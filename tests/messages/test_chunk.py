@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gemini_sync.errors import ProtocolError
 from gemini_sync.messages.chunk import Chunk
 from gemini_sync.messages.parts import Blob, FunctionCall, function_calls
-from gemini_sync.messages.reply_content import Turn
+from gemini_sync.messages.reply_content import ReplyContent
 from gemini_sync.messages.usage import Usage
 from tests.messages.odd_json import RESPONSES
 from tests.messages.reply_kit import chunk
@@ -134,7 +134,7 @@ def test_candidates__only_index_0_counts() -> None:
         assert Chunk({"candidates": [{**both[1], "index": zero}]}).text == "first"
     assert Chunk({"candidates": [{**both[1], "index": "1"}]}).text == ""
     assert Chunk({"candidates": [None, *both]}).text == "first"
-    turn = Turn()
+    turn = ReplyContent()
     assert [turn.add(Chunk({"candidates": some})) for some in (both, both[:1], both[::-1])] == ["first", "", "first"]
     assert turn.text() == "firstfirst"
 
@@ -164,7 +164,7 @@ def calls_in(parts: list[Any]) -> tuple[FunctionCall, ...]:
 @given(st.lists(st.tuples(RESPONSES, st.booleans()), min_size=1, max_size=4))
 @settings(max_examples=120, deadline=None)
 def test_json_of_a_wrong_shape__never_raises(responses: list[tuple[Any, bool]]) -> None:
-    turn, texts, thoughts = Turn(), "", ""
+    turn, texts, thoughts = ReplyContent(), "", ""
     for raw, wrapped in responses:
         one = Chunk(raw, {"response": raw, "traceId": raw.get("traceId")}) if wrapped else Chunk(raw)
         for name in _PROPERTIES:
