@@ -121,7 +121,6 @@ class Router:
             self._calls.discard(call)
 
     def _decide(self, error: GeminiSyncError) -> Decision:
-        """What ``error`` leads to, by the policy."""
         decision = self._policy(error)
         if not isinstance(decision, Decision):
             raise ConfigError(f"policy must return a Decision, not {decision!r}.") from error

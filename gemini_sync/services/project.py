@@ -24,7 +24,7 @@ from gemini_sync.errors import (
     ServerError,
 )
 from gemini_sync.messages.api_errors import next_step, replace_next_step
-from gemini_sync.messages.rest_json import list_of
+from gemini_sync.messages.rest_json import dict_of, list_of
 from gemini_sync.network.deadlines import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.redaction import redacted_excerpt
@@ -150,8 +150,7 @@ class _Search:
                 )
             self._call.sleep(_POLL_SECONDS)
             operation = self._ask("GET", "/" + quote(name, safe="/:"))
-        response = operation.get("response")
-        return _project_in(response.get("cloudaicompanionProject")) if isinstance(response, dict) else None
+        return _project_in(dict_of(operation.get("response")).get("cloudaicompanionProject"))
 
     def _ask(self, method: str, path: str, question: Optional[Mapping[str, Any]] = None) -> dict[str, Any]:
         try:
