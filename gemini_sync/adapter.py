@@ -105,8 +105,7 @@ class GeminiDualAdapter:
         check_settings(self._settings)
         if api_key is None and oauth_creds_path is None:
             raise ConfigError(_NO_CREDENTIALS)
-        self._model = check_model(model)
-        self._timeouts = timeouts
+        self._model, self._timeouts = check_model(model), timeouts
         self._transport = Transport(session_factory)
         self._credentials: Optional[Credentials] = None
         services = self._make_services(self._settings)

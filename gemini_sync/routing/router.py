@@ -35,8 +35,7 @@ Policy = Callable[[BaseException], Decision]
 class Router:
     """Serves calls over one or two services; shared by any number of threads.
 
-    Args:
-        services: by route; with both, calls begin with OAuth. For the other arguments see ``GeminiDualAdapter``.
+    With both services, calls begin with OAuth. For the other arguments see ``GeminiDualAdapter``.
     """
 
     def __init__(
@@ -54,8 +53,7 @@ class Router:
     ) -> None:
         self._services = dict(services)
         self._falls_back = fallback and len(services) > 1
-        self._clock, self._sleep = clock, sleep
-        self._require_finish = require_finish
+        self._clock, self._sleep, self._require_finish = clock, sleep, require_finish
         # The default policy needs the caller's limit. A policy of the caller's own can read the hint from the error.
         self._policy = partial(decide, wait_limit=retry.wait_limit) if policy is decide else policy
         self._retrying = RetryPolicy(retry, lambda error: self._decide(error) is Decision.RETRY, most_tries)

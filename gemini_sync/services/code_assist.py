@@ -24,9 +24,7 @@ _T = TypeVar("_T")
 class CodeAssistService:
     """Streams and counts at ``endpoints.code_assist_api``.
 
-    Args:
-        project: finds the Code Assist project of a token.
-        models: how Code Assist spells a model, by the model's own name.
+    ``project`` finds the Code Assist project of a token. For ``models`` see ``CodeAssist``.
     """
 
     route = OAUTH
