@@ -19,10 +19,10 @@ from gemini_sync.errors import (
     PermissionDeniedError,
     ServerError,
 )
+from gemini_sync.messages.chunk import Chunk
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import Request, build
-from gemini_sync.messages.response import Chunk
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.routing.events import FallbackEvent
 from gemini_sync.routing.router import Router
 from gemini_sync.services.base import OpenStream

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from gemini_sync import AuthError
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.routing.events import notify_stderr
 from tests.adapter_kit import Asker, Gate, Rig, in_thread
 from tests.auth.credentials_kit import await_all, together

@@ -33,12 +33,16 @@ class BareJsonEvent(Event):
 
 
 class _Client(sseclient.SSEClient):
-    # At DEBUG sseclient formats a message for each event, which costs more than parsing it. It names its logger after
-    # the module of the class, so this name gives it a logger of its own, and the user's keeps its level.
+    # sseclient names its logger after the module of the class. This name gives it one of its own.
     __module__ = f"{__name__}.sseclient"
 
+    def _read(self) -> Iterator[bytes]:
+        blocks: Iterator[bytes] = self._event_source  # type: ignore[attr-defined]
+        return blocks  # each is whole, so there is no end to search for
 
-logging.getLogger(_Client.__module__).setLevel(logging.INFO)
+
+# sseclient logs each event at DEBUG. The look at the level alone costs as much as a tenth of the parsing.
+logging.getLogger(_Client.__module__).debug = lambda *args: None  # type: ignore[method-assign]
 
 
 def events(chunks: Iterable[bytes], max_event_bytes: int) -> Iterator[Event]:

@@ -14,7 +14,7 @@ from gemini_sync.auth import credentials_file
 from gemini_sync.auth.credentials_file import FileContent
 from gemini_sync.config import OAuthClient
 from gemini_sync.errors import CredentialsError, StreamInterrupted
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from tests.auth.credentials_kit import NOW, Slept, told, write_file
 
 

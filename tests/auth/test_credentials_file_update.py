@@ -14,7 +14,7 @@ import pytest
 
 from gemini_sync.auth import credentials_file
 from gemini_sync.auth.credentials_file import FileContent
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from tests.auth.credentials_kit import Slept, write_file
 from tests.support import run_python
 
@@ -142,7 +142,7 @@ _KILLED = """
 import json, os, random, signal, sys, time
 from gemini_sync.auth import credentials_file
 from gemini_sync.auth.credentials_file import FileContent
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 path, states = sys.argv[1], set()
 random.seed(4)
 for _ in range(200):

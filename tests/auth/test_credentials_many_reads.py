@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gemini_sync.auth.access_token import AccessToken
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from tests.auth.credentials_kit import (
     Clock,
     Counter,

@@ -15,7 +15,7 @@ from gemini_sync.auth import credentials_file
 from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.auth.credentials import Credentials
 from gemini_sync.errors import RefreshError
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.exchange import Answer
 from gemini_sync.testing.emulator import Emulator
 from tests.adapter_kit import Gate, in_thread

@@ -13,7 +13,7 @@ import pytest
 from gemini_sync.auth import credentials_file
 from gemini_sync.auth.file_source import FileSource
 from gemini_sync.errors import ConfigError, CredentialsError, RefreshError
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.exchange import Answer
 from tests.auth.credentials_kit import (
     CLIENT,

@@ -15,7 +15,7 @@ import trustme
 
 from gemini_sync.config import Timeouts
 from gemini_sync.errors import DeadlineExceeded, RefreshError, StreamInterrupted, TransportError
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.testing.emulator import Emulator
 from tests.adapter_kit import Gate, in_thread
 from tests.auth.credentials_kit import (

@@ -14,7 +14,7 @@ from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.auth.credentials import Credentials
 from gemini_sync.auth.google_auth import GoogleAuthSource
 from gemini_sync.errors import ConfigError, RefreshError
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from tests.auth.credentials_kit import (
     Clock,
     ScriptedTransport,

@@ -1,4 +1,4 @@
-"""One call: each of its deadlines, by a clock of its own."""
+"""The deadlines of a call, by a clock of its own."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import pytest
 
 from gemini_sync.config import Timeouts
 from gemini_sync.errors import DeadlineExceeded
-from gemini_sync.network.deadlines import Call
-from tests.network.deadlines_kit import Clock, call_with
-
-# -- deadlines
+from gemini_sync.network.cancelling import Call
+from tests.network.call_kit import Clock, call_with
 
 
 def test_no_deadline__before_the_start_and_without_any() -> None:

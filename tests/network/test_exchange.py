@@ -18,7 +18,7 @@ from gemini_sync import (
     StreamInterrupted,
     Timeouts,
 )
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import default_text
 from tests.adapter_kit import Rig

@@ -10,7 +10,8 @@ from gemini_sync import (
     DeadlineExceeded,
     Timeouts,
 )
-from gemini_sync.network.deadlines import Call, current
+from gemini_sync.network.cancelling import Call
+from gemini_sync.network.connection import current
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.wire.support import ask, drain, watchdog

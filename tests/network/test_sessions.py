@@ -14,7 +14,8 @@ import pytest
 import requests
 
 from gemini_sync import ConfigError, Endpoints, ProtocolError, Retry, TransportError
-from gemini_sync.network.deadlines import Call, current, sending
+from gemini_sync.network.cancelling import Call
+from gemini_sync.network.connection import current
 from gemini_sync.network.sessions import borrowed_session
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import Rig
@@ -226,10 +227,11 @@ def test_connection__opened_by_the_owner_and_found_dead_is_opened_again() -> Non
 def test_borrowed_session__gives_back_the_thread_and_the_socket(emulator: Emulator, nested: bool, fails: bool) -> None:
     """What the thread sends afterwards must not go by the deadlines of a call that is over."""
     call, outer = Call().start(), Call().start()
-    with sending(outer) if nested else contextlib.nullcontext():
-        with contextlib.suppress(ZeroDivisionError), borrowed_session(call, 20.0, "The answer") as session:
-            assert session.get(emulator.url).status_code == 404
-            assert (current.get() is call, (call.socket is not None)) == (True, True)
-            if fails:
-                raise ZeroDivisionError
-        assert (current.get() is (outer if nested else None), (call.socket is not None)) == (True, False)
+    token = current.set(outer if nested else None)
+    with contextlib.suppress(ZeroDivisionError), borrowed_session(call, 20.0, "The answer") as session:
+        assert session.get(emulator.url).status_code == 404
+        assert (current.get() is call, (call.socket is not None)) == (True, True)
+        if fails:
+            raise ZeroDivisionError
+    assert (current.get() is (outer if nested else None), (call.socket is not None)) == (True, False)
+    current.reset(token)

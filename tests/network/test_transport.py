@@ -11,8 +11,8 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from gemini_sync import ProtocolError, ServerError, Timeouts
-from gemini_sync.network import transport as transport_floor
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network import sessions as sessions_module
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import Rig
@@ -134,7 +134,7 @@ def test_error_body__is_bounded(emulator, fault):
 
 
 def test_sessions__idle_ones_are_bounded(emulator, transport, monkeypatch):
-    monkeypatch.setattr(transport_floor, "_IDLE_SESSIONS", 2)
+    monkeypatch.setattr(sessions_module, "_MOST_IDLE", 2)
     emulator.quota.answer(json={})
     url = emulator.url + "/v1internal:retrieveUserQuota"
     headers = {"Authorization": f"Bearer {emulator.issue_token()}"}

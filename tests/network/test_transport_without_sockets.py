@@ -8,7 +8,7 @@ import responses
 
 from gemini_sync import ServerError, Timeouts, TransportError
 from gemini_sync.errors import DeadlineExceeded, StreamInterrupted
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from tests.network.transport_kit import URL, Canned, Pieces, mocked
 from tests.wire.support import drain, event

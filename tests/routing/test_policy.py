@@ -40,6 +40,8 @@ from gemini_sync.routing.policy import (
 )
 from tests.support import ROOT
 
+_ROWS = [explanation for _, explanation in RULES]
+
 RETRY, FALL_BACK, FALL_BACK_MODEL, SURFACE = Decision
 _RPC = "type.googleapis.com/google.rpc."
 
@@ -187,15 +189,15 @@ def test_docs__contain_the_table() -> None:
 
     head = ["| What happened | Decision | Because | Rule |", "|---|---|---|---|"]
     rows = [
-        f"| {code(rule.what)} | {in_words(rule.decision, rule.at_last)} | {code(rule.why)} | `{rule.name}` |"
-        for rule in RULES
+        f"| {code(rule.what)} | {in_words(rule.decision, rule.at_last)} | {code(rule.why)} | `{rule.rule}` |"
+        for rule in _ROWS
     ]
     page = (ROOT / "docs" / "fallback.md").read_text("utf-8")
     assert [line for line in page.splitlines() if line.startswith("|")] == head + rows
 
 
 def test_rules__each_has_a_row_in_this_test() -> None:
-    assert {row[3] for row in TABLE} == {rule.name for rule in RULES}
+    assert {row[3] for row in TABLE} == {rule.rule for rule in _ROWS}
 
 
 def test_cancelled__with_any_other_error_as_its_cause() -> None:
@@ -232,18 +234,17 @@ def test_wait_limit__matters_only_for_errors_that_are_retried() -> None:
 def test_capacity__ends_with_this_model_after_two_tries_more(code: int) -> None:
     for reason in ("MODEL_CAPACITY_EXHAUSTED", "MODEL_CAPACITY_EXCEEDED"):
         error = answered(code, reason)
-        assert (policy.after_last_try(error), policy.most_tries(error)) == (FALL_BACK_MODEL, 3)
+        assert (explain(error).at_last, policy.most_tries(error)) == (FALL_BACK_MODEL, 3)
     other = answered(code)
-    assert (policy.after_last_try(other), policy.most_tries(other)) == (FALL_BACK, math.inf)
+    assert (explain(other).at_last, policy.most_tries(other)) == (FALL_BACK, math.inf)
 
 
 def test_explain__as_a_sentence() -> None:
     assert str(explain(answered(404))) == (
         "fall back for this model: rule 'model' (404): only this model is not served here."
     )
-    for rule in RULES:
-        explanation = policy.Explanation(rule.decision, rule.name, rule.what, rule.why, rule.at_last)
-        assert str(explanation).startswith(f"{in_words(rule.decision, rule.at_last)}: rule")
+    for rule in _ROWS:
+        assert str(rule).startswith(f"{in_words(rule.decision, rule.at_last)}: rule")
     assert str(explain(answered(503))).startswith("retry, then fall back: rule 'server'")
     assert str(explain(answered(503, "MODEL_CAPACITY_EXHAUSTED"))).startswith("retry, then fall back for this model:")
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from gemini_sync.config import Timeouts
+from gemini_sync.messages.chunk import Chunk
 from gemini_sync.messages.request import Request
-from gemini_sync.messages.response import Chunk
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.routing.router import Router
 from gemini_sync.services.base import OpenStream
 from tests.adapter_kit import ask, chunk

@@ -6,7 +6,7 @@ from typing import Any, Optional
 
 from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.config import Endpoints
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.services.project import Projects, load_code_assist
 from gemini_sync.testing.emulator import Emulator

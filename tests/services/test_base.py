@@ -23,9 +23,10 @@ from gemini_sync import (
 )
 from gemini_sync import stream_gemini_oauth as stream_oauth
 from gemini_sync.auth.access_token import AccessToken
-from gemini_sync.auth.sources import GivenToken
+from gemini_sync.auth.credentials import Credentials
+from gemini_sync.auth.sources import CallableSource
 from gemini_sync.errors import UNREADABLE_ANSWER
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.services.api_key import ApiKeyService
 from gemini_sync.services.base import JsonApi, with_token
@@ -164,7 +165,7 @@ def test_with_token__that_the_server_refuses_is_not_sent_again() -> None:
         raise AuthError("401")
 
     with pytest.raises(AuthError):
-        with_token(GivenToken("a-token"), Call(), refuse)
+        with_token(Credentials(CallableSource(lambda: "a-token")), Call(), refuse)
     assert sent == ["a-token"]
 
 

@@ -19,7 +19,7 @@ from gemini_sync.errors import (
     ServerError,
     TransportError,
 )
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.services.project import load_code_assist
 from gemini_sync.testing.emulator import Emulator
 from tests.services.project_kit import METADATA, find, load, newcomer, projects_of

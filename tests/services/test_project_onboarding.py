@@ -15,7 +15,7 @@ from gemini_sync.errors import (
     ProtocolError,
     StreamInterrupted,
 )
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.testing.emulator import Emulator
 from tests.auth.credentials_kit import Clock, Slept
 from tests.services.project_kit import METADATA, find, load, newcomer

@@ -15,7 +15,7 @@ import pytest
 import requests
 import urllib3
 
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from tests.adapter_kit import Rig
 from tests.wire.raw_server import SECONDS, RawServer, black_hole
 from tests.wire.support import PATIENT, ask, drain, event, on_signal, tell_when_entered, telling, watchdog

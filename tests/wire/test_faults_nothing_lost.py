@@ -13,7 +13,7 @@ from gemini_sync import (
     ProtocolError,
 )
 from gemini_sync.messages.sse import events
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import Emulator
 from tests.support import CORPUS_MISSING, find_corpus

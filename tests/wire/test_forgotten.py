@@ -17,7 +17,7 @@ import requests
 
 from gemini_sync import DeadlineExceeded, Endpoints, StreamInterrupted, Timeouts, TransportError
 from gemini_sync.network import keepalive
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from tests.adapter_kit import Rig, in_thread
 from tests.wire.raw_server import EVENT_STREAM, SECONDS, RawServer, forward_proxy

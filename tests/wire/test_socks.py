@@ -14,7 +14,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from gemini_sync import DeadlineExceeded, StreamInterrupted, Timeouts, TransportError
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.sessions import adopt_session
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import default_text

@@ -1,4 +1,4 @@
-"""Sleeping, waiting for others, and reading from a socket: each ends at its deadline, or if the call is cancelled."""
+"""The cancelling of a call ends every wait; and what else ends one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 from gemini_sync.config import Timeouts
 from gemini_sync.errors import DeadlineExceeded, StreamInterrupted
-from gemini_sync.network.deadlines import Call
-from tests.network.deadlines_kit import Clock, call_with
+from gemini_sync.network.cancelling import Call
+from tests.network.call_kit import Clock, call_with
 
 _FOREVER = 3600.0
 _BOUND = 30.0

@@ -1,11 +1,11 @@
-"""What the tests of deadlines share: a clock, and a call that goes by it."""
+"""A call with a clock that a test moves."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from gemini_sync.config import Timeouts
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 
 
 class Clock:
