@@ -25,7 +25,7 @@ from gemini_sync.auth.credentials import Credentials
 from gemini_sync.config import Endpoints, Timeouts
 from gemini_sync.errors import AuthError, GeminiSyncError, RefreshError
 from gemini_sync.messages.request import Request
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.exchange import Answer
 from gemini_sync.routing.events import FallbackEvent
 from gemini_sync.routing.router import Router
@@ -39,7 +39,7 @@ from tests.auth.credentials_kit import Clock, scripted, write_file
 THREADS = 4
 _PACKAGE = os.path.dirname(gemini_sync.__file__)
 _FOLDERS = tuple(os.path.join(_PACKAGE, name) + os.sep for name in ("routing", "auth", "services"))
-_FILES = (os.path.join(_PACKAGE, "network", "deadlines.py"), os.path.join(_PACKAGE, "retrying.py"))
+_FILES = (os.path.join(_PACKAGE, "network", "cancelling.py"), os.path.join(_PACKAGE, "retrying.py"))
 
 Found = Callable[..., None]
 #: Prepares one schedule: what its threads do, what is looked at before each line, and what is checked at the end.
@@ -138,7 +138,7 @@ class _Routes:
         ]
 
     def _acts(self) -> list[Callable[[], Any]]:
-        return [self._call, self._call, self._call, self._cancel, self.router.reset]
+        return [self._call, self._call, self._call, self._cancel, self._reset]
 
     def _act(self, acts: list[Callable[[], Any]]) -> None:
         for act in acts:
@@ -156,6 +156,10 @@ class _Routes:
         else:
             if text != f"by {reply.route}":
                 self._found(f"a call that ended well has the text {text!r} of {reply.route}")
+
+    def _reset(self) -> None:
+        self.scheduler.wait_a_while()
+        self.router.reset()
 
     def _cancel(self) -> None:
         reply = self.router.stream(ask("model-a"), Timeouts())
@@ -198,6 +202,8 @@ class _TokenServer:
         self._scheduler, self.valid = scheduler, valid
         self.refreshes = 0
         self.fails = False
+        self.refusal = 401  # of loadCodeAssist
+        self.ended: tuple[str, str] = ("", "")  # a refresh token that is refused, and why
 
     def fetch(self, call: Call, method: str, url: str, headers: Any, body: Any = None, **rest: Any) -> Answer:
         self._scheduler.pause()
@@ -208,6 +214,8 @@ class _TokenServer:
         token = f"new-token-{self.refreshes}"
         self._scheduler.pause()
         call.check()
+        if self.ended[0] and self.ended[0].encode() in body:
+            return Answer(400, {}, json.dumps({"error": self.ended[1]}))
         if self.fails:
             return Answer(400, {}, json.dumps({"error": "invalid_client"}))
         self.valid.add(token)
@@ -218,7 +226,7 @@ class _TokenServer:
         self._scheduler.pause()
         if accepted:
             return Answer(200, {}, json.dumps({"currentTier": {}, "cloudaicompanionProject": "a-project"}))
-        return Answer(401, {}, json.dumps({"error": {"code": 401, "status": "UNAUTHENTICATED"}}))
+        return Answer(self.refusal, {}, json.dumps({"error": {"code": self.refusal, "message": "refused"}}))
 
     def use(self, token: AccessToken) -> str:
         """Any request with ``token``."""
@@ -240,7 +248,7 @@ def refreshes(rng: random.Random, scheduler: Scheduler, found: Found, folder: Pa
     cancels = rng.random() < 0.3
     works: list[Callable[[], Any]] = [functools.partial(credentials.fetch, call) for call in calls]
     if cancels and len(works) < THREADS:
-        works.append(calls[0].cancel)
+        works.append(lambda: (scheduler.wait_a_while(), calls[0].cancel()))
 
     def check(outcomes: list[Any]) -> None:
         began = server.refreshes - (1 if cancels and server.refreshes > 1 else 0)  # the cancelled one may have begun
@@ -272,7 +280,7 @@ class _Tokens:
         try:
             self._projects.project(call, token)
             return self._server.use(token)
-        except AuthError:
+        except GeminiSyncError:
             if valid_before and token.access_token in self._server.valid:
                 self._found("a token that is valid was refused")
             raise
@@ -291,9 +299,9 @@ def rotation(rng: random.Random, scheduler: Scheduler, found: Found, folder: Pat
     credentials = scripted(lambda: held[0], server, Clock())
 
     def rotate() -> None:
-        scheduler.pause()
+        scheduler.wait_a_while()
         held[0] = "new-token"
-        scheduler.pause()
+        scheduler.wait_a_while()
         server.valid.discard("old-token")
 
     callers = [functools.partial(tokens.call, credentials) for _ in range(THREADS - 1)]
@@ -301,18 +309,45 @@ def rotation(rng: random.Random, scheduler: Scheduler, found: Found, folder: Pat
 
 
 def mixture(rng: random.Random, scheduler: Scheduler, found: Found, folder: Path) -> Story:
-    """A source gives each call any of several tokens, and some of them were revoked. A good one is never refused."""
+    """A source gives each call any of several tokens, and some of them are refused. A good one never is."""
     good, bad = ["good-1", "good-2"], ["revoked-1", "revoked-2"]
     server = _TokenServer(scheduler, set(good))
+    server.refusal = rng.choice((400, 401, 403))
     tokens = _Tokens(rng, scheduler, found, server)
     credentials = scripted(lambda: rng.choice(good + bad), server, Clock())
 
     def call() -> None:
         for _ in range(2):
-            with contextlib.suppress(AuthError):
+            with contextlib.suppress(GeminiSyncError):
                 tokens.call(credentials)
 
     return [call] * rng.randint(2, THREADS), lambda: None, tokens.check
+
+
+def relogin(rng: random.Random, scheduler: Scheduler, found: Found, folder: Path) -> Story:
+    """A login has ended; another program logs in meanwhile. A thread that begins after that gets a token."""
+    server = _TokenServer(scheduler, set())
+    server.ended = "old-refresh-token", rng.choice(("invalid_grant", "invalid_client", "invalid_client"))
+    path = write_file(folder / "oauth_creds.json", left=-10, refresh_token="old-refresh-token")
+    credentials = scripted(path, server, Clock())
+    other = write_file(folder / "other.json", left=-10, refresh_token="new-refresh-token", access_token="other")
+    written = []
+
+    def log_in() -> None:
+        scheduler.wait_a_while()
+        os.replace(other, path)
+        written.append(True)
+
+    def fetch() -> None:
+        for _ in range(2):
+            may_fail = not written
+            try:
+                credentials.fetch(Call(sleep=lambda seconds: None))
+            except GeminiSyncError as exc:
+                if not may_fail:
+                    found(f"a thread with a new login got {type(exc).__name__}", exc)
+
+    return [*[fetch] * (THREADS - 1), log_in], lambda: None, lambda outcomes: None
 
 
 def revocation(rng: random.Random, scheduler: Scheduler, found: Found, folder: Path) -> Story:
@@ -331,7 +366,7 @@ def revocation(rng: random.Random, scheduler: Scheduler, found: Found, folder: P
     return [functools.partial(tokens.call, credentials) for _ in range(callers)], lambda: None, check
 
 
-STORIES = {story.__name__: story for story in (routes, probes, refreshes, rotation, mixture, revocation)}
+STORIES = {story.__name__: story for story in (routes, probes, refreshes, rotation, mixture, relogin, revocation)}
 
 
 # -- the tool

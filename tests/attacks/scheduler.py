@@ -135,6 +135,11 @@ class Scheduler:
         if task is not None:
             self._hand_over(task)
 
+    def wait_a_while(self) -> None:
+        """Let other threads go on for a number of lines, often for none and sometimes for many."""
+        for _ in range(self._rng.choice((0, 3, 10, 30, 100))):
+            self.pause()
+
     def wait(self, ready: Callable[[], bool], timed: bool) -> bool:
         """Let others run until ``ready``; False if the wait has timed out."""
         task = self.current()
