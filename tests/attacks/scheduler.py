@@ -74,7 +74,6 @@ class Scheduler:
         self._over = _new_lock()
         self._over.acquire()
         self.deadlock: Optional[str] = None
-        self.made: list[Lock] = []
         self._tasks = [_Task(self) for _ in range(threads)]
 
     def run(
@@ -93,12 +92,9 @@ class Scheduler:
 
     @contextlib.contextmanager
     def locks(self) -> Iterator[None]:
-        """Make the locks of the objects that are made in this block; they are in ``made``."""
-        self.made = []
-        # A thread takes one of the second kind to wait at a Condition, and may leave it taken at the end.
-        plain, waiter = functools.partial(Lock, self), functools.partial(Lock, self, kept=False)
-        reentrant = functools.partial(Lock, self, reentrant=True)
-        of_threading = mock.patch.multiple(threading, Lock=plain, RLock=reentrant, _allocate_lock=waiter)
+        """Make the locks of the objects that are made in this block."""
+        plain, reentrant = functools.partial(Lock, self), functools.partial(Lock, self, reentrant=True)
+        of_threading = mock.patch.multiple(threading, Lock=plain, RLock=reentrant, _allocate_lock=plain)
         with of_threading, mock.patch.multiple(_thread, allocate_lock=plain, RLock=reentrant):
             yield
 
@@ -191,12 +187,10 @@ class Scheduler:
 class Lock:
     """A lock of the scheduler."""
 
-    def __init__(self, scheduler: Scheduler, reentrant: bool = False, kept: bool = True) -> None:
+    def __init__(self, scheduler: Scheduler, reentrant: bool = False) -> None:
         self._scheduler, self._reentrant = scheduler, reentrant
         self._owner: Optional[int] = None
         self._depth = 0
-        if kept:
-            scheduler.made.append(self)
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         me = threading.get_ident()
