@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.attacks.interrupts import Injector, locks_of
+from tests.attacks.injector import Injector, locks_of
 from tests.attacks.kit import Teller, Work, run_jobs
 from tests.attacks.scheduler import Scheduler
 from tests.support import run_python

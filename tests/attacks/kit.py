@@ -19,7 +19,8 @@ from contextlib import AbstractContextManager
 from typing import IO, Any, NamedTuple, Optional
 
 _PLACES_SHOWN = 60
-_STACK_CHARACTERS = 6_000
+_STACK_CHARACTERS = 2_500  # a message of a worker stays below 4096 bytes, so that those of its threads do not mix
+_KIND_CHARACTERS = 300
 _OURS = ("GEMINI_", "GOOGLE_", "CODE_ASSIST_", "CLOUDSDK_")
 
 
@@ -94,7 +95,7 @@ class Teller:
 
     def found(self, kind: str, stack: str = "", place: Optional[str] = None) -> None:
         shown = self.place if place is None else place
-        self._say(found=[kind, shown, self.job, stack[-_STACK_CHARACTERS:]])
+        self._say(found=[kind[:_KIND_CHARACTERS], shown, self.job, stack[-_STACK_CHARACTERS:]])
 
 
 #: Does one job in a worker process, and tells what it found.
@@ -176,7 +177,7 @@ class _Worker:
         if hung:  # the emulator's threads wait for requests, which says nothing
             log = "\n\n".join(thread for thread in log.split("\n\n") if "/emulator/" not in thread)
         kind = f"{self._doing} hangs" if hung else f"a worker ended with status {status}"
-        report.findings.append(Finding(kind, self._place, self._job, log[-_STACK_CHARACTERS:]))
+        report.findings.append(Finding(kind, self._place, self._job, log))
         return list(self._left)
 
 

@@ -13,6 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Optional
 from unittest import mock
 
+THREADS = 4  # of most schedules
+#: Takes what was found, and the error that shows it, if there is one.
+Found = Callable[..., None]
+#: What the threads of a schedule do, what is called before each line, and what is called with their outcomes.
+Story = tuple[list[Callable[[], Any]], Callable[[], object], Callable[[list[Any]], object]]
+
 _new_lock = _thread.allocate_lock
 _CHANCES = (0.02, 0.1, 0.3, 0.7)  # of a switch at a line
 _BY_OPCODE = 0.2  # the share of schedules that switch between two bytecodes as well

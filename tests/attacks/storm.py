@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import logging
 import os
 import queue
 import random
 import signal
-import statistics
 import tempfile
 import threading
 import time
@@ -28,13 +26,12 @@ from gemini_sync import ConfigError, GeminiDualAdapter, GeminiSyncError, Reply, 
 from gemini_sync.routing.events import FallbackEvent
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import Rig
-from tests.attacks.kit import Teller, Work, arguments, clean_environment, descriptors, finish, run_jobs
+from tests.attacks.kit import Teller, Work, arguments, clean_environment, finish, run_jobs
+from tests.attacks.leaks import Leaks
 
 THREADS, CALLS = 32, 32  # in a round, and for each thread in it
-_SETTLE_SECONDS = 10.0
 _ROUND_SECONDS = 90.0
 _CHILD_SECONDS = 30
-_GROWTH = 1.05  # of memory, from the third quarter of the rounds to the last one
 _MODELS = ("model-a", "model-b")
 
 #: A fault, its arguments, and how often it comes.
@@ -133,7 +130,7 @@ class _Round:
             except Exception as exc:
                 self._tell.found(f"a call raised {type(exc).__name__}", traceback.format_exc(), act.__name__)
             self._tell.count("calls")
-            if self._resets and rng.random() < 0.1:
+            if self._resets and rng.random() < 0.2:
                 self._reset_count += 1
                 self.adapter.reset(force=True)
             if rng.random() < 0.01:  # another program logs in
@@ -235,54 +232,6 @@ class _Round:
         self._tell.count("flips told", len(self.events))
 
 
-class _Leaks:
-    """What the process holds after each round."""
-
-    def __init__(self, emulator: Emulator) -> None:
-        self._emulator = emulator
-        self._threads, self._descriptors = threading.active_count(), descriptors()
-        self.memory: list[float] = []
-        self.objects: list[float] = []
-
-    def look(self, tell: Teller) -> None:
-        gc.collect()
-        if not self._emulator.wait_closed(_SETTLE_SECONDS):
-            tell.found("connections are open at the end", str(self._emulator.connections_open), "round")
-        self._emulator.clear()
-        for what, count, most in (
-            ("threads", threading.active_count, self._threads),
-            ("descriptors", descriptors, self._descriptors),
-        ):
-            ends = time.monotonic() + _SETTLE_SECONDS
-            while count() > most and time.monotonic() < ends:
-                time.sleep(0.01)
-            if count() > most:
-                tell.found(f"{what} are left at the end", f"{count()} instead of {most}", "round")
-        gc.collect()
-        self.objects.append(len(gc.get_objects()))
-        self.memory.append(_memory())
-
-    def compare(self, tell: Teller) -> None:
-        """Memory has to be level in the second half; before, the allocator and the pools fill up."""
-        quarter = len(self.memory) // 4
-        if quarter < 2:
-            return
-        for what, values in (("bytes of memory", self.memory), ("objects", self.objects)):
-            before = statistics.median(values[-2 * quarter : -quarter])
-            after = statistics.median(values[-quarter:])
-            if after > before * _GROWTH:
-                tell.found(f"{what} grow", f"{values}", "all rounds")
-            tell.count(f"{what} early", int(before))
-            tell.count(f"{what} late", int(after))
-
-
-def _memory() -> float:
-    """The bytes of this process in memory; 0 if the system does not tell."""
-    if not os.path.exists("/proc/self/statm"):
-        return 0.0
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 @contextlib.contextmanager
 def bench(calls: int = CALLS) -> Iterator[Work]:
     """The worker process: an emulator that all rounds use."""
@@ -296,7 +245,7 @@ def bench(calls: int = CALLS) -> Iterator[Work]:
         with rig.adapter() as adapter:  # what is opened only once
             adapter.generate("First")
         emulator.wait_closed()
-        leaks, told = _Leaks(emulator), None
+        leaks, told = Leaks(emulator), None
 
         def work(job: str, tell: Teller) -> None:
             nonlocal told
