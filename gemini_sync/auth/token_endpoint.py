@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Optional
 from urllib.parse import quote_plus, urlencode
 
 from gemini_sync.auth.access_token import hide_fields
-from gemini_sync.config import OAuthClient, Retry, check_secret
+from gemini_sync.config import LONGEST_SECONDS, OAuthClient, Retry, check_secret
 from gemini_sync.errors import (
     CERTIFICATE_VERIFY_FAILED,
     ConfigError,
@@ -131,7 +131,7 @@ def _lifetime(value: Any) -> float:
         return _ASSUMED_LIFETIME_SECONDS
     with contextlib.suppress(TypeError, ValueError, OverflowError):
         if not isinstance(value, bool) and 0 < float(value) < math.inf:
-            return float(value)
+            return min(float(value), LONGEST_SECONDS)
     raise _unusable("expires_in is no positive number: the token would be expired already")
 
 
