@@ -29,8 +29,8 @@ from gemini_sync.network.sessions import SessionFactory
 from gemini_sync.network.transport import Transport
 from gemini_sync.routing.events import FallbackEvent, notify_stderr
 from gemini_sync.routing.fallback import RouteStatus
-from gemini_sync.routing.policy import decide
-from gemini_sync.routing.router import Policy, Router
+from gemini_sync.routing.policy import Policy, decide
+from gemini_sync.routing.router import Router
 from gemini_sync.services.api_key import ApiKeyService
 from gemini_sync.services.base import API_KEY, OAUTH, Service
 from gemini_sync.services.code_assist import CodeAssist, CodeAssistService

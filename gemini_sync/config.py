@@ -18,7 +18,9 @@ DEFAULT_MAX_EVENT_BYTES = 64 * 2**20
 LONGEST_SECONDS = 1e9  # a longer wait overflows in Python
 
 _QUOTES = "\"'`\u201c\u201d\u201e\u2018\u2019"  # the last five are typographic
-_NOT_IN_A_BASE_URL = re.compile(r"[@?#\s\x00-\x1f]")
+_NOT_IN_A_BASE_URL = re.compile(r"[@?#\\\s\x00-\x1f\x7f]")
+# urlsplit takes http://[::1].evil for the host ::1.
+_HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::[0-9]*)?")
 _API_VERSION = re.compile(r"v[0-9]+(?:(?:alpha|beta)[0-9]*|internal)?")
 
 
@@ -55,13 +57,16 @@ def _check_url(name: str, url: object) -> str:
     url = url.strip()
     if _NOT_IN_A_BASE_URL.search(url):  # the message does not quote it, because it may hold a credential
         raise ConfigError(
-            f"Endpoints.{name} must be a plain base URL, without credentials, query, fragment or white space."
+            f"Endpoints.{name} must be a plain base URL, without credentials, query, fragment, backslash or "
+            "white space."
         )
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        host, port = parts.hostname, parts.port
     except ValueError as exc:
         raise ConfigError(f"Endpoints.{name} is not a URL: {exc}.") from exc
+    if host and (port == 0 or not _HOST_AND_PORT.fullmatch(parts.netloc)):
+        raise ConfigError(f"Endpoints.{name} is not a URL: expected a host and perhaps a port, came {parts.netloc!r}.")
     if not host or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))):
         raise ConfigError(
             f"Endpoints.{name} must be an https:// URL (http:// only on loopback), not {url!r}, "

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gemini_sync.auth.credentials import CredentialsLike
     from gemini_sync.network.sessions import SessionFactory
     from gemini_sync.routing.events import FallbackEvent
-    from gemini_sync.routing.router import Policy
+    from gemini_sync.routing.policy import Policy
     from gemini_sync.services.code_assist import CodeAssist
 
     class AdapterSettings(TypedDict, total=False):

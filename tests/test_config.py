@@ -63,6 +63,9 @@ def test_check_secret__of_another_type(value: Any) -> None:
         ("http://127.0.0.1:1", "http://127.0.0.1:1"),
         ("http://127.9.9.9", "http://127.9.9.9"),
         ("http://[::1]:8080/", "http://[::1]:8080"),
+        ("https://[2001:db8::1]", "https://[2001:db8::1]"),
+        ("https://b\u00fccher.example/a%20b", "https://b\u00fccher.example/a%20b"),
+        ("https://a_b.example:", "https://a_b.example:"),
     ],
 )
 def test_endpoints__https_or_loopback(url: str, kept: str) -> None:
@@ -88,6 +91,8 @@ def test_endpoints__other_schemes_and_hosts(url: str) -> None:
         "https://user:canary@example.com", "https://canary@example.com", "https://example.com/?key=canary",
         "https://example.com#canary", "http://example.com?key=canary", "https://user:canary/more@example.com",
         "https://exam\nple.com/canary", "https://exam ple.com/canary", "https://example.com/?", "https://a\\@b/canary",
+        "https://example.com\\.canary", "https://example.com/\x7fcanary", "http://127.0.0.1\\.canary",
+        "http://[::1]@canary", "http://localhost:80@canary", "http://localhost\u2003canary", "https://a%40b@canary",
     ],
 )  # fmt: skip
 def test_endpoints__more_than_a_base_url(url: str) -> None:
@@ -101,6 +106,21 @@ def test_endpoints__text_that_is_no_url(url: str) -> None:
     with pytest.raises(ConfigError, match=r"Endpoints\.gemini is not a URL") as caught:
         Endpoints(gemini=url)
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[::1].evil", "http://[::1]evil", "http://[::1]:80:90", "http://x[::1]", "http://[::1][::1]",
+        "http://[::1%25evil]", "http://[localhost]", "http://localhost:80:80", "http://localhost:-1",
+        "http://localhost:0", "http://localhost:65536", "http://localhost:\u0661", "http://localhost:+80",
+        "https://example.com%2eevil", "https://example.com;evil", "https://exa<mple.com", "https://a,b",
+        "https://example.com\u200b.evil", "https://example.com\u2044evil", "https://example.com\uff0fevil",
+    ],
+)  # fmt: skip
+def test_endpoints__host_or_port_that_is_none(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"Endpoints\.gemini is not a URL"):
+        Endpoints(gemini=url)
 
 
 @pytest.mark.parametrize("url", [None, b"https://example.com", 5])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,8 +25,12 @@ from gemini_sync import (
     stream_gemini_api_key,
     stream_gemini_oauth,
 )
+from gemini_sync.auth.credentials import Credentials
+from gemini_sync.routing.policy import Decision, decide
+from gemini_sync.services.api_key import ApiKeyService
+from gemini_sync.services.code_assist import CodeAssistService
 from gemini_sync.testing.emulator import Emulator, Route, default_text
-from tests.adapter_kit import TIMEOUTS
+from tests.adapter_kit import TIMEOUTS, Rig
 
 AT_ONCE = Retry(backoff_base=0)
 
@@ -167,3 +174,52 @@ def test_max_event_bytes__is_64_mebibytes_by_default() -> None:
 def test_plain__unknown_option(ask: OneFunction) -> None:
     with pytest.raises(TypeError, match=r"no option 'systemInstruction'.*system_instruction"):
         ask(systemInstruction="Be brief.")
+
+
+def _holders() -> list[object]:
+    """The objects that hold a credential and still exist."""
+    return [held for held in gc.get_objects() if type(held) in (Credentials, ApiKeyService, CodeAssistService)]
+
+
+@pytest.mark.parametrize("ends", ["complete", "half-read", "unread", "refused", "failed"])
+def test_plain__keeps_no_credential_after_the_call(
+    ask: OneFunction, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """Without a garbage collection: nothing that holds the credential is in a circle."""
+
+    def use() -> None:
+        reply = ask(secret="refused") if ends == "refused" else ask(retry=AT_ONCE)
+        with contextlib.suppress(ServerError, AuthError):
+            for _ in () if ends == "unread" else reply:
+                if ends == "half-read":
+                    return
+
+    if ends == "failed":
+        ask.route.fail(503, times=None)
+    gc.collect()
+    gc.disable()
+    try:
+        before = _holders()
+        use()
+        assert len(_holders()) == len(before)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("policy", [decide, lambda error: decide(error)], ids=["default", "own"])
+def test_adapter__keeps_no_credential_after_its_end(
+    emulator: Emulator, tmp_path: Path, policy: Callable[[BaseException], Decision]
+) -> None:
+    rig = Rig(emulator, tmp_path)
+    gc.collect()
+    gc.disable()
+    try:
+        before = _holders()
+        adapter = GeminiDualAdapter(**rig.settings(policy=policy))
+        adapter.generate("Hi")
+        adapter.close()
+        assert len(_holders()) == len(before) + 3
+        del adapter
+        assert len(_holders()) == len(before)
+    finally:
+        gc.enable()

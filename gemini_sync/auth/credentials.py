@@ -89,9 +89,9 @@ class Credentials:
         if self._is_usable(token) and self._is_due(token):
             token = self._refresh_early(call, token)
         if not self._is_usable(token):
-            token = self._single_flight.run(call, lambda: self._refresh(call))
+            token = self._single_flight.run(call, lambda: self._refresh(call), token=token)
             if token.access_token in self._refused:  # another thread got a 401 for it before this refresh ended
-                token = self._single_flight.run(call, lambda: self._refresh(call))
+                token = self._single_flight.run(call, lambda: self._refresh(call), token=token)
         return token
 
     def token(self) -> str:

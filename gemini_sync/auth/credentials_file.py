@@ -106,12 +106,18 @@ def _unreadable(path: str, exc: Exception) -> CredentialsError:
 
 
 def read(path: str, call: Call) -> FileContent:
-    """Read the file, again and again for 250 ms if it is empty or half written (waiting with ``call.sleep``).
+    """What the file says.
 
     Raises:
         CredentialsError: it is missing, unreadable, not JSON, or lacks what it needs; the message names the path only.
         StreamInterrupted, DeadlineExceeded: from ``call.sleep``.
     """
+    _, document, status = _load(path, call)
+    return _content(path, document, status)
+
+
+def _load(path: str, call: Call) -> tuple[bytes, Any, os.stat_result]:
+    """Read the file, again and again for 250 ms if it is empty or half written (waiting with ``call.sleep``)."""
     for reads_left in reversed(range(_TORN_READS)):
         _stat(path)  # opening a pipe, say, might block
         try:
@@ -126,7 +132,7 @@ def read(path: str, call: Call) -> FileContent:
         except (ValueError, RecursionError) as exc:
             problem = str(exc)
         else:
-            return _content(path, document, status)
+            return data, document, status
         if reads_left:
             call.sleep(_TORN_PAUSE_SECONDS)
     # Not raised from the JSON error, which carries the whole text of the file.
@@ -203,8 +209,8 @@ def _expires_at(document: Mapping[str, Any]) -> Optional[float]:
 def update(path: str, refresh_token: Optional[str], changes: Mapping[str, Any], call: Call) -> FileContent:
     """Put ``changes`` into the file if it still holds ``refresh_token``; otherwise leave it alone.
 
-    The file is read again first. If the path is a symbolic link, the target is replaced. Returns what the file says in
-    the end.
+    The file is read again first. If another program writes it meanwhile, what that wrote stays. If the path is a
+    symbolic link, the target is replaced. Returns what the file says in the end.
 
     Raises:
         CredentialsError: it went missing or unreadable meanwhile; it is left as it is.
@@ -212,12 +218,21 @@ def update(path: str, refresh_token: Optional[str], changes: Mapping[str, Any], 
         StreamInterrupted, DeadlineExceeded: from ``call.sleep``.
     """
     for _ in range(_REPLACE_TRIES):
-        content = read(path, call)
+        before, document, status = _load(path, call)
+        content = _content(path, document, status)
         if content.refresh_token != refresh_token:
             return content
-        document = {**content.document, **changes}
+        document = {**document, **changes}
         data = json.dumps(document, indent=2).encode()
-        status = replace_file(os.path.realpath(path), data, content.is_of, call.sleep)
-        if status is not None:
-            return _content(path, document, status)
+        written = replace_file(os.path.realpath(path), before, data, _is_json, call.sleep)
+        if written is not None:
+            return _content(path, document, written)
     raise BlockingIOError("another program keeps changing it")
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True

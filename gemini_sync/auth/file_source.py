@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import shlex
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple, Optional
 from gemini_sync.auth import credentials_file, token_endpoint
 from gemini_sync.auth.access_token import AccessToken, hide_fields
 from gemini_sync.auth.credentials_file import FileContent
+from gemini_sync.auth.file_lock import locked
 from gemini_sync.config import OAuthClient
 from gemini_sync.errors import ConfigError, CredentialsError, RefreshError
 from gemini_sync.fork import register_after_fork
@@ -21,6 +23,9 @@ from gemini_sync.network.deadlines import Clock
 from gemini_sync.network.transport import Transport
 
 _log = logging.getLogger(__name__)
+
+_LOCK_SECONDS = 30.0  # a refresh takes less, unless the token endpoint is slow
+_LOOK_PAUSES_SECONDS = (0.0, 0.1, 0.4)
 
 
 @hide_fields
@@ -40,11 +45,11 @@ class FileSource:
     ) -> None:
         self._path, self._transport, self._url, self._client = path, transport, url, client
         self._persist, self._clock = persist, clock
-        # Guards _cached, which is replaced as a whole, and _warned. Reentrant, because a signal handler may run in the
+        # Guards _cached, which is replaced as a whole, and _logged. Reentrant, because a signal handler may run in the
         # thread that holds it.
         self._lock = threading.RLock()
         self._cached: Optional[Cached] = None
-        self._warned: set[str] = set()
+        self._logged: set[str] = set()
         register_after_fork(self)
 
     def after_fork(self) -> None:
@@ -69,7 +74,9 @@ class FileSource:
         ``content`` is not the version of the file, and reads it again.
         """
         if content.exposed:
-            self._warn_once("Other users can read %s. Run: chmod 600 %s", self._path, shlex.quote(self._path))
+            self._log_once(
+                logging.WARNING, "Other users can read %s. Run: chmod 600 %s", self._path, shlex.quote(self._path)
+            )
         with self._lock:
             cached = self._cached
             if cached is not None and cached.content.login == content.login:
@@ -90,16 +97,36 @@ class FileSource:
         cached = self._up_to_date(call)
         if self._replaces(cached.token, used_up):
             return cached.token
+        with contextlib.ExitStack() as stack:
+            if self._persist and cached.content.writable:
+                try:
+                    stack.enter_context(locked(self._path, 0.0 if quick else _LOCK_SECONDS, call.sleep))
+                except OSError as exc:
+                    raise_interruption(exc)
+                    if quick and isinstance(exc, BlockingIOError):
+                        return used_up  # another process is refreshing it
+                    self._log_once(logging.INFO, "No lock for %s: %s", self._path, exc.strerror or exc)
+            return self._refresh(call, used_up, quick)
+
+    def _refresh(self, call: Call, used_up: AccessToken, quick: bool) -> AccessToken:
+        cached = self._up_to_date(call)  # another process may have refreshed while we waited for the lock
+        if self._replaces(cached.token, used_up):
+            return cached.token
         try:
             return self._exchange(call, cached, quick)
         except RefreshError as exc:
             if exc.reason not in token_endpoint.LOGIN_ENDED:
                 raise
-            # Another program may have refreshed, or logged in, while our request was on its way.
-            reread = self._read(call)
-            if self._replaces(reread.token, cached.token):
-                return reread.token
-            if reread.refresh_token == cached.refresh_token:
+            # Another program may have refreshed, or logged in, while our request was on its way. One that does not
+            # take the lock may still be writing.
+            for pause in (0.0,) if quick else _LOOK_PAUSES_SECONDS:
+                call.sleep(pause)
+                reread = self._read(call)
+                if self._replaces(reread.token, cached.token):
+                    return reread.token
+                if reread.refresh_token != cached.refresh_token:
+                    break
+            else:
                 raise
         return self._exchange(call, reread, quick)
 
@@ -149,17 +176,19 @@ class FileSource:
             return refreshed.token
         except OSError as exc:
             raise_interruption(exc)
-            self._warn_once("The refreshed access token stays in memory: %s: %s", self._path, exc.strerror or exc)
+            self._log_once(
+                logging.WARNING, "The refreshed access token stays in memory: %s: %s", self._path, exc.strerror or exc
+            )
             return refreshed.token
         token = self._adopt(saved).token
         return token if self._clock() < token.usable_until else refreshed.token
 
-    def _warn_once(self, message: str, *arguments: object) -> None:
+    def _log_once(self, level: int, message: str, *arguments: object) -> None:
         with self._lock:
-            known = message in self._warned
-            self._warned.add(message)
+            known = message in self._logged
+            self._logged.add(message)
         if not known:
-            _log.warning(message, *arguments)
+            _log.log(level, message, *arguments)
 
 
 def _digest(secret: str) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
+import stat
 import tempfile
+import time
 from collections.abc import Callable
 from io import FileIO
 from typing import Any, Optional
@@ -20,27 +23,39 @@ _REFUSALS = frozenset(
 # Some file systems know no fsync. The file is written all the same.
 _NO_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.ENOSYS))
 
-_IsCurrent = Callable[[os.stat_result], bool]
+# A program that empties the file and then writes it does both within this time.
+_OTHERS_WRITE_SECONDS = (0.005, 0.015, 0.03, 0.2, 0.0)
+# No save takes as long; an older file is left over from a process that was killed.
+_LEFT_OVER_SECONDS = 600.0
+_OURS = ".gemini-sync."
+
+_IsWhole = Callable[[bytes], bool]
 _Sleep = Callable[[float], Any]
 
 
-def replace_file(target: str, data: bytes, is_current: _IsCurrent, sleep: _Sleep) -> Optional[os.stat_result]:
-    """Put ``data`` in the place of the content of ``target``, with mode 0600, and return the file's status.
+def replace_file(
+    target: str, before: bytes, data: bytes, is_whole: _IsWhole, sleep: _Sleep
+) -> Optional[os.stat_result]:
+    """Put ``data`` in the place of ``before``, the content of ``target``, with mode 0600; return the file's status.
 
-    If ``is_current`` says of the status of ``target`` that it is another one by now, do nothing and return None.
+    If ``target`` has another content by now, it keeps that, and the result is None. ``is_whole`` tells a content from
+    one that another program has not written to its end.
 
     Raises:
         OSError: it could not be written; it is left as it is.
     """
+    _remove_left_over(target)
     try:
-        return _rename_over(target, data, is_current, sleep)
+        return _rename_over(target, before, data, is_whole, sleep)
     except OSError as exc:
         if exc.errno not in _REFUSALS:
             raise
-    return _write_in_place(target, data, is_current)
+    return _write_in_place(target, before, data)
 
 
-def _rename_over(target: str, data: bytes, is_current: _IsCurrent, sleep: _Sleep) -> Optional[os.stat_result]:
+def _rename_over(
+    target: str, before: bytes, data: bytes, is_whole: _IsWhole, sleep: _Sleep
+) -> Optional[os.stat_result]:
     file, temporary = _file_beside(target, ".tmp")
     try:
         with file:
@@ -49,29 +64,56 @@ def _rename_over(target: str, data: bytes, is_current: _IsCurrent, sleep: _Sleep
             if hasattr(os, "fchown") and current.st_uid != os.geteuid():
                 os.fchown(file.fileno(), current.st_uid, current.st_gid)  # for root: the file keeps its owner
             status = os.fstat(file.fileno())
-        pauses = iter(_RENAME_PAUSES_SECONDS)
-        while is_current(current):
-            try:
-                os.replace(temporary, target)
-                temporary = ""
-                return status
-            except OSError as exc:
-                pause = next(pauses, None)
-                if pause is None or exc.errno not in _REFUSALS:
-                    raise
-                sleep(pause)
-            current = os.stat(target)
+        for pause in (*_RENAME_PAUSES_SECONDS, None):
+            with open(target, "rb", buffering=0) as replaced:
+                # The second look is the last thing before the rename. It also keeps a symbolic link, which target is if
+                # the link could not be resolved.
+                if replaced.read() != before or not _is_at(target, replaced):
+                    return None
+                try:
+                    os.replace(temporary, target)
+                except OSError as exc:
+                    if pause is None or exc.errno not in _REFUSALS:
+                        raise
+                else:
+                    temporary = ""
+                    theirs = None if replaced.closed else _written_since(replaced, before, is_whole, sleep)
+                    if theirs is None:
+                        return status
+                    _rename_over(target, data, theirs, is_whole, sleep)
+                    return None
+            sleep(pause)
         return None
     finally:
         _remove(temporary)
 
 
-def _write_in_place(target: str, data: bytes, is_current: _IsCurrent) -> Optional[os.stat_result]:
+def _is_at(path: str, file: FileIO) -> bool:
+    status = os.fstat(file.fileno())
+    if os.name == "nt":
+        file.close()  # there, a file that is open cannot be replaced
+    return os.path.samestat(os.lstat(path), status)
+
+
+def _written_since(file: FileIO, before: bytes, is_whole: _IsWhole, sleep: _Sleep) -> Optional[bytes]:
+    """What another program wrote into ``file``, which it opened before the rename; None if it did not."""
+    for number, pause in enumerate(_OTHERS_WRITE_SECONDS):
+        file.seek(0)
+        content = file.read()
+        if content != before and is_whole(content):
+            return content
+        if content == before and number:  # it has had the time to begin
+            return None
+        sleep(pause)
+    return None
+
+
+def _write_in_place(target: str, before: bytes, data: bytes) -> Optional[os.stat_result]:
     """Write over the content of ``target``. Until that is done, a file beside it holds the old content, if it can."""
     with open(target, "r+b", buffering=0) as file:
-        if not is_current(os.fstat(file.fileno())):
+        if file.read() != before:
             return None
-        before, backup = file.read(), ""
+        backup = ""
         try:
             with contextlib.suppress(OSError):
                 copy, backup = _file_beside(target, ".bak")
@@ -109,8 +151,19 @@ def _write(file: FileIO, data: bytes) -> None:
 def _file_beside(target: str, suffix: str) -> tuple[FileIO, str]:
     """A new file in the folder of ``target``, with mode 0600, and its path."""
     folder, name = os.path.split(target)
-    descriptor, path = tempfile.mkstemp(prefix=f".{name}.", suffix=suffix, dir=folder)
+    descriptor, path = tempfile.mkstemp(prefix=f".{name}{_OURS}", suffix=suffix, dir=folder)
     return open(descriptor, "wb", buffering=0), path
+
+
+def _remove_left_over(target: str) -> None:
+    """Remove what saves of ours that were killed have left beside ``target``, because it holds tokens."""
+    folder, name = os.path.split(target)
+    is_ours = re.compile(re.escape(f".{name}{_OURS}") + r"[a-z0-9_]{8}\.(?:tmp|bak)").fullmatch
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in filter(lambda entry: is_ours(entry.name), entries):
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode) and time.time() - status.st_mtime > _LEFT_OVER_SECONDS:
+                _remove(entry.path)
 
 
 def _remove(path: str) -> None:

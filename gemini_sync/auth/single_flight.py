@@ -8,9 +8,19 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Generic, Optional, TypeVar
 
-from gemini_sync.errors import GeminiSyncError, ends_the_call
+from gemini_sync.errors import (
+    AuthError,
+    ConfigError,
+    CredentialsError,
+    GeminiSyncError,
+    PermissionDeniedError,
+    ends_the_call,
+)
 from gemini_sync.fork import register_after_fork
 from gemini_sync.network.cancelling import Call
+
+# Another token, or another login, may be accepted. All other errors say something about the server or the network.
+_OF_ONE_TOKEN = (AuthError, PermissionDeniedError, CredentialsError, ConfigError)
 
 Result = TypeVar("Result")
 
@@ -22,8 +32,9 @@ class _Attempt(Future[Result]):
     alone is not enough, because a KeyboardInterrupt may come just before its ``try`` or inside the ``finally``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, token: object = None) -> None:
         super().__init__()
+        self.token = token
         self.leader_lock = threading.Lock()  # guards nothing
         self.leader = threading.get_ident()
 
@@ -50,18 +61,19 @@ class SingleFlight(Generic[Result]):
         self._lock = threading.RLock()
         self._attempts = {}
 
-    def run(self, call: Call, work: Callable[[], Result], key: str = "") -> Result:
+    def run(self, call: Call, work: Callable[[], Result], key: str = "", token: object = None) -> Result:
         """The outcome of the running attempt; if none is running, the outcome of ``work()`` in this thread.
 
         ``work`` must first check whether it is still needed, because another attempt may have just ended. If a leader
-        is interrupted, cancelled or out of time, there is no outcome to share, and one of the others leads.
+        is interrupted, cancelled or out of time, there is no outcome to share, and one of the others leads. The same
+        holds if the leader was refused and it asked with another ``token``.
 
         Raises:
             GeminiSyncError: what ``work`` raised; a waiter gets a copy.
             StreamInterrupted, DeadlineExceeded: ``call`` was cancelled or its ``total`` deadline passed.
         """
         while True:
-            mine: _Attempt[Result] = _Attempt()
+            mine: _Attempt[Result] = _Attempt(token)
             attempt = self._run_or_find(mine, work, key, share_failure=True)
             if attempt is mine:
                 return mine.result()
@@ -72,7 +84,8 @@ class SingleFlight(Generic[Result]):
                 error = attempt.exception()
                 if error is None:
                     return attempt.result()
-                raise copy.copy(error)
+                if attempt.token == token or not isinstance(error, _OF_ONE_TOKEN):
+                    raise copy.copy(error)
 
     def run_if_free(self, work: Callable[[], Result], key: str = "") -> Optional[Result]:
         """``work()``, or None at once if an attempt is running. A failure is not shared."""

@@ -10,7 +10,7 @@ from urllib.parse import quote_plus, urlencode
 
 from gemini_sync import errors
 from gemini_sync.auth.access_token import hide_fields
-from gemini_sync.config import OAuthClient, Retry, check_secret
+from gemini_sync.config import LONGEST_SECONDS, OAuthClient, Retry, check_secret
 from gemini_sync.messages.api_errors import decode_body, find_error
 from gemini_sync.messages.delay_hints import retry_after_header
 from gemini_sync.messages.rest_json import text_of
@@ -123,7 +123,7 @@ def _lifetime(value: Any) -> float:
         return _ASSUMED_LIFETIME_SECONDS
     with contextlib.suppress(TypeError, ValueError, OverflowError):
         if not isinstance(value, bool) and 0 < float(value) < math.inf:
-            return float(value)
+            return min(float(value), LONGEST_SECONDS)
     raise _unusable("expires_in is no positive number: the token would be expired already")
 
 

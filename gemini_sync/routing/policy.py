@@ -41,6 +41,9 @@ class Decision(enum.Enum):
         return self.value
 
 
+Policy = Callable[[BaseException], Decision]
+
+
 class Explanation(NamedTuple):
     """One row of the table: what is done about a failure, and why. ``str()`` of it is a sentence.
 
@@ -216,6 +219,14 @@ def explain(error: BaseException, *, wait_limit: float = WAIT_LIMIT_SECONDS) -> 
 def decide(error: BaseException, *, wait_limit: float = WAIT_LIMIT_SECONDS) -> Decision:
     """The default policy. For the arguments see ``explain``. On the API-key route every flip surfaces instead."""
     return explain(error, wait_limit=wait_limit).decision
+
+
+def ask(policy: Policy, error: BaseException) -> Decision:
+    """The decision of a policy of the caller's own; raises ``ConfigError`` if it gives none."""
+    decision = policy(error)
+    if not isinstance(decision, Decision):
+        raise errors.ConfigError(f"policy must return a Decision, not {decision!r}.") from error
+    return decision
 
 
 def most_tries(error: BaseException) -> float:

@@ -23,14 +23,12 @@ from gemini_sync.retrying import RetryPolicy
 from gemini_sync.routing.events import FallbackEvent, notify_stderr
 from gemini_sync.routing.fallback import FallbackState, RouteStatus
 from gemini_sync.routing.flips import Flips, flip_for, in_one_line
-from gemini_sync.routing.policy import ACCOUNT_SAFETY_REASONS, Decision, decide, most_tries
+from gemini_sync.routing.policy import ACCOUNT_SAFETY_REASONS, Decision, Policy, ask, decide, most_tries
 from gemini_sync.routing.snapshot import Choice, PendingFlip
 from gemini_sync.services.base import API_KEY, OAUTH, OpenStream, Service
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-
-Policy = Callable[[BaseException], Decision]
 
 
 class Router:
@@ -56,8 +54,10 @@ class Router:
         self._falls_back = fallback and len(services) > 1
         self._clock, self._sleep, self._require_finish = clock, sleep, require_finish
         # The default policy needs the caller's limit. A policy of the caller's own can read the hint from the error.
-        self._policy = partial(decide, wait_limit=retry.wait_limit) if policy is decide else policy
-        self._retrying = RetryPolicy(retry, lambda error: self._decide(error) is Decision.RETRY, most_tries)
+        chosen = partial(decide, wait_limit=retry.wait_limit) if policy is decide else partial(ask, policy)
+        self._policy: Policy = chosen
+        # The function does not use self, because a circle would keep the credentials after the last call.
+        self._retrying = RetryPolicy(retry, lambda error: chosen(error) is Decision.RETRY, most_tries)
         self._state = FallbackState(OAUTH if OAUTH in services else API_KEY, sticky_for=sticky_for, clock=clock)
         self._flips = Flips(self._state, on_fallback)
         self._closed = False
@@ -118,12 +118,6 @@ class Router:
             yield
         finally:
             self._calls.discard(call)
-
-    def _decide(self, error: GeminiSyncError) -> Decision:
-        decision = self._policy(error)
-        if not isinstance(decision, Decision):
-            raise ConfigError(f"policy must return a Decision, not {decision!r}.") from error
-        return decision
 
 
 class _RoutedCall:
@@ -274,7 +268,7 @@ class _RoutedCall:
 
     def _decide(self, error: GeminiSyncError) -> Decision:
         """What ``error`` leads to; it surfaces if there is no other route to fall back to."""
-        return Decision.SURFACE if error.cancelled or not self._router._falls_back else self._router._decide(error)
+        return Decision.SURFACE if error.cancelled or not self._router._falls_back else self._router._policy(error)
 
     def _remember(self, route: str, error: GeminiSyncError) -> None:
         """Keep a failure for ``status()``, and what it means for the account."""

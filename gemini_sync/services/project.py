@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from contextlib import closing
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, Optional
 from urllib.parse import quote
 
 from gemini_sync import errors
@@ -32,26 +31,20 @@ _SET_PROJECT = (
 _GIVE_ID = "Give its id, which the Google Cloud console shows beside its name and number."
 
 
-class _Outcome(NamedTuple):
-    """What one search came to: a project, or that the server refused ``token``."""
-
-    token: AccessToken
-    project: Union[str, errors.AuthError]
-
-
 class Projects:
     """The configured project. If there is none, finds that of a token once, until other credentials take over."""
 
     def __init__(self, transport: Transport, endpoints: Endpoints, configured: Optional[str] = None) -> None:
         self._api = JsonApi(transport, endpoints.code_assist_api)
         self._configured = configured
-        self._flight: SingleFlight[_Outcome] = SingleFlight()
+        self._flight: SingleFlight[str] = SingleFlight()
         self._found: dict[str, str] = {}  # the project by the identity of the credentials in use
 
     def project(self, call: Call, token: AccessToken) -> str:
         """The project id for ``token``. Code Assist is asked only if no project is configured.
 
-        One thread asks for all, and after a failure the next call asks again.
+        One thread asks for all. If its token is refused, threads with another token ask with their own. After a
+        failure the next call asks again.
 
         Raises:
             ConfigError: a project has to be set, or a project number was (reason ``"PROJECT_REQUIRED"``).
@@ -67,24 +60,15 @@ class Projects:
         if configured is not None:
             self._found = {token.identity: configured}
             return configured
-        outcome = self._flight.run(call, lambda: self._find(call, token), key=token.identity)
-        if isinstance(outcome.project, errors.AuthError) and outcome.token.access_token != token.access_token:
-            # The server refused the token of another thread, which says nothing about this one.
-            outcome = self._flight.run(call, lambda: self._find(call, token), key=token.access_token)
-        if isinstance(outcome.project, errors.AuthError):
-            raise copy.copy(outcome.project)
-        return outcome.project
+        return self._flight.run(call, lambda: self._find(call, token), key=token.identity, token=token)
 
-    def _find(self, call: Call, token: AccessToken) -> _Outcome:
+    def _find(self, call: Call, token: AccessToken) -> str:
         known = self._found.get(token.identity)  # another thread may have found it since project() looked
         if known is not None:
-            return _Outcome(token, known)
-        try:
-            project = _Search(self._api, call, token).run()
-        except errors.AuthError as exc:
-            return _Outcome(token, copy.copy(exc))
+            return known
+        project = _Search(self._api, call, token).run()
         self._found = {token.identity: project}
-        return _Outcome(token, project)
+        return project
 
 
 class _Search:

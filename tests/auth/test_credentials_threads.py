@@ -257,3 +257,22 @@ def test_fetch__interrupt_while_reading(tmp_path: Path) -> None:
         credentials.fetch(Call(sleep=Slept(hook=interrupt)))
     write_file(path)
     assert fetch(credentials) == "file-access-token"
+
+
+def test_fetch__does_not_share_the_refusal_of_another_login(tmp_path: Path) -> None:
+    """While one thread refreshes with an old login, the user logs in again, and another thread waits with that."""
+    path, clock, gate, waiting = tmp_path / "c.json", Clock(), Gate(), threading.Semaphore(0)
+    write_file(path, left=-5)
+    refusal = Answer(401, {}, json.dumps({"error": "invalid_client"}))
+    transport = ScriptedTransport(lambda: (gate(), refusal)[1], Counter())
+    credentials = scripted(path, transport, clock)
+    refused = in_thread(lambda: fetch(credentials))
+    gate.await_arrivals()
+    write_file(path, left=-5, refresh_token="of-the-new-login", access_token="of-the-new-login")
+    served = in_thread(lambda: credentials.fetch(Watched(waiting)).access_token)
+    await_all(waiting, 1)
+    gate.open()
+    assert served() == "kit-access-1"
+    with pytest.raises(RefreshError, match="invalid_client"):
+        refused()
+    assert [b"of-the-new-login" in form for form in transport.forms] == [False, True]

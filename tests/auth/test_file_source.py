@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -20,6 +21,7 @@ from tests.auth.credentials_kit import (
     Clock,
     Counter,
     ScriptedTransport,
+    Slept,
     fetch,
     scripted,
     warnings_in,
@@ -191,6 +193,30 @@ def test_refresh__token_of_a_sibling_needs_no_request(
     write_file(path, left=left, access_token="of-a-sibling")
     assert source.refresh(Call(), used_up).access_token == expected
     assert len(transport.forms) == requests
+
+
+@pytest.mark.parametrize("tokens", [{"access_token": "of-another"}, {"access_token": "x", "refresh_token": "rotated"}])
+def test_refresh__invalid_grant_while_a_program_without_a_lock_writes(
+    path: Path, clock: Clock, tokens: dict[str, str]
+) -> None:
+    """Its request was the faster one, and what it got reaches the file a moment after our refusal."""
+    write_file(path, left=-5)
+    transport = ScriptedTransport(_REFUSED, Counter())
+    slept = Slept(hook=lambda: write_file(path, left=3600 if len(tokens) == 1 else -5, **tokens))
+    token = scripted(path, transport, clock).fetch(Call(sleep=slept)).access_token
+    assert token == ("of-another" if len(tokens) == 1 else "kit-access-1")
+    assert [b"rotated" in form for form in transport.forms] == [False, True][: len(tokens)]
+
+
+def test_refresh__invalid_grant_that_stands(path: Path, clock: Clock) -> None:
+    """The looks at the file take half a second. While the token still serves, there is one and no wait."""
+    for left, waits in ((-5, 0.5), (100, 0)):
+        write_file(path, left=left)
+        slept, transport = Slept(), ScriptedTransport(_REFUSED)
+        with contextlib.suppress(RefreshError):
+            assert scripted(path, transport, clock).fetch(Call(sleep=slept)).access_token == "file-access-token"
+        assert sum(slept) == pytest.approx(waits)
+        assert len(transport.forms) == 1
 
 
 def test_refresh__invalid_grant_leaves_the_file_alone(path: Path, clock: Clock) -> None:

@@ -52,6 +52,25 @@ def test_save__our_fields_only(path: Path, clock: Clock) -> None:
     assert fetch(scripted(path, ScriptedTransport(), clock)) == "kit-access-1"
 
 
+@pytest.mark.parametrize("lifetime", [1e306, "1e300", 10**300], ids=repr)
+def test_save__lifetime_of_ages(path: Path, clock: Clock, lifetime: Any) -> None:
+    write_file(path, left=-5)
+    assert fetch(scripted(path, ScriptedTransport(Counter(lifetime)), clock)) == "kit-access-1"
+    assert json.loads(path.read_text())["expiry_date"] == int((clock() + 1e9) * 1000)
+    assert fetch(scripted(path, ScriptedTransport(), clock)) == "kit-access-1"
+
+
+@pytest.mark.parametrize("expiry", ["1e306", "-1e306", "NaN", "Infinity", "1" + "0" * 400, '"1e306"'])
+def test_save__expiry_that_is_no_time(path: Path, clock: Clock, expiry: str) -> None:
+    """The token is used if it may be good, and replaced when the server refuses it."""
+    path.write_text('{"access_token": "of-the-file", "refresh_token": "r", "expiry_date": ' + expiry + "}")
+    credentials = scripted(path, ScriptedTransport(Counter()), clock)
+    assert fetch(credentials) == ("kit-access-1" if expiry == "-1e306" else "of-the-file")
+    credentials.invalidate("of-the-file")
+    assert fetch(credentials) == "kit-access-1"
+    assert json.loads(path.read_text())["expiry_date"] == int((clock() + 3600) * 1000)
+
+
 def test_save__new_refresh_token_is_saved_and_used(path: Path, clock: Clock) -> None:
     write_file(path, left=-5)
     transport = ScriptedTransport(Counter(refresh_token="rotated"))

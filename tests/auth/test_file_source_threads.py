@@ -78,7 +78,7 @@ def test_warning__of_two_threads_at_once_is_one(path: Path, clock: Clock, caplog
     path.chmod(0o644)
     source = _source(path, ScriptedTransport(), clock)
     point = OneAtATime(lambda: source.current(Call()))
-    source._lock, source._warned = point.lock, Warned()
+    source._lock, source._logged = point.lock, Warned()
     source.current(Call())
     point.second()
     assert (len(warnings_in(caplog)), point.shared) == (1, False)

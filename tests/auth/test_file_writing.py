@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gemini_sync.auth import file_writing
+from gemini_sync.auth import credentials_file, file_writing
 from gemini_sync.auth.file_writing import replace_file
 from gemini_sync.network.cancelling import Call
 from tests.auth.credentials_kit import (
@@ -36,7 +36,7 @@ _REFUSALS = [errno.EBUSY, errno.EXDEV, errno.EPERM, errno.EACCES, errno.EROFS, e
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "c.json"
-    path.write_text("the old content, which is longer")
+    path.write_bytes(_OLD)
     path.chmod(0o640)
     return path
 
@@ -54,8 +54,11 @@ def _refuse(number: int, times: int = 10**6, then: Any = None) -> Callable[..., 
     return call
 
 
-def _replace(path: Path, slept: list[float], is_current: Callable[[os.stat_result], bool] = lambda status: True) -> Any:
-    return replace_file(str(path), b"the new content", is_current, slept.append)
+_OLD = b"the old content, which is longer"
+
+
+def _replace(path: Path, sleep: Callable[[float], Any], before: bytes = _OLD) -> Any:
+    return replace_file(str(path), before, b"the new content", lambda content: content.endswith(b"."), sleep)
 
 
 @pytest.mark.parametrize("number", _REFUSALS, ids=errno.errorcode.get)
@@ -63,7 +66,7 @@ def test_replace__rename_refused_for_good(path: Path, monkeypatch: pytest.Monkey
     slept: list[float] = []
     before = path.stat()
     monkeypatch.setattr(os, "replace", _refuse(number))
-    status = _replace(path, slept)
+    status = _replace(path, slept.append)
     assert path.read_text() == "the new content"
     assert (status.st_ino, status.st_size, stat.S_IMODE(status.st_mode)) == (before.st_ino, 15, 0o600)
     assert status.st_mtime_ns == path.stat().st_mtime_ns
@@ -76,9 +79,9 @@ def test_replace__rename_refused_for_a_moment(path: Path, monkeypatch: pytest.Mo
     slept: list[float] = []
     before = path.stat().st_ino
     monkeypatch.setattr(os, "replace", _refuse(errno.EACCES, 2, os.replace))
-    assert _replace(path, slept).st_ino == path.stat().st_ino != before
+    assert _replace(path, slept.append).st_ino == path.stat().st_ino != before
     assert path.read_text() == "the new content"
-    assert len(slept) == 2
+    assert slept[:2] == [0.02, 0.05]
     assert os.listdir(path.parent) == ["c.json"]
 
 
@@ -91,7 +94,7 @@ def test_replace__no_file_beside_it(path: Path, monkeypatch: pytest.MonkeyPatch,
     else:
         monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
         monkeypatch.setattr(os, call, _refuse(errno.EPERM))
-    assert _replace(path, []).st_ino == before
+    assert _replace(path, [].append).st_ino == before
     assert path.read_text() == "the new content"
     assert os.listdir(path.parent) == ["c.json"]
 
@@ -103,7 +106,7 @@ def test_replace__no_fsync(path: Path, monkeypatch: pytest.MonkeyPatch, number: 
     monkeypatch.setattr(os, "fsync", _refuse(number))
     if in_place:
         monkeypatch.setattr(os, "replace", _refuse(errno.EBUSY))
-    assert (_replace(path, []).st_ino == before) is in_place
+    assert (_replace(path, [].append).st_ino == before) is in_place
     assert path.read_text() == "the new content"
     assert os.listdir(path.parent) == ["c.json"]
 
@@ -111,14 +114,145 @@ def test_replace__no_fsync(path: Path, monkeypatch: pytest.MonkeyPatch, number: 
 def test_replace__refused_and_changed_meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file that another program writes in the pause stays."""
     monkeypatch.setattr(os, "replace", _refuse(errno.EBUSY))
-    size = path.stat().st_size
-
-    def write_meanwhile(seconds: float) -> None:
-        path.write_text("another login")
-
-    assert replace_file(str(path), b"new", lambda status: status.st_size == size, write_meanwhile) is None
-    assert path.read_text() == "another login"
+    assert _replace(path, lambda seconds: path.write_text("another login.")) is None
+    assert path.read_text() == "another login."
     assert os.listdir(path.parent) == ["c.json"]
+
+
+def _at_the_rename(monkeypatch: pytest.MonkeyPatch, before: Callable[[], Any], after: Callable[[], Any]) -> None:
+    """Call ``before`` just before the first rename, and ``after`` just behind it."""
+    replace = os.replace
+
+    def rename(*arguments: Any) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        before()
+        replace(*arguments)
+        after()
+
+    monkeypatch.setattr(os, "replace", rename)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows replaces no file that another program has open")
+@pytest.mark.parametrize("when", ["before", "around", "after"])
+def test_replace__written_in_place_at_the_rename(path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """Another program writes into the file that our rename replaces. What it wrote comes back, once it is whole."""
+    files: list[Any] = []
+
+    def begin() -> None:
+        files.append(path.open("wb", buffering=0))
+        files[0].write(b"another ")
+
+    def go_on(*ignored: object) -> None:
+        if not files[0].closed:
+            with files[0]:
+                files[0].write(b"login.")
+
+    _at_the_rename(
+        monkeypatch,
+        before=lambda: (begin(), go_on() if when == "before" else None),
+        after=lambda: go_on() if when == "around" else None,
+    )
+    assert _replace(path, go_on) is None
+    assert path.read_text() == "another login."
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert os.listdir(path.parent) == ["c.json"]
+
+
+def test_replace__another_program_that_never_ends_its_write(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    _at_the_rename(monkeypatch, before=lambda: path.write_text("another"), after=lambda: None)
+    assert _replace(path, slept.append) is not None
+    assert path.read_text() == "the new content"
+    assert 0 < sum(slept) < 0.5
+
+
+def test_replace__two_writes_in_place_at_the_rename(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While their login is put back, they write once more. Their last word stays."""
+
+    def write_again() -> None:
+        _at_the_rename(monkeypatch, before=lambda: path.write_text("their last word."), after=lambda: None)
+
+    _at_the_rename(monkeypatch, before=lambda: path.write_text("another login."), after=write_again)
+    assert _replace(path, [].append) is None
+    assert path.read_text() == "their last word."
+    assert os.listdir(path.parent) == ["c.json"]
+
+
+def test_replace__renamed_before_the_last_look(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other, lstat = path.with_name("other"), os.lstat
+    other.write_bytes(_OLD)
+
+    def look(*arguments: Any, **options: Any) -> os.stat_result:
+        if other.exists():
+            other.rename(path)
+        return lstat(*arguments, **options)
+
+    monkeypatch.setattr(os, "lstat", look)
+    inode = other.stat().st_ino
+    assert _replace(path, [].append) is None
+    assert path.stat().st_ino == inode
+
+
+@pytest.mark.parametrize(("broken", "times"), [("lstat", 1), ("lstat", 10**6), ("readlink", 10**6)])
+def test_update__link_that_cannot_be_resolved_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, times: int
+) -> None:
+    real, link = write_file(tmp_path / "real.json"), tmp_path / "c.json"
+    link.symlink_to(real)
+    monkeypatch.setattr(os, broken, _refuse(errno.EIO, times, getattr(os, broken)))
+    if times == 1:
+        content = credentials_file.update(str(link), "file-refresh-token", {"access_token": "new"}, Call(sleep=Slept()))
+        assert content.access_token == "new"
+    else:
+        with pytest.raises(OSError, match=r"error|changing"):
+            credentials_file.update(str(link), "file-refresh-token", {"access_token": "new"}, Call(sleep=Slept()))
+    monkeypatch.undo()
+    assert link.is_symlink()
+    assert json.loads(real.read_text())["access_token"] == ("new" if times == 1 else "file-access-token")
+    assert sorted(os.listdir(tmp_path)) == ["c.json", "real.json"]
+
+
+_KILLED = """
+import os, signal, sys
+from gemini_sync.auth import credentials_file
+from gemini_sync.network.cancelling import Call
+die = lambda *ignored: os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[2] == "tmp":
+    os.replace = die
+else:
+    def refuse(*ignored):
+        raise OSError(16, "Device or resource busy")
+    os.replace = refuse
+    import gemini_sync.auth.file_writing as writing
+    writing._overwrite = die
+credentials_file.update(sys.argv[1], "file-refresh-token", {"access_token": "new"}, Call(sleep=lambda seconds: None))
+"""
+
+
+@pytest.mark.parametrize("suffix", ["tmp", "bak"])
+def test_save__removes_what_a_killed_save_left(tmp_path: Path, suffix: str) -> None:
+    """Only files of ours, and only old ones: another process may be saving."""
+    path, clock = write_file(tmp_path / "c.json", left=-5), Clock()
+    ours = ".c.json.gemini-sync."
+    others = {f"{ours}abcdefgh.swp", f"{ours}abc.tmp", ".c.json.abcdefgh.tmp", "c.json.tmp", f".d{ours}abcdefgh.tmp"}
+    for name in others:
+        (tmp_path / name).write_text("of another program")
+        os.utime(tmp_path / name, (0, 0))
+    link = tmp_path / ".c.json.gemini-sync.a_link_1.tmp"
+    link.symlink_to(path)
+    ran = run_python("-c", _KILLED, str(path), suffix)
+    assert ran.returncode == -9, ran.stderr
+    left = {name for name in os.listdir(tmp_path) if name.endswith(suffix)} - others - {link.name}
+    assert left
+    assert any("file-refresh-token" in (tmp_path / name).read_text() for name in left)
+    expired = Counter(1)
+    assert fetch(scripted(path, ScriptedTransport(expired), clock)) == "kit-access-1"
+    assert left <= set(os.listdir(tmp_path))  # a save may be as young
+    for name in left:
+        os.utime(tmp_path / name, (0, 0))
+    clock.advance(60)
+    assert fetch(scripted(path, ScriptedTransport(expired), clock)) == "kit-access-2"
+    assert set(os.listdir(tmp_path)) == {"c.json", *others, link.name}
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()], ids=repr)
@@ -137,7 +271,7 @@ def test_replace__in_place_breaks_off(path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "replace", _refuse(errno.EBUSY))
     monkeypatch.setattr(file_writing, "_write", break_off)
     with pytest.raises(type(error)):
-        _replace(path, [])
+        _replace(path, [].append)
     assert backups == [before]
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ["c.json"]
@@ -154,7 +288,7 @@ def test_replace__backup_stays_if_nothing_else_can_be_done(path: Path, monkeypat
     monkeypatch.setattr(os, "replace", _refuse(errno.EBUSY))
     monkeypatch.setattr(file_writing, "_write", break_off)
     with pytest.raises(OSError, match="Input/output error"):
-        _replace(path, [])
+        _replace(path, [].append)
     (backup,) = path.parent.glob(".c.json.*.bak")
     assert backup.read_bytes() == before
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600

@@ -171,7 +171,9 @@ def test_refresh__no_lifetime(expires_in: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("expires_in", "lifetime"), [("3599", 3599.0), (" 60 ", 60.0), (1.5, 1.5), (None, 300.0)], ids=repr
+    ("expires_in", "lifetime"),
+    [("3599", 3599.0), (" 60 ", 60.0), (1.5, 1.5), (None, 300.0), (1e306, 1e9), ("1e300", 1e9)],
+    ids=repr,
 )
 def test_refresh__lifetime(expires_in: Any, lifetime: float) -> None:
     assert _ask(ScriptedTransport(Counter(expires_in))).lifetime == lifetime

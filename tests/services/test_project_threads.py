@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gemini_sync.adapter import GeminiDualAdapter
 from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.config import Endpoints
-from gemini_sync.errors import AuthError, ServerError
+from gemini_sync.errors import AuthError, CredentialsError, PermissionDeniedError, QuotaError, ServerError
 from gemini_sync.network.cancelling import Call
 from gemini_sync.network.exchange import Answer
 from gemini_sync.network.transport import Transport
 from gemini_sync.services.project import Projects
-from gemini_sync.testing.emulator import Emulator
-from tests.adapter_kit import Gate, in_thread
+from gemini_sync.testing.emulator import Emulator, default_text
+from tests.adapter_kit import Gate, Rig, in_thread
 from tests.auth.credentials_kit import Watched, await_all, together
 
 
@@ -99,24 +101,79 @@ def test_projects__look_again_before_they_ask(emulator: Emulator) -> None:
     projects = Projects(Transport(), Endpoints(**emulator.urls))
     token = AccessToken(emulator.issue_token(), None)
     project = projects.project(Call(), token)
-    assert projects._find(Call(), token).project == project  # a thread calls this if it looked before and begins after
+    assert projects._find(Call(), token) == project  # a thread calls this if it looked before and begins after
     assert len(emulator.load_code_assist.requests) == 1
 
 
-def test_projects__do_not_share_the_failure_of_another_token(emulator: Emulator) -> None:
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [(401, AuthError), (403, PermissionDeniedError), (400, CredentialsError)],
+    ids=("401", "403", "400"),
+)
+def test_projects__do_not_share_the_failure_of_another_token(
+    emulator: Emulator, code: int, error: type[Exception]
+) -> None:
     """A thread with a good token asks with that one, although both tokens belong to one login."""
     projects, gate, waiting = Projects(Transport(), Endpoints(**emulator.urls)), Gate(), threading.Semaphore(0)
-    emulator.load_code_assist.fail(401, before=gate)
-    refused = in_thread(lambda: projects.project(Call(), AccessToken("revoked", None)))
+    emulator.load_code_assist.fail(code, before=gate)
+    refused = in_thread(lambda: projects.project(Call(), AccessToken(emulator.issue_token(), None)))
     gate.await_arrivals()
     good = AccessToken(emulator.issue_token(), None)
     served = in_thread(lambda: projects.project(Watched(waiting), good))
     await_all(waiting, 1)
     gate.open()
     assert served() == "emulator-project"
-    with pytest.raises(AuthError):
+    with pytest.raises(error):
         refused()
     assert len(emulator.load_code_assist.requests) == 2
+
+
+@pytest.mark.parametrize("code", [429, 503])
+def test_projects__share_the_failure_of_the_service(emulator: Emulator, code: int) -> None:
+    """Another token would not help."""
+    projects, waiting = Projects(Transport(), Endpoints(**emulator.urls)), threading.Semaphore(0)
+    emulator.load_code_assist.fail(code, before=lambda: await_all(waiting, 7))
+    outcomes = together(8, lambda: projects.project(Watched(waiting), AccessToken(emulator.issue_token(), None)))
+    assert {type(outcome) for outcome in outcomes} == {QuotaError if code == 429 else ServerError}
+    assert len(emulator.load_code_assist.requests) == 1
+
+
+@pytest.mark.parametrize("kind", ["callable", "file"])
+def test_adapter__does_not_flip_for_the_401_of_an_older_token(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """In each of 20 rounds, one thread asks for the project with a revoked token, and seven wait with a good one."""
+    waiting, wait_for = threading.Semaphore(0), Call.wait_for
+
+    def watched(call: Call, future: Any) -> None:
+        waiting.release()
+        wait_for(call, future)
+
+    monkeypatch.setattr(Call, "wait_for", watched)
+    rig = Rig(emulator, tmp_path)
+    for _ in range(20):
+        old, new, held = emulator.issue_token(), emulator.issue_token(), [""]
+
+        def hold(token: str, held: list[str] = held) -> None:
+            held[0] = token
+            rig.path.write_text(json.dumps({**json.loads(rig.path.read_text()), "access_token": token}))
+
+        hold(old)
+        emulator.revoke(old)
+        gate = Gate()
+        emulator.load_code_assist.before = gate
+        source = rig.path if kind == "file" else (lambda held=held: held[0])
+        with GeminiDualAdapter(**rig.settings(oauth_creds_path=source)) as adapter:
+            calls = [in_thread(lambda adapter=adapter: adapter.generate("Hi").text)]
+            gate.await_arrivals()
+            hold(new)
+            calls += [in_thread(lambda adapter=adapter: adapter.generate("Hi").text) for _ in range(7)]
+            await_all(waiting, 7)
+            gate.open()
+            assert {call() for call in calls} == {default_text("Hi")}
+    assert rig.flips == []
+    assert emulator.token.requests == []
+    assert len(emulator.load_code_assist.requests) <= 20 * 3
 
 
 def test_projects__ask_once_for_threads_with_a_token_each(emulator: Emulator) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import stat
+import threading
 import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -108,3 +110,57 @@ def test_write_credentials__authorized_user(emulator, tmp_path):
     assert refresh(emulator, **content).status == 400
     with pytest.raises(ValueError, match="style"):
         emulator.write_credentials(path, style="other")
+
+
+@pytest.mark.parametrize("style", ["gemini-cli", "authorized_user"])
+def test_write_credentials__over_its_own(emulator, tmp_path, style):
+    path = emulator.write_credentials(tmp_path / "creds.json")
+    with Emulator() as other:
+        content = json.loads(other.write_credentials(path, style=style).read_text())
+        assert refresh(other, refresh_token=content["refresh_token"]).status == 200
+    assert json.loads(emulator.write_credentials(path).read_text())["refresh_token"] != content["refresh_token"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"refresh_token": "of-a-user"}',
+        '{"type": "authorized_user", "client_id": "c", "refresh_token": "of-a-user"}',
+        '{"access_token": "of-a-user"}',
+        '{"refresh_token": ["emulator-refresh-token-1"]}',
+        '{"refresh_token": "of-a-us',
+        "[]",
+        "\xff notes of a user",
+    ],
+)
+def test_write_credentials__never_over_another_login(emulator, tmp_path, text):
+    real = tmp_path / "real.json"
+    real.write_bytes(text.encode("latin-1"))
+    real.chmod(0o644)
+    link = tmp_path / "creds.json"
+    link.symlink_to(real)
+    for path in (real, link):
+        with pytest.raises(FileExistsError, match=r"Name another file"):
+            emulator.write_credentials(path)
+    assert real.read_bytes() == text.encode("latin-1")
+    assert stat.S_IMODE(real.stat().st_mode) == 0o644
+
+
+def test_token__rotated(emulator):
+    emulator.rotates_refresh_tokens = True
+    first = emulator.issue_refresh_token()
+    second = refresh(emulator, refresh_token=first).content["refresh_token"]
+    answer = refresh(emulator, refresh_token=first)
+    assert (answer.status, answer.content["error"]) == (400, "invalid_grant")
+    assert refresh(emulator, refresh_token=second).status == 200
+
+
+def test_token__rotated_once_for_two_requests_at_the_same_time(emulator, monkeypatch):
+    """Both have been found good before one of them gets the new refresh token."""
+    emulator.rotates_refresh_tokens = True
+    both, check_grant = threading.Barrier(2), emulator.accounts.check_grant
+    monkeypatch.setattr(emulator.accounts, "check_grant", lambda request: (check_grant(request), both.wait(20)))
+    token = emulator.issue_refresh_token()
+    with ThreadPoolExecutor() as pool:
+        answers = list(pool.map(lambda _: refresh(emulator, refresh_token=token).status, range(2)))
+    assert sorted(answers) == [200, 400]

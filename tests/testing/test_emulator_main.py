@@ -50,6 +50,16 @@ def test_main__as_a_program():
         assert program.wait(TIMEOUT) == 0
 
 
+def test_main__never_writes_over_another_login(capsys, tmp_path):
+    path = tmp_path / "oauth_creds.json"
+    path.write_text('{"refresh_token": "of-a-user"}')
+    with pytest.raises(SystemExit) as caught:
+        __main__.main(["--credentials", str(path)])
+    assert caught.value.code == 2
+    assert f"{path} is not a file that the emulator wrote" in capsys.readouterr().err
+    assert path.read_text() == '{"refresh_token": "of-a-user"}'
+
+
 @pytest.mark.parametrize("port", ["65536", "-1", "http"])
 def test_main__no_port(port, capsys):
     with pytest.raises(SystemExit) as caught:

@@ -37,7 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"export GEMINI_OAUTH_CLIENT_SECRET={emulator.client_secret}",
         ]
         if options.credentials:
-            path = emulator.write_credentials(options.credentials)
+            try:
+                path = emulator.write_credentials(options.credentials)
+            except OSError as exc:
+                parser.error(f"no credentials file was written: {exc}")
             lines.append(f"export GOOGLE_APPLICATION_CREDENTIALS={path.absolute()}")
         lines.append(f"# The token endpoint is {emulator.urls['token']}")
         sys.stdout.write("\n".join(lines) + "\n")

@@ -11,6 +11,7 @@ from typing import Callable
 
 from gemini_sync.testing.emulator.messages import Recorded, Refused, Response, json_response, oauth_error, refusal
 
+_REFRESH_TOKEN = "emulator-refresh-token-"  # each refresh token begins with it
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform openid"
 
 
@@ -23,6 +24,7 @@ class Accounts:
         self.client_secret = client_secret
         self.token_lifetime: float = 3599
         self.token_prefix = ""  # each new access token begins with it
+        self.rotates_refresh_tokens = False
         self._clock = clock
         self._lock = threading.Lock()  # guards _expiry, _refresh_tokens and _issued
         self._expiry: dict[str, float] = {}
@@ -41,7 +43,7 @@ class Accounts:
         """A new refresh token; it is accepted until it is revoked."""
         with self._lock:
             self._issued += 1
-            token = f"emulator-refresh-token-{self._issued}"
+            token = f"{_REFRESH_TOKEN}{self._issued}"
             self._refresh_tokens.add(token)
         return token
 
@@ -60,7 +62,7 @@ class Accounts:
     def write_credentials(
         self, path: str | os.PathLike[str], *, expires_in: float = 3600, style: str = "gemini-cli"
     ) -> pathlib.Path:
-        """Write a credentials file with new tokens; ``Emulator.write_credentials`` explains the arguments."""
+        """Write a credentials file with new tokens; see ``Emulator.write_credentials``."""
         refresh_token = self.issue_refresh_token()
         if style == "gemini-cli":
             content: dict[str, object] = {
@@ -82,9 +84,13 @@ class Accounts:
             raise ValueError(f"style is 'gemini-cli' or 'authorized_user', not {style!r}")
         target = pathlib.Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.touch(mode=0o600)
-        target.chmod(0o600)
-        target.write_text(json.dumps(content, indent=2))
+        with open(os.open(target, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8", errors="replace") as file:
+            if _is_of_others(file.read()):
+                raise FileExistsError(f"{target} is not a file that the emulator wrote. Name another file.")
+            target.chmod(0o600)
+            file.seek(0)
+            file.truncate()
+            file.write(json.dumps(content, indent=2))
         return target
 
     def check_key(self, request: Recorded) -> None:
@@ -122,7 +128,7 @@ class Accounts:
 
     def check_grant(self, request: Recorded) -> None:
         """Raise Refused unless the OAuth client asks for a new access token with a refresh token that is accepted."""
-        form = dict(urllib.parse.parse_qsl(request.body.decode("latin-1"), keep_blank_values=True))
+        form = _form(request)
         grant = form.get("grant_type", "")
         if grant != "refresh_token":
             raise _oauth_refusal(400, "unsupported_grant_type", f"Invalid grant_type: {grant}")
@@ -133,18 +139,46 @@ class Accounts:
         with self._lock:
             known = form.get("refresh_token") in self._refresh_tokens
         if not known:
-            raise _oauth_refusal(400, "invalid_grant", "Token has been expired or revoked.")
+            raise _unknown_refresh_token()
 
-    def grant(self) -> Response:
-        """The token endpoint's response: a new access token that expires after ``token_lifetime`` seconds."""
+    def grant(self, request: Recorded) -> Response:
+        """The token endpoint's response: a new access token that expires after ``token_lifetime`` seconds.
+
+        With ``rotates_refresh_tokens`` also a new refresh token. The old one is accepted no longer, and of two requests
+        with it the second one is refused.
+        """
         content = {
-            "access_token": self.issue_token(self.token_lifetime),
             "expires_in": self.token_lifetime,
             "scope": _SCOPE,
             "token_type": "Bearer",
             "id_token": "emulator-id-token",
         }
-        return json_response(content)
+        if self.rotates_refresh_tokens:
+            with self._lock:
+                used = _form(request).get("refresh_token", "")
+                if used not in self._refresh_tokens:
+                    raise _unknown_refresh_token()
+                self._refresh_tokens.remove(used)
+            content["refresh_token"] = self.issue_refresh_token()
+        return json_response({"access_token": self.issue_token(self.token_lifetime), **content})
+
+
+def _is_of_others(text: str) -> bool:
+    """True if a file with this text may hold a login that the emulator did not write."""
+    try:
+        content = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return True
+    token = content.get("refresh_token", "") if isinstance(content, dict) else None
+    return content != {} and not (isinstance(token, str) and token.startswith(_REFRESH_TOKEN))
+
+
+def _form(request: Recorded) -> dict[str, str]:
+    return dict(urllib.parse.parse_qsl(request.body.decode("latin-1"), keep_blank_values=True))
+
+
+def _unknown_refresh_token() -> Refused:
+    return _oauth_refusal(400, "invalid_grant", "Token has been expired or revoked.")
 
 
 def _oauth_refusal(code: int, error: str, description: str) -> Refused:

@@ -173,6 +173,15 @@ class Emulator:
     def token_lifetime(self, value: float) -> None:
         self.accounts.token_lifetime = value
 
+    @property
+    def rotates_refresh_tokens(self) -> bool:
+        """True if each refresh gives a new refresh token and ends the old one. Can be set."""
+        return self.accounts.rotates_refresh_tokens
+
+    @rotates_refresh_tokens.setter
+    def rotates_refresh_tokens(self, value: bool) -> None:
+        self.accounts.rotates_refresh_tokens = value
+
     def issue_token(self, expires_in: float = 3600) -> str:
         """A new access token that expires after that many seconds of the clock."""
         return self.accounts.issue_token(expires_in)
@@ -196,7 +205,7 @@ class Emulator:
 
         ``style="gemini-cli"`` writes an access token that expires after ``expires_in`` seconds, and no client id.
         ``style="authorized_user"`` writes gcloud's file: a client id and secret, and no access token.
-        Raises ValueError for another style.
+        Raises ValueError for another style, FileExistsError for a file that may hold a login from elsewhere.
         """
         return self.accounts.write_credentials(path, expires_in=expires_in, style=style)
 

@@ -123,7 +123,7 @@ class Service:
         if answer is not None:
             return answer.response(parsed)
         handlers: dict[str, Callable[[], Response]] = {
-            "token": self._accounts.grant,
+            "token": lambda: self._accounts.grant(request),
             "countTokens": lambda: json_response({"totalTokens": parsed.prompt_tokens}),
             "loadCodeAssist": self._load_code_assist,
             "onboardUser": lambda: self._onboard(request),
