@@ -179,7 +179,7 @@ class FallbackState:
 
         def decide(now: Snapshot) -> Snapshot:
             flip = now.standing.get(choice.model)
-            if flip is None or flip.probe is not choice:
+            if flip is None or flip.probe is not choice or choice.generation != now.choice.generation:
                 return now
             now = _with_unsaid(now, event)
             now = now._replace(standing={key: flip for key, flip in now.standing.items() if key != choice.model})

@@ -255,6 +255,18 @@ def test_quota__of_a_model_is_not_probed_while_all_models_have_moved() -> None:
     assert table.route("m") == "oauth"
 
 
+def test_quota__of_a_model_whose_probe_ends_after_all_models_have_moved(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock(0.0)
+    probe = [lambda: table.route("n") and None, *BY_OAUTH]
+    table = Table(BY_MODEL["dimensions"], probe, forbidden, clock=clock, quota_by_model=True, sticky_for="hint")
+    assert table.route("m") == "api_key"
+    clock.advance(3600)
+    assert table.route("m") == "oauth"
+    assert [event.model for event in table.events] == ["m", None]
+    assert (table.router.fallback_active, table.router.status().models) == (True, {"m": "api_key"})
+    assert [table.route("m"), table.route("n")] == ["api_key", "api_key"]
+
+
 @pytest.mark.parametrize("error", [not_found, quota("MODEL_CAPACITY_EXHAUSTED", model="m", quotaResetDelay="5s")])
 def test_model__that_is_missing_or_overloaded_stays_moved(error: Callable[[], GeminiSyncError]) -> None:
     for sticky_for in (5, "hint"):
