@@ -156,18 +156,16 @@ def test_line__fits_into_a_pipe_that_takes_one_page(pipe: Pipe) -> None:
 
 @unix_only
 def test_terminal__that_is_stopped_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, logged: list[str]) -> None:
-    """Nobody reads the other end of a terminal, as after Ctrl-S."""
+    """Ctrl-S stops a terminal."""
+    termios = pytest.importorskip("termios")
     controller, terminal = os.openpty()
     with open(terminal, "w") as stream:
         monkeypatch.setattr(sys, "stderr", stream)
         notify_stderr(EVENT)
         assert os.read(controller, 4096).decode().split("\r\n") == [str(EVENT), ""]
-        os.set_blocking(terminal, False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                os.write(terminal, b"x" * 1000)
-        os.set_blocking(terminal, True)
+        termios.tcflow(terminal, termios.TCOOFF)
         in_thread(lambda: notify_stderr(EVENT))()
+        termios.tcflow(terminal, termios.TCOON)
         assert logged == [f"stderr takes no line: {EVENT}"]
         monkeypatch.undo()
         os.close(controller)
