@@ -31,8 +31,8 @@ from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.rest_json import Content, GenerationConfig, Part, SafetySetting, Tool, ToolConfig
 from gemini_sync.messages.usage import Usage
 from gemini_sync.routing.events import FallbackEvent, notify_stderr
-from gemini_sync.routing.fallback import RouteStatus
 from gemini_sync.routing.policy import Decision, Explanation, decide, explain
+from gemini_sync.routing.snapshot import RouteStatus
 from gemini_sync.services.code_assist import CODE_ASSIST_MODELS, CodeAssist
 from gemini_sync.services.project import load_code_assist
 from gemini_sync.version import VERSION as __version__

@@ -28,9 +28,10 @@ from gemini_sync.network.deadlines import monotonic
 from gemini_sync.network.sessions import SessionFactory
 from gemini_sync.network.transport import Transport
 from gemini_sync.routing.events import FallbackEvent, notify_stderr
-from gemini_sync.routing.fallback import RouteStatus
+from gemini_sync.routing.flips import Sticky
 from gemini_sync.routing.policy import Policy, decide
 from gemini_sync.routing.router import Router
+from gemini_sync.routing.snapshot import RouteStatus
 from gemini_sync.services.api_key import ApiKeyService
 from gemini_sync.services.base import API_KEY, OAUTH, Service
 from gemini_sync.services.code_assist import CodeAssist, CodeAssistService
@@ -63,7 +64,11 @@ class GeminiDualAdapter:
         model, project: the model of calls that name none; the project id for Code Assist, None asks the service.
         oauth_client: the OAuth client of the refresh token, if the file does not hold it.
         endpoints, timeouts, retry: base URLs; deadlines in seconds; tries on one route before the first chunk.
-        fallback, sticky_for: False keeps every call on OAuth; seconds after which OAuth is tried again, None for never.
+        fallback: False keeps every call on OAuth.
+        sticky_for: seconds after which OAuth is tried again, ``"hint"`` for the reset that a quota error names, or None
+            for never.
+        remind_every: seconds after which the fallback is said again, for as long as it stands; None for never.
+        quota_by_model: True if a quota of one model makes that model fall back alone.
         on_fallback: called with a ``FallbackEvent`` once per fallback; the default writes a line to stderr.
         policy: decides what an error leads to; the default is the documented table.
         require_finish: False accepts streams that end cleanly without a finish reason.
@@ -89,7 +94,9 @@ class GeminiDualAdapter:
         timeouts: Timeouts = Timeouts(),
         retry: Retry = Retry(),
         fallback: bool = True,
-        sticky_for: Optional[float] = None,
+        sticky_for: Sticky = None,
+        remind_every: Optional[float] = None,
+        quota_by_model: bool = False,
         on_fallback: Callable[[FallbackEvent], Any] = notify_stderr,
         policy: Policy = decide,
         require_finish: bool = True,
@@ -112,6 +119,8 @@ class GeminiDualAdapter:
             policy=policy,
             fallback=fallback,
             sticky_for=sticky_for,
+            remind_every=remind_every,
+            quota_by_model=quota_by_model,
             on_fallback=on_fallback,
             require_finish=require_finish,
             clock=clock or monotonic,
@@ -212,7 +221,7 @@ class GeminiDualAdapter:
         tools: Optional[Sequence[Tool]] = None,
         timeouts: Optional[Timeouts] = None,
     ) -> int:
-        """How many tokens ``contents`` has; falls back as ``stream`` does.
+        """How many tokens ``contents`` has; if one route fails, the other is asked, and nothing flips.
 
         The OAuth route counts the contents alone, because its service takes no system instruction and no tools here.
 

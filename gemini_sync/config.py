@@ -184,17 +184,20 @@ class Retry:
         wait_limit: the longest pause that a server may ask for; if it asks for more, there is no further try.
         backoff_base: the first pause if the server asks for none; it doubles from try to try, with jitter.
         backoff_cap: the longest such pause.
+        hint_spread: a pause that a server asks for is longer by a random part of this, so that the threads and
+            machines that were refused together do not come back together. It is a fifth of the pause at least.
     """
 
     max_attempts: int = 3
     wait_limit: float = 10.0
     backoff_base: float = 0.5
     backoff_cap: float = 8.0
+    hint_spread: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_attempts, int) or isinstance(self.max_attempts, bool) or self.max_attempts < 1:
             raise ConfigError(f"Retry.max_attempts must be a whole number of at least 1, not {self.max_attempts!r}.")
-        for name in ("wait_limit", "backoff_base", "backoff_cap"):
+        for name in ("wait_limit", "backoff_base", "backoff_cap", "hint_spread"):
             _check_seconds(f"Retry.{name}", getattr(self, name), above=False)
 
 
@@ -207,7 +210,9 @@ _KINDS: Mapping[str, tuple[Any, ...]] = {
     "timeouts": (Timeouts,),
     "retry": (Retry,),
     "fallback": (bool,),
-    "sticky_for": (int, float, _NONE),
+    "sticky_for": (int, float, str, _NONE),
+    "remind_every": (int, float, _NONE),
+    "quota_by_model": (bool,),
     "on_fallback": (Callable,),
     "policy": (Callable,),
     "require_finish": (bool,),
@@ -233,5 +238,11 @@ def check_settings(given: Mapping[str, Any]) -> None:
     if given["max_event_bytes"] < 1:
         raise ConfigError(f"max_event_bytes must be at least 1 byte, not {given['max_event_bytes']}.")
     sticky_for = given.get("sticky_for")
-    if sticky_for is not None and not sticky_for >= 0:  # "not >=" also refuses NaN
-        raise ConfigError(f"sticky_for must be at least 0 seconds, or None for never, not {sticky_for}.")
+    if sticky_for not in (None, "hint") and (isinstance(sticky_for, str) or not sticky_for >= 0):  # NaN is not >= 0
+        raise ConfigError(
+            "sticky_for must be at least 0 seconds, 'hint' for the reset that the server names, or None for never, "
+            f"not {sticky_for!r}."
+        )
+    remind_every = given.get("remind_every")
+    if remind_every is not None and not remind_every > 0:
+        raise ConfigError(f"remind_every must be above 0 seconds, or None for never, not {remind_every!r}.")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gemini_sync.auth.credentials import CredentialsLike
     from gemini_sync.network.sessions import SessionFactory
     from gemini_sync.routing.events import FallbackEvent
+    from gemini_sync.routing.flips import Sticky
     from gemini_sync.routing.policy import Policy
     from gemini_sync.services.code_assist import CodeAssist
 
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
         timeouts: Timeouts
         retry: Retry
         fallback: bool
-        sticky_for: Optional[float]
+        sticky_for: Sticky
+        remind_every: Optional[float]
+        quota_by_model: bool
         on_fallback: Callable[[FallbackEvent], Any]
         policy: Policy
         require_finish: bool

@@ -39,13 +39,15 @@ class RetryPolicy:
     """How often a function is tried, and how long the pause between two tries is.
 
     The pause is ``backoff_base`` seconds, doubled from try to try up to ``backoff_cap``, times a random number between
-    0.5 and 1. If the server asks for a longer pause, the pause is as long as the server asks for, and up to a fifth
-    longer, so that clients which were refused together do not come back together (GC does the same).
+    0.5 and 1. If the server asks for a longer pause, the pause is as long as the server asks for, and longer by a
+    random part of a fifth of it or of ``hint_spread``, so that clients which were refused together do not come back
+    together (GC adds a fifth).
 
     Args:
         retry: the numbers.
         worth_another: True for an error that may pass.
         most_tries: after how many tries an error ends them, if that is fewer than ``retry`` allows.
+        uniform: gives a random number between two numbers, so that tests need no chance.
     """
 
     def __init__(
@@ -53,8 +55,10 @@ class RetryPolicy:
         retry: Retry,
         worth_another: Callable[[GeminiSyncError], bool],
         most_tries: Callable[[GeminiSyncError], float] = lambda error: math.inf,
+        uniform: Optional[Callable[[float, float], float]] = None,
     ) -> None:
         self._retry, self._worth_another, self._most_tries = retry, worth_another, most_tries
+        self._uniform = uniform or random.uniform
 
     def run(self, attempt: Callable[[], _T], waiter: Waiter, time_left: Optional[Callable[[], float]] = None) -> _T:
         """Call ``attempt()`` until it succeeds, and return its result.
@@ -101,7 +105,8 @@ class RetryPolicy:
         doublings = min(state.attempt_number - 1, 63)  # 2.0**1024 would overflow
         backoff = min(self._retry.backoff_cap, self._retry.backoff_base * 2.0**doublings)
         hint = _outcome(state)[0].retry_after or 0.0
-        return max(backoff * random.uniform(0.5, 1.0), hint * random.uniform(1.0, 1.2))
+        spread = max(hint / 5, self._retry.hint_spread) if hint else 0.0
+        return max(backoff * self._uniform(0.5, 1.0), hint + self._uniform(0.0, spread))
 
 
 def _outcome(state: RetryCallState) -> Any:

@@ -46,6 +46,15 @@ from tests.adapter_kit import Rig
         ("sticky_for", -1),
         ("sticky_for", math.nan),
         ("sticky_for", True),
+        ("sticky_for", "hints"),
+        ("remind_every", 0),
+        ("remind_every", -1.0),
+        ("remind_every", math.nan),
+        ("remind_every", True),
+        ("remind_every", "daily"),
+        ("quota_by_model", None),
+        ("quota_by_model", "yes"),
+        ("quota_by_model", 1),
         ("on_fallback", None),
         ("on_fallback", "print"),
         ("policy", None),
@@ -68,8 +77,8 @@ def test_setting__that_cannot_be_used(rig: Rig, name: str, value: Any) -> None:
     assert rig.emulator.requests == []
 
 
-@pytest.mark.parametrize("seconds", [0, 0.5, 1, 1e9, math.inf, None])
-def test_sticky_for__any_number_of_at_least_zero(rig: Rig, seconds: Any) -> None:
+@pytest.mark.parametrize("seconds", [0, 0.5, 1, 1e9, math.inf, None, "hint"])
+def test_sticky_for__any_number_of_at_least_zero_or_hint(rig: Rig, seconds: Any) -> None:
     assert rig.adapter(sticky_for=seconds).generate("Hi").text == default_text("Hi")
 
 

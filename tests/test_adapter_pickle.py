@@ -27,7 +27,9 @@ def test_pickle__holds_the_arguments_and_nothing_else(rig: Rig) -> None:
         "sleep": None,
         "policy": decide_nothing,
         "retry": Retry(2),
-        "sticky_for": 5.0,
+        "sticky_for": "hint",
+        "remind_every": 86400,
+        "quota_by_model": True,
         "project": "my-project",
     }
     with GeminiDualAdapter(**settings) as adapter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import weakref
+from collections.abc import Callable
 from typing import Any, Optional
 
 import pytest
@@ -86,6 +87,31 @@ def test_pause__is_never_shorter_than_the_hint(hint: float, at_least: float) -> 
     clock = Clock()
     policy().run(Tries(slow(hint), "good"), clock)
     assert at_least <= clock.slept[0] <= max(hint * 1.2, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("hint", "spread", "shortest", "longest"),
+    [(1.0, 5.0, 1.0, 6.0), (9.0, 5.0, 9.0, 14.0), (9.0, 1.0, 9.0, 10.8), (9.0, 0.0, 9.0, 10.8), (0.1, 0.0, 0.25, 0.5)],
+)
+def test_pause__is_spread_above_the_hint(hint: float, spread: float, shortest: float, longest: float) -> None:
+    ends: list[Callable[[float, float], float]] = [min, max]
+    for uniform, expected in zip(ends, (shortest, longest)):
+        clock = Clock()
+        always = RetryPolicy(Retry(hint_spread=spread), lambda error: True, uniform=uniform)
+        always.run(Tries(slow(hint), "good"), clock)
+        assert clock.slept == [pytest.approx(expected)]
+
+
+def test_pause__of_many_threads_is_spread_evenly() -> None:
+    numbers, clock = iter(range(20)), Clock()
+
+    def uniform(low: float, high: float) -> float:
+        return low if low else high * next(numbers) / 20
+
+    always = RetryPolicy(Retry(hint_spread=10), lambda error: True, uniform=uniform)
+    for _ in range(20):
+        always.run(Tries(slow(1.0), "good"), clock)
+    assert clock.slept == [pytest.approx(1 + number / 2) for number in range(20)]
 
 
 def test_pause__is_up_to_a_fifth_above_the_hint() -> None:

@@ -62,6 +62,8 @@ def adapters() -> Iterator[GeminiDualAdapter]:
         retry=Retry(max_attempts=1),
         fallback=True,
         sticky_for=600,
+        remind_every=86400,
+        quota_by_model=True,
         on_fallback=on_fallback,
         policy=policy,
         require_finish=False,
@@ -70,6 +72,8 @@ def adapters() -> Iterator[GeminiDualAdapter]:
         session_factory=requests.Session,
     )
     assert_type(GeminiDualAdapter.from_env(fallback=False), GeminiDualAdapter)
+    yield GeminiDualAdapter.from_env(sticky_for="hint", remind_every=None)
+    GeminiDualAdapter("key", sticky_for="hints")  # type: ignore[arg-type]
     GeminiDualAdapter("key", "creds.json", "gemini-3.5-flash")  # type: ignore[call-arg, arg-type]
     GeminiDualAdapter(timeout=3)  # type: ignore[call-arg]
 

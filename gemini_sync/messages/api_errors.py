@@ -17,7 +17,7 @@ from gemini_sync.errors import (
     QuotaError,
     ServerError,
 )
-from gemini_sync.messages.delay_hints import first_hint
+from gemini_sync.messages.delay_hints import first_hint, quota_reset_hint
 from gemini_sync.messages.rest_json import dict_of, int_of, list_of, of_type, text_of
 from gemini_sync.redaction import one_line, redact_json, redact_text, redacted_excerpt
 
@@ -233,10 +233,32 @@ def _status_name(error: Mapping[str, Any]) -> Optional[str]:
     return name.upper() if name and name.upper() in _HTTP_OF_STATUS else name
 
 
+def _violations(error: GeminiSyncError) -> list[dict[str, Any]]:
+    found = [v for d in of_type(error.details, "QuotaFailure") for v in list_of(d.get("violations"))]
+    return [violation for violation in found if isinstance(violation, dict)]
+
+
 def quota_ids(error: GeminiSyncError) -> list[str]:
     """The ``quotaId`` of each violation in the error's QuotaFailure details."""
-    violations = [v for d in of_type(error.details, "QuotaFailure") for v in list_of(d.get("violations"))]
-    return [v["quotaId"] for v in violations if isinstance(v, dict) and isinstance(v.get("quotaId"), str)]
+    return [v["quotaId"] for v in _violations(error) if isinstance(v.get("quotaId"), str)]
+
+
+def names_quota_of_model(error: GeminiSyncError) -> bool:
+    """True if the error names a model, and no quota that holds for others as well.
+
+    Code Assist names it in the metadata, the Gemini API and Vertex AI in the dimensions of each violated quota.
+    """
+    dimensions = [dict_of(violation.get("quotaDimensions")) for violation in _violations(error)]
+    if dimensions:
+        return all(text_of(names.get("model")) or text_of(names.get("base_model")) for names in dimensions)
+    return any(text_of(dict_of(info.get("metadata")).get("model")) for info in of_type(error.details, "ErrorInfo"))
+
+
+def quota_reset(error: GeminiSyncError) -> Optional[float]:
+    """Seconds until the quota is reset, by what the error says; None if it names no time."""
+    info: Mapping[str, Any] = next(of_type(error.details, "ErrorInfo"), {})
+    named = quota_reset_hint(info, None)
+    return error.retry_after if named is None else named
 
 
 def _link(details: Iterable[Mapping[str, Any]], info: Mapping[str, Any]) -> Optional[str]:

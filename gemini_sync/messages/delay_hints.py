@@ -6,6 +6,7 @@ import calendar
 import re
 import time
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Optional
 
@@ -15,6 +16,7 @@ from gemini_sync.messages.rest_json import dict_of, of_type
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|h|m|s)")
 _DURATIONS = re.compile(rf"(?:{_DURATION.pattern})+")
 _DURATION_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _HINT_IN_TEXT = re.compile(r"\b(?:retry in|after)\s+((?:\d+(?:\.\d+)?(?:ms|h|m|s))+)(?![\w])", re.IGNORECASE)
 
 
@@ -30,10 +32,26 @@ def first_hint(
     hints = [
         *(_duration(retry_info.get("retryDelay")) for retry_info in of_type(details, "RetryInfo")),
         retry_after_header(headers.get("Retry-After"), now),
-        _duration(dict_of(info.get("metadata")).get("quotaResetDelay")),
+        quota_reset_hint(info, now),
         _duration(in_text.group(1)) if in_text else None,
     ]
     return next((min(seconds, LONGEST_SECONDS) for seconds in hints if seconds is not None), None)
+
+
+def quota_reset_hint(info: Mapping[str, Any], now: Optional[float]) -> Optional[float]:
+    """The seconds until a quota is reset, by an ErrorInfo of Code Assist, which names the delay and the time."""
+    metadata = dict_of(info.get("metadata"))
+    delay = _duration(metadata.get("quotaResetDelay"))
+    if delay is None:
+        found = _TIMESTAMP.fullmatch(str(metadata.get("quotaResetTimeStamp")))
+        if found is None:
+            return None
+        try:
+            at = datetime.fromisoformat(found[1] + (found[2].replace("Z", "+00:00"))).timestamp()
+        except (ValueError, OverflowError):
+            return None
+        delay = max(0.0, at - (time.time() if now is None else now))
+    return min(delay, LONGEST_SECONDS)
 
 
 def _duration(value: Any) -> Optional[float]:

@@ -7,14 +7,13 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Optional
+from collections.abc import Callable
+from typing import Any, Optional
 
 from gemini_sync.errors import GeminiSyncError
 from gemini_sync.fork import register_after_fork
 from gemini_sync.network.deadlines import Clock, monotonic
-from gemini_sync.routing.snapshot import Choice, Failure, PendingFlip, Snapshot
+from gemini_sync.routing.snapshot import Choice, Failure, PendingFlip, RouteStatus, Snapshot, Standing, Unsaid
 from gemini_sync.services.base import API_KEY, OAUTH
 
 _FAILURES_KEPT = 20
@@ -22,34 +21,12 @@ _FAILURES_KEPT = 20
 _PROBE_LEASE_SECONDS = 600.0
 
 
-@dataclass(frozen=True)
-class RouteStatus:
-    """Where calls go.
-
-    Attributes:
-        preferred: the route that calls begin with, ``"oauth"`` or ``"api_key"``; a call after one that broke off may
-            begin with the other one, and this changes as soon as that answers.
-        fallback_active: True if that is not the route the adapter began with.
-        since: when that was decided, seconds since the epoch.
-        reason: why, or None if nothing has happened.
-        failures: the most recent failures, oldest first.
-        models: the models that have a route of their own, by the name that callers use.
-    """
-
-    preferred: str
-    fallback_active: bool
-    since: float
-    reason: Optional[str]
-    failures: tuple[Failure, ...]
-    models: Mapping[str, str]
-
-
 class FallbackState:
     """The fallback state of one adapter. If many threads report the same failure, it flips once.
 
     Args:
         home: the route that calls begin with.
-        sticky_for: seconds after which one call probes ``home`` again; None for never.
+        remind_every: seconds after which ``remind`` gives the event of a flip again; None for never.
         clock, wall: monotonic seconds, and seconds since the epoch.
 
     Attributes:
@@ -60,12 +37,12 @@ class FallbackState:
         self,
         home: str = OAUTH,
         *,
-        sticky_for: Optional[float] = None,
+        remind_every: Optional[float] = None,
         clock: Clock = monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._home = home
-        self._cool_down = math.inf if sticky_for is None else sticky_for
+        self._remind_every = math.inf if remind_every is None else remind_every
         self._clock, self._wall = clock, wall
         self.snapshot = self._first_snapshot(0, None)
         # Guards each assignment of snapshot. Reentrant, because a signal handler may call reset() in the very thread
@@ -74,12 +51,14 @@ class FallbackState:
         register_after_fork(self)
 
     def _first_snapshot(self, generation: int, reason: Optional[str]) -> Snapshot:
-        return Snapshot(Choice(self._home, generation), self._wall(), reason, deque(maxlen=_FAILURES_KEPT), {})
+        return Snapshot(Choice(self._home, generation), self._wall(), reason, deque(maxlen=_FAILURES_KEPT))
 
     def after_fork(self) -> None:
         self._lock = threading.RLock()
-        if self.snapshot.probe is not None:
-            self.release(self.snapshot.probe)  # the thread that probes is in the parent process
+        self.snapshot = self.snapshot._replace(unsaid=())  # the parent process tells people
+        for standing in self.snapshot.standing.values():
+            if standing.probe is not None:
+                self.release(standing.probe)  # the thread that probes is in the parent process
 
     def _update(self, decide: Callable[[Snapshot], Snapshot]) -> Optional[Snapshot]:
         """Replace the snapshot by what ``decide`` makes of it, and return the new one; None if it stays as it is.
@@ -99,58 +78,80 @@ class FallbackState:
     # -- choosing a route
 
     def choose(self, model: str, *, may_probe: bool = True) -> Choice:
-        """The route for a call; after the cool-down, one call at a time becomes the probe."""
+        """The route for a call; after the cool-down of a flip, one call at a time becomes its probe."""
         now = self.snapshot
-        if now.choice.route == self._home:
-            if model in now.models:
-                return Choice(now.models[model], now.choice.generation)
+        if now.choice.route == self._home and model not in now.standing:
             flip = (now.pending.get(None) or now.pending.get(model)) if now.pending else None
             return Choice(API_KEY, now.choice.generation, flip=flip) if flip else now.choice
         if may_probe and self._is_probe_due(now, model):
             after = self._update(lambda now: self._with_probe(now, model))
-            return (after and after.probe) or self.snapshot.choice
-        return now.choice
+            flipped = after and self._flip_of(after, model)
+            if flipped and flipped.probe:
+                return flipped.probe
+        now = self.snapshot
+        return Choice(API_KEY, now.choice.generation) if model in now.standing else now.choice
+
+    def _flip_of(self, now: Snapshot, model: str) -> Optional[Standing]:
+        """The flip that a call for ``model`` can undo; None if there is none."""
+        if now.choice.route == self._home:
+            return now.standing.get(model)
+        return None if model in now.standing else now.standing.get(None)
 
     def _is_probe_due(self, now: Snapshot, model: str) -> bool:
-        return self._clock() >= now.next_probe_at and model not in now.models
+        flip = self._flip_of(now, model)
+        return flip is not None and self._clock() >= flip.probe_at
 
     def _with_probe(self, now: Snapshot, model: str) -> Snapshot:
-        if now.choice.route == self._home or not self._is_probe_due(now, model):
+        flip = self._flip_of(now, model)
+        if flip is None or not self._is_probe_due(now, model):
             return now  # another thread was faster
-        probe = Choice(self._home, now.choice.generation, probe=True)
-        return now._replace(probe=probe, next_probe_at=self._clock() + _PROBE_LEASE_SECONDS)
+        key = model if model in now.standing else None
+        probe = Choice(self._home, now.choice.generation, probe=True, model=key)
+        flip = flip._replace(probe=probe, probe_at=self._clock() + _PROBE_LEASE_SECONDS)
+        return now._replace(standing={**now.standing, key: flip})
 
     def serves_from_home(self, model: str) -> bool:
         """True if calls for ``model`` go to the first route, whatever flip waits for an answer."""
         now = self.snapshot
-        return now.models.get(model, now.choice.route) == self._home
+        return now.choice.route == self._home and model not in now.standing
 
     # -- the outcome of a call
 
     def fall_back(
-        self, choice: Choice, reason: str, model: Optional[str] = None, event: Optional[object] = None
+        self,
+        choice: Choice,
+        reason: str,
+        model: Optional[str] = None,
+        event: Optional[object] = None,
+        cool_down: Optional[float] = None,
     ) -> bool:
         """Use the other route, which has answered after ``choice`` failed; for ``model`` alone if one is given.
 
-        Returns True if this call made the flip, False if it was decided before. ``snapshot.event`` is ``event`` then.
+        Returns True if this call made the flip, False if it was decided before. Then ``event`` is unsaid.
         A failed probe flips nothing: it only starts the cool-down again.
+
+        Args:
+            cool_down: seconds after which the first route is tried again; None for never, and after a failed probe
+                for the same time again.
         """
 
         def decide(now: Snapshot) -> Snapshot:
             flip = choice.flip
             waits = choice.route == self._home if flip is None else now.pending.get(flip.model) is flip
-            if choice.generation != now.choice.generation or not waits or model in now.models:
+            if choice.generation != now.choice.generation or not waits or model in now.standing:
                 return now
+            seconds, clock = math.inf if cool_down is None else cool_down, self._clock()
+            flipped = Standing(event, seconds, clock + seconds, clock + self._remind_every)
+            now = _with_unsaid(now._replace(standing={**now.standing, model: flipped}), event)
             if model is not None:
-                models, pending = {**now.models, model: API_KEY}, {**now.pending}
-                pending.pop(model, None)
-                return now._replace(models=models, pending=pending, event=event)
-            now = now._replace(choice=Choice(API_KEY, choice.generation + 1), pending={}, event=event)
-            probe_at = self._clock() + self._cool_down
-            return now._replace(since=self._wall(), reason=reason, next_probe_at=probe_at)
+                return now._replace(pending={key: flip for key, flip in now.pending.items() if key != model})
+            now = now._replace(choice=Choice(API_KEY, choice.generation + 1), pending={})
+            return now._replace(since=self._wall(), reason=reason)
 
         if choice.probe:
-            self.release(choice, self._cool_down)
+            flip = self.snapshot.standing.get(choice.model)
+            if flip is not None:
+                self.release(choice, flip.cool_down if cool_down is None else cool_down)
             return False
         return self._update(decide) is not None
 
@@ -162,7 +163,7 @@ class FallbackState:
 
         def decide(now: Snapshot) -> Snapshot:
             news = choice.generation == now.choice.generation and choice.route == now.choice.route == self._home
-            if not news or flip.model in now.pending or flip.model in now.models:
+            if not news or flip.model in now.pending or flip.model in now.standing:
                 return now
             return now._replace(pending={**now.pending, flip.model: flip})
 
@@ -177,10 +178,14 @@ class FallbackState:
         """The probe ``choice`` got an answer: use the first route again. Returns the new choice if this flipped."""
 
         def decide(now: Snapshot) -> Snapshot:
-            if now.probe is not choice:
+            flip = now.standing.get(choice.model)
+            if flip is None or flip.probe is not choice or choice.generation != now.choice.generation:
                 return now
-            home = Choice(self._home, choice.generation + 1)
-            return now._replace(choice=home, since=self._wall(), reason=reason, probe=None, event=event)
+            now = _with_unsaid(now, event)
+            now = now._replace(standing={key: flip for key, flip in now.standing.items() if key != choice.model})
+            if choice.model is not None:
+                return now
+            return now._replace(choice=Choice(self._home, choice.generation + 1), since=self._wall(), reason=reason)
 
         after = self._update(decide)
         return after and after.choice
@@ -189,24 +194,60 @@ class FallbackState:
         """The probe ``choice`` has ended, perhaps without an outcome. The next may begin ``pause`` seconds from now."""
 
         def decide(now: Snapshot) -> Snapshot:
-            return now._replace(probe=None, next_probe_at=self._clock() + pause) if now.probe is choice else now
+            flip = now.standing.get(choice.model)
+            if flip is None or flip.probe is not choice:
+                return now
+            flip = flip._replace(probe=None, probe_at=self._clock() + pause)
+            return now._replace(standing={**now.standing, choice.model: flip})
 
         self._update(decide)
+
+    # -- what people are told
+
+    def remind(self, model: str, again: Callable[[Any], Any]) -> None:
+        """If it is time, the event that ``again`` makes of the event of the flip for ``model`` is unsaid."""
+        now = self.snapshot
+        key = model if None not in now.standing else None
+        flip = now.standing.get(key)
+        if flip is None or self._clock() < flip.remind_at:
+            return
+        event = again(flip.event)
+
+        def decide(now: Snapshot) -> Snapshot:
+            if now.standing.get(key) is not flip:
+                return now  # another thread was faster, or a probe has begun
+            later = flip._replace(remind_at=self._clock() + self._remind_every)
+            return _with_unsaid(now._replace(standing={**now.standing, key: later}), event)
+
+        self._update(decide)
+
+    def say(self, event: object) -> None:
+        """``event`` is unsaid, perhaps because telling it was interrupted."""
+        self._update(lambda now: _with_unsaid(now, event))
+
+    def said(self, unsaid: Unsaid) -> None:
+        """Forget ``unsaid``, because a thread has taken its message."""
+        self._update(lambda now: now._replace(unsaid=tuple(other for other in now.unsaid if other is not unsaid)))
+
+    # -- failures
 
     def record(self, route: str, error: str) -> None:
         """Remember a failure for ``status()``."""
         self.snapshot.failures.append(Failure(route, self._wall(), error))
 
-    def block_account(self, choice: Choice, error: GeminiSyncError) -> None:
+    def block_account(self, choice: Choice, error: GeminiSyncError, *, counting: bool = False) -> None:
         """The account is at stake: keep a copy of ``error`` as ``snapshot.account_error`` until a forced reset.
 
-        The answer to a call that began before the last forced reset changes nothing.
+        After ``counting`` tokens it is kept as ``snapshot.counting_error``. The answer to a call that began before
+        the last forced reset changes nothing.
         """
 
         def decide(now: Snapshot) -> Snapshot:
-            if now.account_error is not None or choice.generation < now.account_cleared:
+            if choice.generation < now.account_cleared:
                 return now
-            return now._replace(account_error=copy.copy(error))
+            if counting:
+                return now if now.counting_error else now._replace(counting_error=copy.copy(error))
+            return now if now.account_error else now._replace(account_error=copy.copy(error))
 
         self._update(decide)
 
@@ -224,19 +265,27 @@ class FallbackState:
             since=now.since,
             reason=now.reason,
             failures=tuple(now.failures.copy()),  # another thread may append while the tuple is made
-            models={name.removeprefix("models/"): route for name, route in now.models.items()},
+            models={name.removeprefix("models/"): API_KEY for name in now.standing if name is not None},
         )
 
     def reset(self, *, force: bool = False) -> None:
         """Use the first route again, for all models. Failures of calls that began before no longer count.
 
-        ``account_error`` stays unless ``force`` is given.
+        ``account_error`` stays unless ``force`` is given. What is unsaid is said.
         """
 
         def decide(now: Snapshot) -> Snapshot:
-            first = self._first_snapshot(now.choice.generation + 1, "reset()")
+            first = self._first_snapshot(now.choice.generation + 1, "reset()")._replace(unsaid=now.unsaid)
             if force:
                 return first._replace(account_cleared=first.choice.generation)
-            return first._replace(account_error=now.account_error, account_cleared=now.account_cleared)
+            return first._replace(
+                account_error=now.account_error,
+                counting_error=now.counting_error,
+                account_cleared=now.account_cleared,
+            )
 
         self._update(decide)
+
+
+def _with_unsaid(now: Snapshot, event: Optional[object]) -> Snapshot:
+    return now if event is None else now._replace(unsaid=(*now.unsaid, Unsaid(event, iter((event,)))))

@@ -20,6 +20,7 @@ _SETTING_REASONS = (errors.PROXY_INVALID, errors.PROXY_REFUSED, errors.SESSION_I
 _CAPACITY_REASONS = frozenset({"MODEL_CAPACITY_EXHAUSTED", "MODEL_CAPACITY_EXCEEDED"})
 _CAPACITY_TRIES = 3  # the first and two more; GC makes at most two or three
 _LONG_QUOTA_REASONS = frozenset({"QUOTA_EXHAUSTED", "INSUFFICIENT_G1_CREDITS_BALANCE"})
+_QUOTA_RULES = ("quota-used-up", "long-hint", "rate-without-hint", "rate")
 _NO_QUOTA_AT_ALL = re.compile(r"\blimit: 0(?!\.?\d)")
 
 # Code Assist says the same about quotas and rates with 429, 499 and 503, so a reason counts with each of them (GC).
@@ -227,6 +228,11 @@ def ask(policy: Policy, error: BaseException) -> Decision:
     if not isinstance(decision, Decision):
         raise errors.ConfigError(f"policy must return a Decision, not {decision!r}.") from error
     return decision
+
+
+def is_about_quota(error: BaseException) -> bool:
+    """True if a quota or a rate limit decides about ``error``."""
+    return explain(error).rule in _QUOTA_RULES
 
 
 def most_tries(error: BaseException) -> float:

@@ -21,10 +21,10 @@ from gemini_sync.network.cancelling import Call
 from gemini_sync.network.deadlines import Clock, monotonic
 from gemini_sync.retrying import RetryPolicy
 from gemini_sync.routing.events import FallbackEvent, notify_stderr
-from gemini_sync.routing.fallback import FallbackState, RouteStatus
-from gemini_sync.routing.flips import Flips, flip_for, in_one_line
-from gemini_sync.routing.policy import ACCOUNT_SAFETY_REASONS, Decision, Policy, ask, decide, most_tries
-from gemini_sync.routing.snapshot import Choice, PendingFlip
+from gemini_sync.routing.fallback import FallbackState
+from gemini_sync.routing.flips import Flips, Sticky, in_one_line
+from gemini_sync.routing.policy import Decision, Policy, ask, decide, most_tries
+from gemini_sync.routing.snapshot import Choice, PendingFlip, RouteStatus
 from gemini_sync.services.base import API_KEY, OAUTH, OpenStream, Service
 
 _log = logging.getLogger(__name__)
@@ -44,7 +44,9 @@ class Router:
         retry: Retry = Retry(),
         policy: Policy = decide,
         fallback: bool = True,
-        sticky_for: Optional[float] = None,
+        sticky_for: Sticky = None,
+        remind_every: Optional[float] = None,
+        quota_by_model: bool = False,
         on_fallback: Callable[[FallbackEvent], Any] = notify_stderr,
         require_finish: bool = True,
         clock: Clock = monotonic,
@@ -58,8 +60,9 @@ class Router:
         self._policy: Policy = chosen
         # The function does not use self, because a circle would keep the credentials after the last call.
         self._retrying = RetryPolicy(retry, lambda error: chosen(error) is Decision.RETRY, most_tries)
-        self._state = FallbackState(OAUTH if OAUTH in services else API_KEY, sticky_for=sticky_for, clock=clock)
-        self._flips = Flips(self._state, on_fallback)
+        home = OAUTH if OAUTH in services else API_KEY
+        self._state = FallbackState(home, remind_every=remind_every, clock=clock)
+        self._flips = Flips(self._state, on_fallback, sticky_for, quota_by_model)
         self._closed = False
         # No lock: set.add, set.discard and set.copy are atomic. A lock could deadlock, because a signal handler or the
         # garbage collector may run in the thread that holds it.
@@ -129,13 +132,15 @@ class _RoutedCall:
         self.record = CallRecord(model=request.model)
         self._choice: Choice  # _serve() sets it
         self._flip: Optional[PendingFlip] = None  # what an answer of the API key makes
+        self._counting = False  # its failures then decide nothing about other calls
 
     def chunks(self) -> Iterator[Chunk]:
         with self._router._running(self.call):
             first, rest = self._serve(self._open)
             with closing(rest):
-                if self._flip is not None:
-                    self._router._flips.fall_back(self._choice, self._flip, self.record.model)
+                now = self._state.snapshot
+                if self._flip is not None or now.standing or now.unsaid:
+                    self._router._flips.answered(self._choice, self._flip, self.record.model)
                 try:
                     try:
                         yield first
@@ -162,6 +167,7 @@ class _RoutedCall:
         def count(service: Service) -> int:
             return service.count_tokens(self._request, self.call)
 
+        self._counting = True
         with self._router._running(self.call):
             self.call.start()
             self._choice = self._state.choose(self.record.model, may_probe=False)
@@ -197,14 +203,14 @@ class _RoutedCall:
                 self._state.drop(choice.flip)
             surfaces = decision is Decision.SURFACE
             if choice.probe and not (surfaces and (error.cancelled or isinstance(error, InvalidRequestError))):
-                self._state.fall_back(choice, in_one_line(error))  # otherwise each call that follows would probe
+                self._router._flips.probe_failed(choice, error)  # otherwise each call that follows would probe
             if surfaces:
                 raise
             result = self._serve_other(operation, error)
             if choice.probe:
                 _log.info("the probe of OAuth failed, the API key goes on serving: %s", in_one_line(error))
             else:
-                self._flip = flip_for(error, decision, self.record.model)
+                self._flip = self._router._flips.flip_for(error, decision, self.record.model)
             return result
         else:
             if choice.probe:
@@ -236,7 +242,8 @@ class _RoutedCall:
         record, clock = self.record, self._router._clock
         started, begun = time.time(), clock()
         try:
-            account_error = self._state.snapshot.account_error
+            now = self._state.snapshot
+            account_error = now.account_error or (now.counting_error if self._counting else None)
             if account_error is not None and route == OAUTH:
                 raise copy.copy(account_error)
             try:
@@ -248,7 +255,7 @@ class _RoutedCall:
             outcome, kept = "cancelled" if exc.cancelled else "failed", copy.copy(exc)
             attempt = Attempt(route, started, clock() - begun, outcome, kept, exc.retry_after, exc.trace_id)
             record.attempts.append(attempt)
-            self._remember(route, exc)
+            self._router._flips.remember(route, self._choice, exc, counting=self._counting)
             raise
         record.route = route
         record.attempts.append(Attempt(route, started, clock() - begun, "answered", trace_id=record.trace_id))
@@ -258,24 +265,18 @@ class _RoutedCall:
         """The stream broke after its first chunk. Nothing is sent again; the policy decides about the next call."""
         record, route = self.record, self.record.attempts[-1].route
         record.mark_interrupted("cancelled" if error.cancelled else "interrupted", copy.copy(error))
-        self._remember(route, error)
+        self._router._flips.remember(route, self._choice, error, counting=False)
         record.label(error)
         # No flip for a 401: the next call meets it before its first chunk, and refreshes the token then.
         if route == OAUTH and not isinstance(error, AuthError):
             decision = self._decide(error)
             if decision in (Decision.FALL_BACK, Decision.FALL_BACK_MODEL):
-                self._state.fall_back_if_answered(self._choice, flip_for(error, decision, self.record.model))
+                flip = self._router._flips.flip_for(error, decision, self.record.model)
+                self._state.fall_back_if_answered(self._choice, flip)
 
     def _decide(self, error: GeminiSyncError) -> Decision:
         """What ``error`` leads to; it surfaces if there is no other route to fall back to."""
         return Decision.SURFACE if error.cancelled or not self._router._falls_back else self._router._policy(error)
-
-    def _remember(self, route: str, error: GeminiSyncError) -> None:
-        """Keep a failure for ``status()``, and what it means for the account."""
-        if not error.cancelled:
-            self._state.record(route, in_one_line(error))
-        if route == OAUTH and error.reason in ACCOUNT_SAFETY_REASONS:
-            self._state.block_account(self._choice, error)
 
 
 def _raise_if_cancelled(call: Call, error: GeminiSyncError) -> None:

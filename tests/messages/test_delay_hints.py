@@ -64,6 +64,21 @@ def test_delay_hints__spellings_of_a_duration(spelled: Any, seconds: Optional[fl
 
 
 @pytest.mark.parametrize(
+    ("spelled", "seconds"),
+    [
+        ("2023-11-14T22:14:20Z", 60), ("2023-11-14T22:14:20.999999999Z", 60), ("2023-11-14T23:14:20+01:00", 60),
+        ("2023-11-14T21:14:20-01:00", 60), ("2023-11-14T22:13:20Z", 0), ("2023-11-14T22:13:19Z", 0),
+        ("9999-12-31T23:59:59Z", 1e9), ("2023-11-14", None), ("2023-11-14T22:14:20", None),
+        ("2023-02-30T22:14:20Z", None), ("2023-11-14T22:14:20+99:00", None), ("0001-01-01T00:00:00+14:00", 0),
+        ("\u0662023-11-14T22:14:20Z", None), ("soon", None), ("", None), (None, None), (5, None), ([], None),
+    ],
+)  # fmt: skip
+def test_delay_hints__time_of_the_reset(spelled: Any, seconds: Optional[float]) -> None:
+    assert hint(metadata={"quotaResetTimeStamp": spelled}) == seconds
+    assert hint(metadata={"quotaResetTimeStamp": spelled, "quotaResetDelay": "7s"}) == 7
+
+
+@pytest.mark.parametrize(
     "given",
     [
         {"retry_info": "9" * 20 + "s"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any
 
 from gemini_sync.routing.fallback import FallbackState
 from gemini_sync.routing.snapshot import Choice
@@ -18,15 +18,15 @@ class Clock:
         return self.now
 
 
-def new_state(sticky_for: Optional[float] = None, **options: Any) -> tuple[FallbackState, Clock]:
+def new_state(**options: Any) -> tuple[FallbackState, Clock]:
     clock = Clock()
-    return FallbackState(sticky_for=sticky_for, clock=clock, wall=lambda: 1000 + clock.now, **options), clock
+    return FallbackState(clock=clock, wall=lambda: 1000 + clock.now, **options), clock
 
 
 def probing(sticky_for: float = 10) -> tuple[FallbackState, Clock, Choice]:
     """A state that fell back and cooled down, its clock, and the choice of the call that probes."""
-    state, clock = new_state(sticky_for)
-    assert state.fall_back(state.choose("m"), "401")
+    state, clock = new_state()
+    assert state.fall_back(state.choose("m"), "401", cool_down=sticky_for)
     clock.now += sticky_for
     return state, clock, state.choose("m")
 

@@ -9,8 +9,8 @@ from typing import Any, Optional
 import pytest
 
 from gemini_sync.errors import GeminiSyncError
-from gemini_sync.routing.fallback import FallbackState, RouteStatus
-from gemini_sync.routing.snapshot import Choice, Failure, PendingFlip
+from gemini_sync.routing.fallback import FallbackState
+from gemini_sync.routing.snapshot import Choice, Failure, PendingFlip, RouteStatus
 from gemini_sync.services.base import API_KEY, OAUTH
 from tests.routing.fallback_kit import new_state, probing
 
@@ -82,7 +82,7 @@ def test_fall_back__for_one_model_outlives_a_fallback_of_all() -> None:
     state.release(probe)
     state.reset()
     state.fall_back(state.choose("m"), "404", "m")
-    state.fall_back(state.choose("x"), "401")
+    state.fall_back(state.choose("x"), "401", cool_down=10)
     clock.now += 10
     assert not state.choose("m").probe  # OAuth does not serve it, so this call cannot probe
     probe = state.choose("x")

@@ -26,7 +26,7 @@ class Interleavings(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.now = 0.0
-        self.state = FallbackState(sticky_for=self.sticky_for, clock=lambda: self.now, wall=lambda: 5000 + self.now)
+        self.state = FallbackState(clock=lambda: self.now, wall=lambda: 5000 + self.now)
         # The model.
         self.epoch = 0  # counts the decisions
         self.fallen = False
@@ -60,7 +60,7 @@ class Interleavings(RuleBasedStateMachine):
     def fall_back(self, made: tuple[Choice, str], reason: str) -> None:
         choice, _ = made
         flips = self.is_open(choice) and not choice.probe and choice.generation == self.epoch
-        assert self.state.fall_back(choice, reason) is flips
+        assert self.state.fall_back(choice, reason, cool_down=self.sticky_for) is flips
         if flips:
             self.decide(True, reason)
         elif choice is self.probe:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gemini_sync.routing.fallback import FallbackState, RouteStatus
-from gemini_sync.routing.snapshot import Choice
+from gemini_sync.routing.fallback import FallbackState
+from gemini_sync.routing.snapshot import Choice, RouteStatus
 from gemini_sync.services.base import API_KEY, OAUTH
 from tests.routing.fallback_kit import new_state, probing
 
@@ -16,8 +16,8 @@ from tests.routing.fallback_kit import new_state, probing
 
 
 def test_probe__one_caller_after_the_cool_down() -> None:
-    state, clock = new_state(10)
-    state.fall_back(state.choose("m"), "401")
+    state, clock = new_state()
+    state.fall_back(state.choose("m"), "401", cool_down=10)
     clock.now += 9.9
     assert state.choose("m") == Choice(API_KEY, 1)
     clock.now += 0.1
@@ -81,7 +81,9 @@ def test_probe__that_is_over_does_not_end_the_next_one() -> None:
     assert state.go_back(second, "a probe succeeded") is not None
 
 
-@pytest.mark.parametrize("end", [FallbackState.reset, lambda state: state.go_back(state.snapshot.probe, "x")])
+@pytest.mark.parametrize(
+    "end", [FallbackState.reset, lambda state: state.go_back(state.snapshot.standing[None].probe, "x")]
+)
 def test_probe__after_a_newer_decision_changes_nothing(end: Callable[[FallbackState], Any]) -> None:
     state, _, probe = probing()
     end(state)

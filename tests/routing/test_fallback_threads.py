@@ -79,8 +79,8 @@ def test_probe__begun_by_another_thread_just_before_the_lock() -> None:
             others[0] = state.choose("m")  # as another thread might
         return 100.0
 
-    state = FallbackState(sticky_for=0, clock=clock)
-    state.fall_back(state.choose("m"), "401")
+    state = FallbackState(clock=clock)
+    state.fall_back(state.choose("m"), "401", cool_down=0)
     assert state.choose("m") == Choice(API_KEY, 1)
     assert others[0].probe
 
@@ -95,10 +95,10 @@ def test_flip__with_a_reset_in_the_middle_does_not_happen(flip: str) -> None:
             resets.pop()()
         return 1000.0
 
-    state = FallbackState(sticky_for=0, clock=lambda: 100.0, wall=wall)
+    state = FallbackState(clock=lambda: 100.0, wall=wall)
     choice = state.choose("m")
     if flip == "go_back":
-        state.fall_back(choice, "401")
+        state.fall_back(choice, "401", cool_down=0)
         choice = state.choose("m")
     resets.append(state.reset)
     assert not getattr(state, flip)(choice, "too late")

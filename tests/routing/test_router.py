@@ -281,8 +281,26 @@ def test_count_tokens__of_a_blocked_account_asks_oauth_once() -> None:
     table = Table(denied("TOS_VIOLATION"))
     assert [table.router.count_tokens(ask(), Timeouts()) for _ in range(3)] == [2, 2, 2]
     assert (table.counts, table.events) == ((1, 3), [])
+    table.router.reset()
+    assert table.router.count_tokens(ask(), Timeouts()) == 2
+    assert table.counts == (1, 4)
+    table.router.reset(force=True)
+    assert table.router.count_tokens(ask(), Timeouts()) == 2
+    assert table.counts == (2, 5)
+
+
+def test_count_tokens__of_a_blocked_account_leaves_streams_alone() -> None:
+    table = Table(denied("TOS_VIOLATION"), BY_OAUTH)
+    assert table.router.count_tokens(ask(), Timeouts()) == 2
+    assert (table.route(), table.events, table.router.status().failures) == ("oauth", [], ())
+
+
+def test_count_tokens__after_a_stream_has_blocked_the_account_asks_the_key() -> None:
+    table = Table(denied("TOS_VIOLATION"))
     assert table.route() == "api_key"
-    assert (len(table.oauth.asked), len(table.events)) == (1, 1)
+    table.router.reset()
+    assert table.router.count_tokens(ask(), Timeouts()) == 2
+    assert table.counts == (1, 2)
 
 
 @pytest.mark.parametrize("tries", [1, 2, 10])
