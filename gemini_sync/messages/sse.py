@@ -28,21 +28,22 @@ _LARGE_BLOCK_BYTES = 2 * 1024  # sseclient copies a block several times
 _TOO_LARGE = "An event is larger than max_event_bytes ({} bytes). Raise that limit if answers of this size are wanted."
 
 
+# sseclient logs each event at DEBUG. The look at the level alone costs as much as a tenth of the parsing.
+_silent = logging.getLogger(f"{__name__}.sseclient")
+_silent.debug = lambda *args: None  # type: ignore[method-assign]
+
+
 class BareJsonEvent(Event):
     """A JSON object or array in lines that are no fields. Servers report errors outside the protocol in this form."""
 
 
 class _Client(sseclient.SSEClient):
-    # sseclient names its logger after the module of the class. This name gives it one of its own.
-    __module__ = f"{__name__}.sseclient"
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        # Not that of sseclient, because it asks logging for a logger. Ctrl-C in there leaves the lock of logging taken.
+        self._logger, self._event_source, self._char_enc = _silent, blocks, "utf-8"
 
     def _read(self) -> Iterator[bytes]:
-        blocks: Iterator[bytes] = self._event_source  # type: ignore[attr-defined]
-        return blocks  # each is whole, so there is no end to search for
-
-
-# sseclient logs each event at DEBUG. The look at the level alone costs as much as a tenth of the parsing.
-logging.getLogger(_Client.__module__).debug = lambda *args: None  # type: ignore[method-assign]
+        return self._event_source  # each is whole, so there is no end to search for
 
 
 def events(chunks: Iterable[bytes], max_event_bytes: int) -> Iterator[Event]:
