@@ -46,16 +46,25 @@ def wake(waiters: list[Any]) -> None:
             continue
 
 
-class IdleConnections:
-    """What urllib3 needs of the ``queue.LifoQueue`` of a pool. Lists are atomic, so there is no lock."""
+class IdleConnections(queue.LifoQueue[Any]):
+    """What urllib3 and vcrpy need of the queue of a pool. Lists are atomic, so there is no lock.
 
-    def __init__(self, maxsize: int = 0) -> None:
+    It is a ``queue.Queue`` by its class alone, because vcrpy asks for that.
+    """
+
+    def __init__(self, maxsize: int = 0) -> None:  # not that of the queue, which makes the locks
         self.maxsize = maxsize
         self._connections: list[Any] = []
         self._waiters: list[Any] = []
 
     def qsize(self) -> int:
         return len(self._connections)
+
+    def empty(self) -> bool:
+        return not self._connections
+
+    def full(self) -> bool:
+        return 0 < self.maxsize <= len(self._connections)
 
     def get(self, block: bool = True, timeout: Optional[float] = None) -> Any:
         """The connection that was put last. Raises ``queue.Empty`` if there is none, and none comes in time."""
@@ -78,9 +87,9 @@ class IdleConnections:
             raise queue.Empty
         return taken[0]
 
-    def put(self, connection: Any, block: bool = False) -> None:
-        """Keep ``connection``. Raises ``queue.Full`` if as many are here as may be; it never waits."""
-        if 0 < self.maxsize <= len(self._connections):
+    def put(self, item: Any, block: bool = False, timeout: Optional[float] = None) -> None:
+        """Keep ``item``. Raises ``queue.Full`` if as many are here as may be; it never waits."""
+        if self.full():
             raise queue.Full
-        self._connections.append(connection)
+        self._connections.append(item)
         wake(self._waiters)

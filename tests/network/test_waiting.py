@@ -72,7 +72,10 @@ def test_queue__last_in_first_out() -> None:
         idle.put(connection)
     with pytest.raises(queue.Full):
         idle.put("c")
-    assert (idle.qsize(), idle.get(), idle.get(block=False), idle.qsize()) == (2, "b", "a", 0)
+    assert (idle.qsize(), idle.empty()) == (2, False)
+    assert (idle.full(), isinstance(idle, queue.Queue)) == (True, True)
+    assert (idle.get(), idle.get(block=False)) == ("b", "a")
+    assert (idle.qsize(), idle.empty()) == (0, True)
     with pytest.raises(queue.Empty):
         idle.get(block=False)
     with pytest.raises(queue.Empty):
