@@ -157,8 +157,11 @@ class Timeouts:
     Two of them are long, because thinking models are silent for minutes. A connection that is gone is found sooner, by
     TCP keepalive.
 
+    No deadline ends the look-up of a host name by the system, or a token source of your own. ``cancel()`` does not wait
+    for these either. The call itself ends right after them if it was cancelled or a deadline passed.
+
     Attributes:
-        connect: for one connection, TLS included. The system looks up the name, and that has no deadline.
+        connect: for one connection, with what proxies and TLS take.
         first_token: from the connection to the first chunk.
         idle: between two chunks; comments and pings do not count as chunks.
         total: for the whole call, retries and fallback included.

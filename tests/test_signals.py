@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Collection
-from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -13,12 +12,13 @@ import pytest
 
 from gemini_sync import ConfigError, GeminiDualAdapter, GeminiSyncError, StreamInterrupted
 from gemini_sync.auth import single_flight
-from gemini_sync.network import cancelling, deadlines
+from gemini_sync.network import cancelling, deadlines, waiting
 from gemini_sync.routing import fallback, router
 from gemini_sync.testing.emulator import default_text
 from tests.adapter_kit import Rig
+from tests.network.call_kit import Thing
 
-LINES_OF = {module.__file__ for module in (cancelling, deadlines, single_flight, router, fallback)}
+LINES_OF = {module.__file__ for module in (cancelling, deadlines, waiting, single_flight, router, fallback)}
 BOUND_SECONDS = 10.0
 
 
@@ -102,23 +102,23 @@ def test_status_and_reset__at_any_line_of_a_call_that_falls_back_block_nothing(r
     assert number > 50
 
 
-@pytest.mark.parametrize("wait", [lambda c: c.sleep(3600), lambda c: c.wait_for(Future())], ids=["sleep", "wait_for"])
+@pytest.mark.parametrize("wait", [lambda c: c.sleep(3600), lambda c: c.wait_for(Thing())], ids=["sleep", "wait_for"])
 def test_cancel__at_any_line_of_a_wait_ends_it(
     wait: Callable[[cancelling.Call], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cancelling, "_SLICE_SECONDS", 0.01)
+    monkeypatch.setattr(waiting, "_SLICE_SECONDS", 0.01)
 
-    def run(tracer: AtLine, waiting: cancelling.Call) -> None:
+    def run(tracer: AtLine, call: cancelling.Call) -> None:
         before = sys.gettrace()
         sys.settrace(tracer)
         try:
             with pytest.raises(StreamInterrupted):
-                wait(waiting)
+                wait(call)
         finally:
             sys.settrace(before)
 
     for number in range(1, 40):
-        waiting = cancelling.Call().start()
-        tracer = AtLine(number, waiting.cancel, {threading.__file__})
-        in_time(partial(run, tracer, waiting))
+        call = cancelling.Call().start()
+        tracer = AtLine(number, call.cancel, {waiting.__file__})
+        in_time(partial(run, tracer, call))
         assert tracer.left <= 0

@@ -36,7 +36,7 @@ class TokenSource(Protocol):
     """Any source of access tokens of your own; accepted wherever a credentials path is."""
 
     def token(self) -> str:
-        """An access token that is valid now; called once per request, by any thread."""
+        """An access token that is valid now; called once per request, by any thread. No deadline ends it."""
 
     def invalidate(self, token: str) -> None:
         """The server refused ``token``, so give another one from now on. Several threads may report the same token."""

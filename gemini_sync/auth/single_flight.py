@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Generic, Optional, TypeVar
+from typing import Any, Generic, Optional, TypeVar
 
 from gemini_sync.errors import (
     AuthError,
@@ -18,6 +17,7 @@ from gemini_sync.errors import (
 )
 from gemini_sync.fork import register_after_fork
 from gemini_sync.network.cancelling import Call
+from gemini_sync.network.waiting import wake
 
 # Another token, or another login, may be accepted. All other errors say something about the server or the network.
 _OF_ONE_TOKEN = (AuthError, PermissionDeniedError, CredentialsError, ConfigError)
@@ -25,7 +25,7 @@ _OF_ONE_TOKEN = (AuthError, PermissionDeniedError, CredentialsError, ConfigError
 Result = TypeVar("Result")
 
 
-class _Attempt(Future[Result]):
+class _Attempt(Generic[Result]):
     """One attempt. It is running while its leader holds ``leader_lock``.
 
     The leader holds the lock in a ``with`` block, which releases it even if the leader is interrupted. A ``finally``
@@ -33,17 +33,20 @@ class _Attempt(Future[Result]):
     """
 
     def __init__(self, token: object = None) -> None:
-        super().__init__()
         self.token = token
         self.leader_lock = threading.Lock()  # guards nothing
         self.leader = threading.get_ident()
-
-    @property
-    def has_outcome(self) -> bool:
-        return super().done() and not self.cancelled()
+        self.results: list[Result] = []  # one, if the attempt succeeded
+        self.error: Optional[GeminiSyncError] = None  # if it failed
+        self.waiters: list[Any] = []
+        self._is_over = False
 
     def done(self) -> bool:
-        return super().done() or not self.leader_lock.locked()
+        return self._is_over or not self.leader_lock.locked()
+
+    def end(self) -> None:
+        self._is_over = True
+        wake(self.waiters)
 
 
 class SingleFlight(Generic[Result]):
@@ -76,21 +79,19 @@ class SingleFlight(Generic[Result]):
             mine: _Attempt[Result] = _Attempt(token)
             attempt = self._run_or_find(mine, work, key, share_failure=True)
             if attempt is mine:
-                return mine.result()
+                return mine.results[0]
             if attempt.leader == mine.leader:  # this very thread leads it: a log handler, say, makes a call
                 return work()
             call.wait_for(attempt)
-            if attempt.has_outcome:
-                error = attempt.exception()
-                if error is None:
-                    return attempt.result()
-                if attempt.token == token or not isinstance(error, _OF_ONE_TOKEN):
-                    raise copy.copy(error)
+            if attempt.results:
+                return attempt.results[0]
+            if attempt.error is not None and (attempt.token == token or not isinstance(attempt.error, _OF_ONE_TOKEN)):
+                raise copy.copy(attempt.error)
 
     def run_if_free(self, work: Callable[[], Result], key: str = "") -> Optional[Result]:
         """``work()``, or None at once if an attempt is running. A failure is not shared."""
         mine: _Attempt[Result] = _Attempt()
-        return mine.result() if self._run_or_find(mine, work, key, share_failure=False) is mine else None
+        return mine.results[0] if self._run_or_find(mine, work, key, share_failure=False) is mine else None
 
     def _run_or_find(
         self, mine: _Attempt[Result], work: Callable[[], Result], key: str, *, share_failure: bool
@@ -107,13 +108,13 @@ class SingleFlight(Generic[Result]):
 
     def _run_as_leader(self, mine: _Attempt[Result], work: Callable[[], Result], key: str, share_failure: bool) -> None:
         try:
-            mine.set_result(work())
+            mine.results.append(work())
         except GeminiSyncError as exc:
             if share_failure and not ends_the_call(exc):
-                mine.set_exception(copy.copy(exc))
+                mine.error = copy.copy(exc)
             raise
         finally:
-            mine.cancel()  # wakes the waiters if there is no outcome
+            mine.end()
             with self._lock:
                 if self._attempts.get(key) is mine:  # not a later one, which a signal handler may have begun
                     self._attempts.pop(key, None)

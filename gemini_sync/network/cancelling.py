@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import _socket
-import math
+import os
 import socket
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 from gemini_sync.config import Timeouts
 from gemini_sync.network.deadlines import Clock, Deadlines, monotonic
+from gemini_sync.network.waiting import wait, wake
 
-_SLICE_SECONDS = 0.25
+
+class Awaited(Protocol):
+    """What a call can wait for. When ``done()`` changes, ``wake(waiters)`` tells those who wait."""
+
+    waiters: list[Any]
+
+    def done(self) -> bool: ...
 
 
 class Call(Deadlines):
@@ -37,9 +43,11 @@ class Call(Deadlines):
         self.clock, self._sleep = clock, sleep
         self.cancelled, self.connection_is_new = False, True
         self.secrets: set[str] = set()
-        # Guards cancelled and socket: cancel() must not shut down a descriptor that was closed and then reused.
-        # Notified at the end of a wait. Reentrant, because a signal handler may cancel the call that it interrupts.
-        self._changed = threading.Condition(threading.RLock())
+        # Guards socket: cancel() must not shut down a descriptor that was closed and then reused. Reentrant, because a
+        # signal handler may cancel the call that it interrupts. Nothing that may block runs with it.
+        self._lock = threading.RLock()
+        self._opener = 0  # the process that attached the socket
+        self._waiters: list[Any] = []
         self.socket: Optional[_socket.socket] = None
 
     def sleep(self, seconds: float) -> None:
@@ -51,56 +59,52 @@ class Call(Deadlines):
         if self._sleep is not None:
             self._sleep(seconds)
         else:
-            self._wait(lambda: self.cancelled, seconds)
+            wait(lambda: self.cancelled, seconds, self._waiters)
         self.check()
 
-    def wait_for(self, future: Future[Any]) -> None:
-        """Wait until ``future`` is done, at most until ``total``; raises like ``check()``."""
+    def wait_for(self, thing: Awaited) -> None:
+        """Wait until ``thing`` is done, at most until ``total``; raises like ``check()``."""
         self.enter("total", None)
-        future.add_done_callback(self._notify)
-        self._wait(lambda: self.cancelled or future.done(), self.remaining())
-        if not future.done():
+        wait(lambda: self.cancelled or thing.done(), self.remaining(), self._waiters, thing.waiters)
+        if not thing.done():
             self.check()
             raise self.deadline_error()  # the clock stands still, and the wait was as long as total all the same
 
-    def _wait(self, is_over: Callable[[], bool], seconds: Optional[float]) -> None:
-        """Wait at most ``seconds``, in slices; look at ``is_over`` before each.
-
-        The slices are counted and no clock is read, because a clock of a test may stand still.
-        A signal handler may cancel after that look and before the wait has begun. It runs in this thread, inside
-        ``Condition.wait``, so its notification reaches no waiter; the next look finds what it did.
-        """
-        left = math.inf if seconds is None else seconds
-        with self._changed:
-            while left > 0 and not is_over():
-                if not self._changed.wait(min(left, _SLICE_SECONDS)):
-                    left -= _SLICE_SECONDS
-
-    def _notify(self, _: Future[Any]) -> None:
-        with self._changed:
-            self._changed.notify_all()
-
     def attach(self, sock: _socket.socket) -> None:
         """Let ``cancel()`` shut ``sock`` down; raises ``StreamInterrupted`` if the call is cancelled already."""
-        with self._changed:
-            self.socket = sock
+        with self._lock:
+            self.socket, self._opener = sock, os.getpid()
         self.check()
 
     def detach(self) -> None:
         """Keep ``cancel()`` away from the socket, before it is closed or used by another call."""
-        with self._changed:
+        with self._lock:
+            self.socket = None
+
+    def disconnect(self) -> None:
+        """Shut the socket down and detach it. The server's side ends, even if a forked child has a copy of it."""
+        with self._lock:
+            self._end_connection()
             self.socket = None
 
     def cancel(self) -> None:
         """End the call from any thread: a blocked read, a wait or a sleep ends at once. Idempotent."""
-        with self._changed:
-            self.cancelled = True
-            if self.socket is not None:
-                try:
-                    _shut_down(self.socket)
-                except OSError:
-                    self.socket = None  # the other side has closed it, so no read is blocked
-            self._changed.notify_all()
+        self.cancelled = True
+        with self._lock:
+            self._end_connection()
+        wake(self._waiters)
+
+    def after_fork(self) -> None:
+        """Replace the lock in a forked child, because another thread of the parent may hold it."""
+        self._lock = threading.RLock()
+
+    def _end_connection(self) -> None:
+        # A forked child only has a copy of the socket. If it were shut down there, the parent's stream would end.
+        if self.socket is not None and self._opener == os.getpid():
+            try:
+                _shut_down(self.socket)
+            except OSError:
+                self.socket = None  # the other side has closed it, so no read is blocked
 
 
 def _shut_down(sock: Any) -> None:

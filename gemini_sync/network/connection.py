@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _socket
-import contextlib
 import functools
 import socket
 from contextvars import ContextVar
@@ -20,7 +19,8 @@ from urllib3.util.ssltransport import SSLTransport
 from gemini_sync.interruptions import interruption_in
 from gemini_sync.network import keepalive
 from gemini_sync.network.receiving import RECEIVE_BYTES, DeadlineResponse
-from gemini_sync.network.socks import SocksMixin
+from gemini_sync.network.sockets import KeepsDeadlines, SocksMixin, keep_deadlines_below
+from gemini_sync.network.waiting import IdleConnections
 
 if TYPE_CHECKING:
     from gemini_sync.network.cancelling import Call
@@ -140,7 +140,10 @@ class _DeadlineMixin:
     def _start_answer(self) -> None:
         call = current.get()
         if call is not None:
-            call.attach(_socket_below(self.sock))
+            below = _socket_below(self.sock)
+            if isinstance(below, KeepsDeadlines):
+                below.keep_deadlines(call)
+            call.attach(below)
             call.enter_answer()
             self.timeout = call.socket_timeout()
             self.sock.settimeout(self.timeout)
@@ -169,13 +172,16 @@ class _DeadlineConnection(_DeadlineMixin, HTTPConnection):  # type: ignore[misc]
     """A plain connection."""
 
 
-class _DeadlineTLSConnection(_DeadlineMixin, HTTPSConnection):  # type: ignore[misc]
-    """A TLS connection. ``cancel()`` also ends its handshake, whichever library makes the TLS socket."""
+class _TLSMixin:
+    """For TLS connections: ``cancel()`` also ends the handshake, whichever library makes the TLS socket."""
 
+    sock: Any
+    proxy_config: Any
+    ssl_context: Any
     _handle: Optional[_socket.socket] = None  # while it connects, a second descriptor of the same connection
 
     def _new_conn(self) -> socket.socket:
-        sock, call = super()._new_conn(), current.get()
+        sock, call = super()._new_conn(), current.get()  # type: ignore[misc]
         if call is not None:
             try:
                 # Not the socket itself: it is closed as soon as a TLS socket has taken its descriptor over.
@@ -184,18 +190,15 @@ class _DeadlineTLSConnection(_DeadlineMixin, HTTPSConnection):  # type: ignore[m
             except BaseException:
                 sock.close()
                 raise
-        return sock
+        return sock  # type: ignore[no-any-return]
 
     def connect(self) -> None:
         call = current.get()
         try:
-            super().connect()
+            super().connect()  # type: ignore[misc]
         except BaseException:
             if call is not None:
-                call.detach()
-            if self._handle is not None:  # ssl closes the socket after errors of its own only
-                with contextlib.suppress(OSError):
-                    self._handle.shutdown(socket.SHUT_RDWR)
+                call.disconnect()  # ssl closes the socket after errors of its own only
             raise
         finally:
             if self._handle is not None:
@@ -206,7 +209,18 @@ class _DeadlineTLSConnection(_DeadlineMixin, HTTPSConnection):  # type: ignore[m
         # requests trusts the CA bundle for a proxy as well; urllib3 would verify the proxy without our context.
         if self.proxy_config is not None and self.proxy_config.ssl_context is None:
             self.proxy_config = self.proxy_config._replace(ssl_context=self.ssl_context)
-        return super()._connect_tls_proxy(hostname, sock)
+        made, call = super()._connect_tls_proxy(hostname, sock), current.get()  # type: ignore[misc]
+        return made if call is None else keep_deadlines_below(made, call)
+
+    def _tunnel(self) -> None:
+        super()._tunnel()  # type: ignore[misc]
+        call = current.get()
+        if call is not None:
+            self.sock.settimeout(call.socket_timeout())  # for the TLS handshake with the server
+
+
+class _DeadlineTLSConnection(_TLSMixin, _DeadlineMixin, HTTPSConnection):  # type: ignore[misc]
+    """A TLS connection."""
 
 
 class _PoolMixin:
@@ -216,6 +230,7 @@ class _PoolMixin:
     keep the deadlines between reads only.
     """
 
+    QueueCls: Any = IdleConnections
     _urllib3_pool: Any
     _urllib3_connection: Any
     _our_connection: Any
@@ -276,4 +291,9 @@ def _keeping_deadlines(pool: Any) -> Any:
         mixins = (_DeadlineMixin,)
     elif made._new_conn.__module__ == "urllib3.contrib.socks":
         mixins = (SocksMixin, _DeadlineMixin)
-    return type(pool.__name__, (pool,), {"ConnectionCls": type(made.__name__, (*mixins, made), {})})
+    if issubclass(made, HTTPSConnection):
+        mixins = (_TLSMixin, *mixins)
+    changes = {"ConnectionCls": type(made.__name__, (*mixins, made), {})}
+    if pool.QueueCls is HTTPConnectionPool.QueueCls:
+        changes["QueueCls"] = IdleConnections
+    return type(pool.__name__, (pool,), changes)

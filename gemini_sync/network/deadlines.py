@@ -73,7 +73,10 @@ class Deadlines:
 
         Raises:
             socket.timeout: the deadline passed. To a socket, 0 would mean not to wait at all.
+            StreamInterrupted: the call was cancelled. In a forked child that leaves the socket as it is.
         """
+        if self.cancelled:
+            raise cancelled_error()
         if self.got_chunk:
             self.got_chunk = False
             self.enter("idle", self.timeouts.idle)

@@ -53,8 +53,11 @@ class Exchange:
         """Keep the connection for the next call if ``reusable``, else close it. Idempotent."""
         if self._open:
             self._open = False
-            self.call.detach()
             raw = self._response.raw
+            if reusable or getattr(raw, "connection", None) is None:  # another call may use the connection already
+                self.call.detach()
+            else:
+                self.call.disconnect()
             if reusable and isinstance(raw, BaseHTTPResponse):
                 raw.release_conn()  # back to its pool, or else the next line would close it
             if raw is not None:

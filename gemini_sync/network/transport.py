@@ -88,7 +88,7 @@ class Transport:
                     raise map_error(exc, call, url) from exc
                 return Exchange(call, response, functools.partial(idle.put_back, session))
             except BaseException as exc:
-                call.detach()
+                call.disconnect()
                 session.close()
                 if call.connection_is_new or type(exc) is not TransportError:
                     raise

@@ -101,7 +101,9 @@ class Router:
             call.cancel()
 
     def after_fork(self) -> None:
-        self._calls = set()  # these calls belong to threads of the parent process
+        calls, self._calls = self._calls, set()  # these calls belong to threads of the parent process
+        for call in calls:
+            call.after_fork()
 
     # -- for its calls
 

@@ -1,11 +1,13 @@
-"""A call with a clock that a test moves."""
+"""A call with a clock that a test moves, and a thing that calls can wait for."""
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from gemini_sync.config import Timeouts
 from gemini_sync.network.cancelling import Call
+from gemini_sync.network.waiting import wake
 
 
 class Clock:
@@ -26,3 +28,21 @@ class Clock:
 def call_with(**timeouts: Any) -> tuple[Call, Clock]:
     clock = Clock()
     return Call(Timeouts(**timeouts), clock=clock, sleep=clock.sleep).start(), clock
+
+
+class Thing:
+    """Something to wait for, which is done after ``end()``. ``asked`` is set once a call has looked whether it is."""
+
+    def __init__(self, *, done: bool = False) -> None:
+        self.waiters: list[Any] = []
+        self.asked = threading.Event()
+        self._done = done
+
+    def done(self) -> bool:
+        done = self._done
+        self.asked.set()
+        return done
+
+    def end(self) -> None:
+        self._done = True
+        wake(self.waiters)

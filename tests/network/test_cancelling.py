@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from typing import Any, Optional
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from gemini_sync.config import Timeouts
 from gemini_sync.errors import DeadlineExceeded, StreamInterrupted
 from gemini_sync.network.cancelling import Call
-from tests.network.call_kit import Clock, call_with
+from tests.network.call_kit import Clock, Thing, call_with
 
 _FOREVER = 3600.0
 _BOUND = 30.0
@@ -93,34 +92,26 @@ def test_sleep__cancelled_in_it() -> None:
 # -- waiting for others
 
 
-def test_wait_for__future_that_is_done() -> None:
+def test_wait_for__thing_that_is_done() -> None:
     call, _ = call_with(total=None)
-    answered, failed, cancelled = Future[int](), Future[int](), Future[int]()
-    answered.set_result(1)
-    failed.set_exception(KeyError())
-    cancelled.cancel()
-    for future in (answered, failed, cancelled):
-        call.wait_for(future)
+    call.wait_for(Thing(done=True))
 
 
-@pytest.mark.parametrize(
-    "end", [lambda f: f.set_result(1), lambda f: f.set_exception(KeyError()), lambda f: f.cancel()]
-)
-def test_wait_for__future_that_ends_meanwhile(end: Callable[[Future[int]], Any]) -> None:
-    call, future = Call().start(), Future[int]()
-    waiter = Waiter(lambda: call.wait_for(future))
-    end(future)
+def test_wait_for__thing_that_ends_meanwhile() -> None:
+    call, thing = Call().start(), Thing()
+    waiter = Waiter(lambda: call.wait_for(thing))
+    thing.end()
     assert waiter.end() is None
 
 
 def test_wait_for__cancelled() -> None:
-    call, future = Call().start(), Future[int]()
-    waiter = Waiter(lambda: call.wait_for(future))
+    call, thing = Call().start(), Thing()
+    waiter = Waiter(lambda: call.wait_for(thing))
     call.cancel()
     error = waiter.end()
     assert isinstance(error, StreamInterrupted)
     assert error.cancelled
-    future.set_result(1)  # no thread waits any more, and nothing breaks
+    thing.end()  # no thread waits any more, and nothing breaks
 
 
 def test_wait_for__at_most_until_the_total_deadline() -> None:
@@ -132,14 +123,14 @@ def test_wait_for__at_most_until_the_total_deadline() -> None:
 
     call = Call(Timeouts(total=0.01), clock=ticking).start()
     with pytest.raises(DeadlineExceeded, match="total"):
-        call.wait_for(Future())
+        call.wait_for(Thing())
 
 
 def test_waits__end_by_a_clock_that_stands_still() -> None:
     """Each wait has one source of time, and it is not that clock."""
     call = Call(Timeouts(total=0.05), clock=lambda: 1000.0).start()
     assert Waiter(lambda: call.sleep(0.05)).end() is None
-    error = Waiter(lambda: call.wait_for(Future())).end()
+    error = Waiter(lambda: call.wait_for(Thing())).end()
     assert isinstance(error, DeadlineExceeded)
     assert (error.deadline, error.seconds) == ("total", 0.05)
 
@@ -147,25 +138,25 @@ def test_waits__end_by_a_clock_that_stands_still() -> None:
 @pytest.mark.parametrize("slept", [True, False])
 def test_waits__cancelled_by_a_clock_that_stands_still(slept: bool) -> None:
     call = Call(clock=lambda: 1000.0).start()
-    waiter = Waiter(lambda: call.sleep(_FOREVER) if slept else call.wait_for(Future()))
+    waiter = Waiter(lambda: call.sleep(_FOREVER) if slept else call.wait_for(Thing()))
     call.cancel()
     assert isinstance(waiter.end(), StreamInterrupted)
 
 
 @pytest.mark.parametrize("done_before", [True, False])
 def test_wait_for__does_not_shorten_later_waits(done_before: bool) -> None:
-    call, future, waited = Call().start(), Future[int](), threading.Event()
+    call, thing, waited = Call().start(), Thing(), threading.Event()
     if done_before:
-        future.set_result(1)
+        thing.end()
 
     def work() -> None:
-        call.wait_for(future)
+        call.wait_for(thing)
         waited.set()
         call.sleep(_FOREVER)
 
     waiter = Waiter(work)
     if not done_before:
-        future.set_result(1)
+        thing.end()
     assert waited.wait(_BOUND)
     # A sleep that ends by itself gives no error.
     call.cancel()

@@ -170,7 +170,7 @@ def test_reader__sets_the_time_that_is_left_as_the_timeout(pair):
 
 def test_cancel__by_a_signal_handler_while_the_socket_is_attached():
     call = Call().start()
-    with call._changed:  # a signal handler may run in the thread that holds this lock
+    with call._lock:  # a signal handler may run in the thread that holds this lock
         call.cancel()
     assert call.cancelled
 

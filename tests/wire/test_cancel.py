@@ -8,9 +8,10 @@ import threading
 
 import pytest
 
-from gemini_sync import StreamInterrupted
+from gemini_sync import DeadlineExceeded, StreamInterrupted, Timeouts
 from gemini_sync.network.cancelling import Call
-from tests.adapter_kit import Rig
+from tests.adapter_kit import Gate, Rig, in_thread
+from tests.network.call_kit import Clock
 from tests.wire.raw_server import SECONDS, RawServer, black_hole
 from tests.wire.support import FRAMINGS, PATIENT, ask, drain, event, on_signal, tell_when_entered, telling
 
@@ -160,6 +161,58 @@ def test_cancel__never_flips(emulator, tmp_path):
         assert not adapter.fallback_active
         assert adapter.generate("Why?").route == "oauth"
     assert (rig.flips, emulator.api_key.requests) == ([], [])
+
+
+# What no deadline ends, because only the system or the caller's own code can.
+
+
+def test_cancel__while_the_host_name_is_looked_up(emulator, monkeypatch):
+    gate, look_up = Gate(), socket.getaddrinfo
+
+    def slowly(*args, **named):
+        gate()
+        return look_up(*args, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    reader = Reader(ask(emulator, **PATIENT))
+    gate.await_arrivals()
+    in_thread(reader.reply.cancel)()  # does not wait
+    gate.open()
+    assert_cancelled(reader.finish()[1])
+    assert emulator.requests == []
+
+
+@pytest.mark.parametrize("end", ["cancel()", "close()", "close() of the adapter"])
+def test_cancel__while_the_token_source_of_the_caller_runs(emulator, tmp_path, end):
+    gate = Gate()
+
+    def token():
+        gate()
+        return emulator.issue_token()
+
+    with Rig(emulator, tmp_path) as rig:
+        adapter = rig.adapter(oauth_creds_path=token, **PATIENT)
+        reader = Reader(adapter.stream("Why?"))
+        gate.await_arrivals()
+        ways = {"cancel()": reader.reply.cancel, "close()": reader.reply.close, "close() of the adapter": adapter.close}
+        in_thread(ways[end])()  # does not wait
+        gate.open()
+        error = reader.finish()[1]
+        assert (type(error), error.cancelled) == (StreamInterrupted, True)
+    assert (rig.flips, emulator.requests) == ([], [])
+
+
+def test_total__holds_right_after_the_token_source_of_the_caller(emulator, tmp_path):
+    clock = Clock()
+
+    def token():
+        clock.now += 100.0
+        return emulator.issue_token()
+
+    with Rig(emulator, tmp_path) as rig:
+        adapter = rig.adapter(oauth_creds_path=token, clock=clock, timeouts=Timeouts(total=60))
+        _, error = drain(adapter.stream("Why?"))
+    assert (type(error), error.deadline, emulator.requests) == (DeadlineExceeded, "total", [])
 
 
 # --- who cancels, and when

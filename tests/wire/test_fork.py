@@ -11,6 +11,7 @@ from gemini_sync.testing.emulator import default_text
 from tests.adapter_kit import Rig
 from tests.support import in_child
 from tests.wire.raw_server import SECONDS
+from tests.wire.support import PATIENT, drain
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here"),
@@ -63,6 +64,77 @@ def test_fork__child_that_closes_the_adapter_leaves_the_parents_stream_alone(ser
         texts = [next(reply)]
         assert in_child(lambda: f"closed: {adapter.close()}")() == "closed: None"
         gate.set()
+        texts += reply
+    assert "".join(texts) == "one two three"
+
+
+def cancel(reply):
+    reply.cancel()
+    return drain(reply)[1].cancelled  # it receives nothing that is meant for the parent
+
+
+#: What ends a half-read reply. A reply that is dropped is closed by its generator.
+ENDINGS = {
+    "cancel()": cancel,
+    "close()": lambda reply: reply.close(),
+    "dropped": lambda reply: reply._state.chunks.close(),
+}
+
+
+@pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
+def test_fork__child_that_ends_a_half_read_reply_ends_its_own_side_alone(server, tmp_path, end):
+    gate = threading.Event()
+    server.oauth.answer(text="one two three", pace=lambda index: index and gate.wait(SECONDS))
+    with Rig(server, tmp_path) as rig:
+        reply = rig.adapter().stream("Why?")
+        texts = [next(reply)]
+        assert in_child(lambda: str(end(reply)))() in ("None", "True")
+        gate.set()
+        texts += reply
+    assert "".join(texts) == "one two three"
+
+
+@pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
+def test_fork__parent_that_ends_a_half_read_reply_ends_the_servers_side(server, tmp_path, end):
+    """Although the child still has a copy of the socket."""
+    server.oauth.answer(text="one two three")
+    server.oauth.fail("stall", after=1)
+    release, released = os.pipe()
+    with Rig(server, tmp_path) as rig:
+        reply = rig.adapter(timeouts=PATIENT["timeouts"]).stream("Why?")
+        assert next(reply) == "one"
+        result = in_child(lambda: os.read(release, 1).decode())
+        try:
+            end(reply)
+            assert server.wait_closed()
+        finally:
+            os.write(released, b"x")
+        assert result() == "x"
+    os.close(release)
+    os.close(released)
+
+
+def test_fork__while_a_thread_has_the_lock_of_a_call(emulator, tmp_path):
+    """It may be in ``cancel()``. That thread does not exist in the child."""
+    emulator.oauth.answer(text="one two three")
+    held, release = threading.Event(), threading.Event()
+    with Rig(emulator, tmp_path) as rig:
+        adapter = rig.adapter()
+        reply = adapter.stream("Why?")
+        texts = [next(reply)]
+        (call,) = adapter._router._calls
+
+        def hold():
+            with call._lock:
+                held.set()
+                release.wait(SECONDS)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        assert held.wait(SECONDS)
+        assert in_child(lambda: str(reply.close()))() == "None"
+        release.set()
+        thread.join()
         texts += reply
     assert "".join(texts) == "one two three"
 
