@@ -199,7 +199,9 @@ def test_update__link_that_cannot_be_resolved_stays(
 ) -> None:
     real, link = write_file(tmp_path / "real.json"), tmp_path / "c.json"
     link.symlink_to(real)
-    monkeypatch.setattr(os, broken, _refuse(errno.EIO, times, getattr(os, broken)))
+    works = getattr(os, broken)
+    fails = _refuse(errno.EIO, times, works)
+    monkeypatch.setattr(os, broken, lambda name, **options: (fails if name == str(link) else works)(name, **options))
     if times == 1:
         content = credentials_file.update(str(link), "file-refresh-token", {"access_token": "new"}, Call(sleep=Slept()))
         assert content.access_token == "new"

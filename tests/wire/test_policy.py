@@ -178,7 +178,8 @@ def test_401__once_costs_one_refresh_and_one_replay(rig: Rig) -> None:
     assert first != second
     adapter.generate("Hi")
     assert (rig.counts, len(rig.emulator.token.requests)) == ((3, 0), 1)
-    assert (rig.flips, rig.slept) == ([], [])
+    assert rig.flips == []
+    assert sum(rig.slept) < 0.1  # of saving the token; a pause between two tries is longer
 
 
 def test_401__always_costs_one_refresh_and_one_replay_then_flips(rig: Rig) -> None:
