@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 EXCERPT_CHARACTERS = 500
+_READ_CHARACTERS = 2**17  # of a longer text, nothing is read behind these
+_LONGEST_SECRET = 4096
 
 # Google API keys, OAuth access tokens, refresh tokens, client secrets, and credentials in URLs and headers.
 _SECRET_SHAPES = re.compile(
@@ -40,7 +42,19 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def beginning(text: str) -> str:
+    """``text``, or as much of its beginning as a message can need.
+
+    If it is cut, the last word goes as well, because half a credential could stay there, which no pattern finds.
+    """
+    if len(text) <= _READ_CHARACTERS:
+        return text
+    rest = text[_READ_CHARACTERS - _LONGEST_SECRET : _READ_CHARACTERS]
+    whole_words = rest[: -len(rest.split()[-1])] if rest.split() and not rest[-1].isspace() else rest
+    return text[: _READ_CHARACTERS - _LONGEST_SECRET] + whole_words
+
+
 def redacted_excerpt(text: str, secrets: Iterable[str] = (), characters: int = EXCERPT_CHARACTERS) -> str:
-    """``text`` on one line, redacted and then cut to at most ``characters``."""
-    flat = redact_text(one_line(text), secrets)
+    """``text`` on one line, redacted and then cut to at most ``characters``. Of a huge text, the beginning counts."""
+    flat = redact_text(one_line(beginning(text)), secrets)
     return flat if len(flat) <= characters else flat[: characters - 1] + "…"

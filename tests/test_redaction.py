@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gemini_sync.redaction import redact_text, redacted_excerpt
+from gemini_sync.redaction import beginning, redact_text, redacted_excerpt
 
 # Shaped like credentials, but not real ones.
 CANARIES = {
@@ -80,3 +80,26 @@ def test_excerpt__is_one_line_of_at_most_500_characters() -> None:
     assert redacted_excerpt(" a\r\n\tb  c ") == "a b c"
     assert redacted_excerpt("x" * 500) == "x" * 500
     assert redacted_excerpt("x" * 501) == "x" * 499 + "…"
+
+
+@pytest.mark.parametrize("before", [" ", "x", "x ", "\n"])
+@pytest.mark.parametrize("secret", ["AIza" + "S" * 35, "a-plain-secret-without-a-shape"])
+def test_excerpt__of_a_huge_text_shows_no_half_of_a_secret_at_the_cut(before: str, secret: str) -> None:
+    for shown in range(1, len(secret), 3):
+        text = (
+            "key "
+            + before * ((2**17 - shown - 4) // len(before))
+            + " " * (2 - len(before))
+            + secret
+            + " and more" * 10**5
+        )
+        told = redacted_excerpt(text, [secret], 2**20)
+        assert not any(secret[:size] in told for size in range(5, len(secret)))
+
+
+def test_excerpt__of_a_huge_text_ends_with_a_whole_word() -> None:
+    words = beginning("one two " * 2**20)
+    assert 2**17 - 10 < len(words) <= 2**17
+    assert words.split()[-1] in ("one", "two")
+    assert beginning("x" * 2**20) == "x" * (2**17 - 4096)
+    assert beginning("x" * 2**17) == "x" * 2**17

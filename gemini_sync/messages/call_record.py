@@ -19,11 +19,13 @@ class CallRecord:
         route: the route that serves the answer, or None before its first chunk.
         trace_id: the name that the server gave the answer, or None.
         attempts: what was tried, in order.
+        shows_thoughts: True if the caller iterates chunks, and so sees thoughts as they come.
     """
 
     def __init__(self, route: Optional[str] = None, attempts: Iterable[Attempt] = (), *, model: str = "") -> None:
         self.model, self.route = model, route
         self.trace_id: Optional[str] = None
+        self.shows_thoughts = False
         self.attempts = list(attempts)
 
     def mark_interrupted(self, outcome: str, error: Optional[GeminiSyncError] = None) -> None:

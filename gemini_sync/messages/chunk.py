@@ -8,6 +8,8 @@ from gemini_sync.messages.parts import Blob, FunctionCall, function_calls, inlin
 from gemini_sync.messages.rest_json import FINISH_REASONS, candidate_of, dict_of, enum_of, list_of, parts_of, text_of
 from gemini_sync.messages.usage import Usage, usage
 
+_NO_CONTENT = {"text", "thought", "thoughtSignature"}  # the fields of a part without call, data and code
+
 
 class Chunk:
     """A read-only view of one decoded event. It computes each property when you ask for it.
@@ -112,3 +114,27 @@ class Chunk:
 
     def __repr__(self) -> str:
         return f"Chunk(text={self.text!r}, finish_reason={self.finish_reason!r}, parts={len(self.parts)})"
+
+
+def has_content(chunk: Chunk, *, thoughts: bool) -> bool:
+    """True if ``chunk`` holds something for the reader of an answer. Thoughts count if ``thoughts`` is True.
+
+    Text, calls, data and code are content, and so are a finish reason and a refused prompt. Token counts, signatures
+    and empty texts are none.
+    """
+    try:
+        candidate = chunk._raw["candidates"][0]
+        part = candidate["content"]["parts"][0]
+        is_text = part["text"] and "thought" not in part and not candidate.get("index")
+    except (LookupError, TypeError, AttributeError):
+        is_text = False
+    if is_text:  # nearly always
+        return True
+    feedback = chunk.prompt_feedback or {}
+    if chunk.finish_reason is not None or feedback.get("blockReason") or feedback.get("blockReasonMessage"):
+        return True
+    return any(
+        (part.get("text") and (thoughts or not part.get("thought")))
+        or any(part[name] is not None for name in part.keys() - _NO_CONTENT)
+        for part in chunk.parts
+    )

@@ -11,14 +11,16 @@ from gemini_sync.errors import UNREADABLE_ANSWER, ProtocolError
 from gemini_sync.messages.api_errors import api_error, find_error
 from gemini_sync.messages.chunk import Chunk
 from gemini_sync.messages.half_characters import HalfCharacters
-from gemini_sync.messages.rest_json import dict_of
+from gemini_sync.messages.rest_json import dict_of, int_of
 from gemini_sync.messages.sse import BareJsonEvent, Event
-from gemini_sync.redaction import redacted_excerpt
+from gemini_sync.redaction import EXCERPT_CHARACTERS, beginning, redacted_excerpt
 
 _log = logging.getLogger(__name__)
 
 #: Stands for the value of an event that is no JSON, or has white space around it.
 UNDECODED = object()
+_ERROR_CHARACTERS = 2**20  # as of an error that is a whole answer
+_MOST_WARNINGS = 100  # of one stream
 _CHUNK_FIELDS = ("candidates", "promptFeedback", "usageMetadata")
 
 
@@ -68,7 +70,10 @@ class OddEvents:
         return [Chunk({"candidates": [{"content": content}]}) for content in self.halves.left_over()]
 
     def _chunk(self, decoded: dict[str, Any], data: str, bare: bool) -> list[Chunk]:
-        if find_error(decoded) is not None:
+        error = find_error(decoded)
+        if error is not None:
+            if len(data) > _ERROR_CHARACTERS:
+                decoded = {"error": _beginning_of(error)}
             raise api_error(None, decoded, secrets=self._secrets)
         inner = decoded if self._envelope is None else dict_of(decoded.get(self._envelope))
         if decoded.get("error") or (bare and not any(map(inner.get, _CHUNK_FIELDS))):
@@ -87,8 +92,9 @@ class OddEvents:
         """Pass over an event that is no JSON object, or raise an error that shows its words."""
         if not (harmless or self._finished or event.event not in ("message", "error")):
             raise self._error(expected, came, event.data) from cause
-        words = redacted_excerpt(event.data, self._secrets)
-        _log.warning("ignored event %d of a stream (%s): %r", self._position, event.event, words)
+        if self._skipped < _MOST_WARNINGS:
+            words = redacted_excerpt(event.data, self._secrets)
+            _log.warning("ignored event %d of a stream (%s): %r", self._position, event.event, words)
         return self._skip()
 
     def _skip(self) -> list[Chunk]:
@@ -103,3 +109,13 @@ class OddEvents:
             # Broken JSON may come whole the next time, but another format stays. After a chunk nothing is sent again.
             reason=UNREADABLE_ANSWER if is_json and is_first else None,
         )
+
+
+def _beginning_of(error: dict[str, Any]) -> dict[str, Any]:
+    """What is read of an error that is too large: its code and status, and the beginning of its message."""
+    code, status, message = map(error.get, ("code", "status", "message"))
+    return {
+        "code": int_of(code),
+        "status": status if isinstance(status, str) and len(status) <= EXCERPT_CHARACTERS else int_of(status),
+        "message": beginning(message) if isinstance(message, str) else "The server sent a huge error without a message",
+    }

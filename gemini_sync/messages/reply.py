@@ -88,6 +88,7 @@ class _State:
 def _pieces(state: _State, *, of_text: bool) -> Iterator[Any]:
     """The texts of the stream, and the verdict on them at its end; or its chunks."""
     state.begin()
+    state.record.shows_thoughts |= not of_text
     add = state.content.add
     try:
         for chunk in state.chunks:
@@ -118,9 +119,9 @@ class Reply(Iterator[str]):
     Both ways share one stream. The properties are right at any moment, while the answer arrives and afterwards. One
     thread uses a reply. Only ``cancel()`` and ``close()`` may be called from any thread.
 
-    If the call fails before the first chunk, iterating raises its error. If it fails later, iterating raises
-    ``StreamInterrupted``, whose ``partial`` shows what came. At the end of a complete answer, iterating the text may
-    raise ``BlockedError``, ``FinishReasonError`` or ``EmptyResponseError``.
+    If the call fails before the first chunk with content, iterating raises its error. If it fails later, iterating
+    raises ``StreamInterrupted``, whose ``partial`` shows what came. At the end of a complete answer, iterating the text
+    may raise ``BlockedError``, ``FinishReasonError`` or ``EmptyResponseError``.
     """
 
     def __init__(

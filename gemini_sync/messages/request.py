@@ -51,6 +51,12 @@ class Request(NamedTuple):
         """The model for a URL path. It is quoted, because a name could otherwise change the URL."""
         return quote(self.model)
 
+    @property
+    def asks_for_thoughts(self) -> bool:
+        """True if the caller wants to see what the model thinks."""
+        thinking = dict_of(dict_of(self.fields.get("generationConfig")).get("thinkingConfig"))
+        return bool(thinking.get("includeThoughts"))
+
 
 def body_for(request: Request, service: str, signatures: Optional[Signatures] = None) -> dict[str, Any]:
     """The GenerateContentRequest for one service. All that differs between the services is changed here.

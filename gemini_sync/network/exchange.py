@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Optional
 
@@ -18,6 +18,7 @@ from gemini_sync.redaction import redact_text
 
 _ERROR_BODY_BYTES = 2**20
 _ERROR_BODY_SECONDS = 5.0
+_MOST_EMPTY_MEMBERS = 1000  # in a row; each takes longer than its few bytes let expect
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # zlib recognises either by its first bytes
 
 
@@ -77,13 +78,16 @@ class Exchange:
             if getattr(response, "_content", False) is not False:
                 yield response.content  # a hook of the session has read it, or an adapter for tests has made it up
             else:
-                decompress = _decompressor(self.headers.get("Content-Encoding"), call.secrets)
+                decompress = _decompressor(self.headers.get("Content-Encoding"), call)
                 for data in iter(_body_reader(response.raw, call), b""):
-                    yield data if decompress is None else decompress(data)
+                    if decompress is None:
+                        yield data
+                    else:
+                        yield from decompress(data)
                 if call.cancelled:  # cancel() shut the socket down, which to the reader looks like a clean end
                     raise cancelled_error()
                 if decompress is not None:
-                    decompress(b"")
+                    yield from decompress(b"")
             self.close(reusable=True)
         except LIBRARY_ERRORS as exc:
             raise map_error(exc, call, self.url) from exc
@@ -139,32 +143,41 @@ def _body_reader(raw: Any, call: Call) -> Callable[[], bytes]:
     return read_in_time
 
 
-def _decompressor(encoding: Optional[str], secrets: Collection[str]) -> Optional[Callable[[bytes], bytes]]:
+def _decompressor(encoding: Optional[str], call: Call) -> Optional[Callable[[bytes], Iterator[bytes]]]:
     """A function for a body that is compressed although we asked for none of it; ``b""`` says that the body ended.
 
-    Unlike urllib3 it raises if the body was cut off before its end marker.
+    It gives slices, and looks at the call before each, because a few bytes can stand for millions. Unlike urllib3 it
+    raises if the body was cut off before its end marker.
     """
     if encoding is None or encoding.strip().lower() in ("", "identity"):
         return None
     if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
-        raise ProtocolError(f"Expected an uncompressed body, came Content-Encoding {redact_text(encoding, secrets)!r}.")
-    state = zlib.decompressobj(_GZIP_OR_ZLIB)
+        came = redact_text(encoding, call.secrets)
+        raise ProtocolError(f"Expected an uncompressed body, came Content-Encoding {came!r}.")
+    state, empty_members = zlib.decompressobj(_GZIP_OR_ZLIB), 0
 
-    def decompress(data: bytes) -> bytes:
-        nonlocal state
+    def decompress(data: bytes) -> Iterator[bytes]:
+        nonlocal state, empty_members
         if not data and not state.eof:
             raise ProtocolError("The compressed body ended before its end marker: it was cut off.")
-        pieces = []
-        while data:
+        is_full = False  # then zlib may hold more of the slice than it has given
+        while data or is_full:
             if state.eof:
                 if not data.strip(b"\0"):
-                    break  # padding, which the gzip command ignores as well
-                state = zlib.decompressobj(_GZIP_OR_ZLIB)
+                    return  # padding, which the gzip command ignores as well
+                state, empty_members = zlib.decompressobj(_GZIP_OR_ZLIB), empty_members + 1
+                if empty_members > _MOST_EMPTY_MEMBERS:
+                    raise ProtocolError("The compressed body is damaged: it goes on and on and holds nothing.")
+            call.begin_read()
+            call.check()
             try:
-                pieces.append(state.decompress(data))
+                piece = state.decompress(data, RECEIVE_BYTES)
             except zlib.error as exc:
                 raise ProtocolError(f"The compressed body is damaged: {exc}.") from exc
-            data = state.unused_data
-        return b"".join(pieces)
+            data = state.unused_data if state.eof else state.unconsumed_tail
+            is_full = len(piece) == RECEIVE_BYTES and not state.eof
+            if piece:
+                empty_members = 0
+                yield piece
 
     return decompress

@@ -185,7 +185,7 @@ RULES: tuple[tuple[_Test, Explanation], ...] = (
           "first_token deadline, or the fixed limit of a small request",
           "another wait as long would cost too much."),
     _rule("connection", _is(errors.TransportError), Decision.RETRY,
-          "connection, TLS handshake, connect and idle deadlines",
+          "connection, TLS handshake, connect deadline; idle deadline before the first content: no try more",
           "networks fail briefly."),
     _rule("redirect", _redirect, Decision.SURFACE,
           "3xx",
@@ -237,4 +237,6 @@ def is_about_quota(error: BaseException) -> bool:
 
 def most_tries(error: BaseException) -> float:
     """After how many tries on one route ``error`` ends them, however many the caller allows."""
+    if isinstance(error, errors.DeadlineExceeded) and error.deadline == "idle":
+        return 1  # as for first_token, another wait as long would cost too much
     return _CAPACITY_TRIES if _no_capacity(error, 0) else math.inf

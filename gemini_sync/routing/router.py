@@ -1,10 +1,11 @@
-"""The router: it chooses a route for each call, tries it, and may fall back until the first chunk has come."""
+"""The router: it chooses a route for each call, tries it, and may fall back until the first chunk with content."""
 
 from __future__ import annotations
 
 import copy
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -14,7 +15,7 @@ from gemini_sync.config import Retry, Timeouts
 from gemini_sync.errors import Attempt, AuthError, ConfigError, GeminiSyncError, InvalidRequestError, cancelled_error
 from gemini_sync.fork import register_after_fork
 from gemini_sync.messages.call_record import CallRecord
-from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.chunk import Chunk, has_content
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import Request
 from gemini_sync.network.cancelling import Call
@@ -23,9 +24,10 @@ from gemini_sync.retrying import RetryPolicy
 from gemini_sync.routing.events import FallbackEvent, notify_stderr
 from gemini_sync.routing.fallback import FallbackState
 from gemini_sync.routing.flips import Flips, Sticky, in_one_line
+from gemini_sync.routing.holding import HeldStream, hold
 from gemini_sync.routing.policy import Decision, Policy, ask, decide, most_tries
 from gemini_sync.routing.snapshot import Choice, PendingFlip, RouteStatus
-from gemini_sync.services.base import API_KEY, OAUTH, OpenStream, Service
+from gemini_sync.services.base import API_KEY, OAUTH, Service
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -138,15 +140,15 @@ class _RoutedCall:
 
     def chunks(self) -> Iterator[Chunk]:
         with self._router._running(self.call):
-            first, rest = self._serve(self._open)
+            held, rest = self._serve(self._open)
             with closing(rest):
                 now = self._state.snapshot
                 if self._flip is not None or now.standing or now.unsaid:
                     self._router._flips.answered(self._choice, self._flip, self.record.model)
                 try:
                     try:
-                        yield first
-                        del first
+                        while held:
+                            yield held.popleft()  # no name refers to it, so it is freed while the stream goes on
                         yield from rest
                     except GeminiSyncError as exc:
                         _raise_if_cancelled(self.call, exc)
@@ -155,10 +157,12 @@ class _RoutedCall:
                     self._interrupted(exc)
                     raise
 
-    def _open(self, service: Service) -> OpenStream:
+    def _open(self, service: Service) -> HeldStream:
         stream = service.open(self._request, self.call)
         self.record.trace_id = stream[0].trace_id
-        return stream
+        if has_content(stream[0], thoughts=False):
+            return deque(stream[:1]), stream[1]
+        return hold(stream, self._request, self.record, require_finish=self._router._require_finish)
 
     def count_tokens(self) -> int:
         """The count of the first route that answers. It flips nothing: an account may count and yet not generate.

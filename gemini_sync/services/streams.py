@@ -12,7 +12,7 @@ from typing import Any, Optional, Union
 from gemini_sync.errors import UNREADABLE_ANSWER, ApiError, ProtocolError
 from gemini_sync.messages import sse
 from gemini_sync.messages.api_errors import answer_error
-from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.chunk import Chunk, has_content
 from gemini_sync.messages.odd_events import UNDECODED, OddEvents
 from gemini_sync.network.cancelling import Call
 from gemini_sync.network.exchange import Answer, Exchange
@@ -21,6 +21,9 @@ from gemini_sync.redaction import redacted_excerpt
 
 _HEAD_BYTES = len("retry:")  # what tells an event stream from another body
 _STREAM_BEGINS = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:(?:data|event|id|retry)(?:[:\r\n]|$)|[:{\[])")
+# What a stream may bring besides chunks. A line or an event counts once, and once more for each 4 KiB of it.
+_SKIPS_AT_ONCE, _SKIPS_FOR_A_SECOND, _SKIPS_FOR_A_CHUNK = 10_000, 1000, 16
+_BYTES_FOR_A_SKIP, _SKIPS_FOR_A_LOOK = 4096, 100
 _BODY_SECONDS, _BODY_BYTES = 5.0, 2**16  # what is read of a body that is no stream
 _decode: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # json.loads costs half as much again
 
@@ -39,9 +42,11 @@ def chunks_of(
     try:
         head, body = _stream_body(exchange)
         call, reader = exchange.call, _EventReader(envelope, exchange.call.secrets)
-        has_total = call.timeouts.total is not None
-        for event in sse.events(body, max_event_bytes):
+        has_total, skips = call.timeouts.total is not None, _Skips(call, reader)
+        for event in sse.events(body, max_event_bytes, skips.add):
             chunks = reader.read(event)
+            if type(chunks) is not tuple:  # the event was odd
+                skips.add_event(event, chunks)
             signed = learn is not None and '"thoughtSignature"' in event.data  # few events are, so no other is searched
             del event
             for chunk in chunks:
@@ -66,12 +71,12 @@ class _EventReader:
 
     def __init__(self, envelope: Optional[str], secrets: Collection[str]) -> None:
         self._envelope, self._secrets = envelope, secrets
-        self._position, self._finished = 0, False
+        self.position, self._finished = 0, False  # the number of events so far
         self.odd: Optional[OddEvents] = None
 
     def read(self, event: sse.Event) -> Iterable[Chunk]:
         """The chunks in the next event."""
-        self._position += 1
+        self.position += 1
         envelope, data = self._envelope, event.data
         decoded: Any = UNDECODED
         try:
@@ -85,6 +90,8 @@ class _EventReader:
             if not text.isascii() and "\\" in data:
                 text.encode()  # fails if the text holds half a character, which only an escape can write
             usual = end == len(data) and "error" not in value and "error" not in raw
+            if not text and "finishReason" not in candidate:
+                usual = False  # a flood may be made of these
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError, StopIteration):
             usual = False
         if usual and type(event) is not sse.BareJsonEvent:
@@ -92,7 +99,44 @@ class _EventReader:
             if self.odd is None or not self.odd.halves.waiting:
                 return (Chunk(raw, None if envelope is None else value),)
         self.odd = self.odd or OddEvents(envelope, self._secrets)
-        return self.odd.read(event, decoded, self._position, self._finished)
+        return self.odd.read(event, decoded, self.position, self._finished)
+
+
+class _Skips:
+    """Counts what a stream brings besides chunks, and ends a stream that brings little else.
+
+    Comments keep a stream alive for hours, and some gateways pad each event. So the allowance grows with the seconds of
+    the stream, and a little with each chunk. A flood passes every deadline between two receives, because a few
+    compressed bytes can stand for millions of lines.
+    """
+
+    def __init__(self, call: Call, reader: _EventReader) -> None:
+        self._call, self._reader = call, reader
+        self._began = call.clock()
+        self._count = self._events = 0
+        self._next_look = _SKIPS_FOR_A_LOOK
+
+    def add_event(self, event: sse.Event, chunks: Iterable[Chunk]) -> None:
+        """Count ``event`` if it made no chunks, or one in which there is nothing to see."""
+        if isinstance(chunks, list) and not any(has_content(chunk, thoughts=True) for chunk in chunks):
+            self._events += 1
+            self.add(0 if chunks else len(event.data))
+
+    def add(self, size: int) -> None:
+        """Count something of ``size`` bytes. Raises ``ProtocolError`` if it is too much, and like ``Call.check``."""
+        self._count += 1 + size // _BYTES_FOR_A_SKIP
+        if self._count < self._next_look:
+            return
+        call, chunks = self._call, self._reader.position - self._events
+        self._next_look = self._count + _SKIPS_FOR_A_LOOK
+        call.begin_read()
+        call.check()
+        seconds = max(0.0, call.clock() - self._began)
+        if self._count > _SKIPS_AT_ONCE + _SKIPS_FOR_A_SECOND * seconds + _SKIPS_FOR_A_CHUNK * chunks:
+            raise ProtocolError(
+                f"The stream is a flood of nothing: expected events with chunks, came {self._count} comments, blank "
+                f"lines and empty events beside {chunks} chunks within {seconds:.0f} s. Check the endpoint and proxies."
+            )
 
 
 def _stream_body(exchange: Exchange) -> tuple[bytes, Iterator[bytes]]:
@@ -110,7 +154,7 @@ def _stream_body(exchange: Exchange) -> tuple[bytes, Iterator[bytes]]:
     head = b""
     for piece in chunks:
         head += piece
-        if len(head.lstrip()) >= _HEAD_BYTES:
+        if len(head.lstrip()) >= _HEAD_BYTES or len(head) > _BODY_BYTES:
             break
     if _STREAM_BEGINS.match(head):
         _log.warning("a stream came as %s instead of text/event-stream", came or "no content type")

@@ -162,3 +162,36 @@ def test_dropped_generator__closes_the_chunks_at_once() -> None:
             assert closed.pop()
     finally:
         gc.enable()
+
+
+# -- what is skipped, and what is refused
+
+
+@pytest.mark.usefixtures("parser")
+def test_skipped__is_told_with_its_size() -> None:
+    """Whatever the segmentation. The blank line behind a block belongs to it."""
+    stream = b": c\n\n\ndata: 1\n: in\n\nodd line\nid: 7\nevent: x\n\n{x}\ndata: 2\n\n"
+    for pieces in segmentations(stream, "skips"):
+        sizes: list[int] = []
+        assert [event.data for event in events(pieces, 1000, sizes.append)] == ["1", "2"]
+        assert sizes == [3, 0, 0, 4, 8, 13, 3]
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b""])
+@pytest.mark.parametrize("form", [b"data: %b", b"%b"])
+def test_values__are_bounded_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch, form: bytes, end: bytes) -> None:
+    monkeypatch.setattr(sse, "_MOST_VALUES", 2000)
+    for most, limit in ((2000, 10_000), (4000, 256_000)):  # a limit above 64 bytes for a value allows more values
+        body = b"[" + b"[]," * ((most - 2) // 2) + b"[]]"
+        for extra, fits in ((b"", True), (b" " * 10 + b",1" * 3, False)):
+            stream = form.replace(b"%b", body[:-1] + extra + b"]") + end
+            if fits:
+                assert len(read([stream], limit)) == 1
+            else:
+                with pytest.raises(ProtocolError, match=rf"more than {most} values"):
+                    read([stream], limit)
+
+
+def test_warnings__of_a_flood_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    assert read([b"{x}\n" * 1000]) == []
+    assert len(caplog.records) == 100

@@ -12,7 +12,7 @@ from tests.messages.sse_kit import Seen, read
 
 def test_cut_off_event__leaves_a_trace(caplog: pytest.LogCaptureFixture) -> None:
     assert read([b'data: {"a": ']) == []
-    assert "ignored an event of 12 bytes that was cut off" in caplog.text
+    assert "ignored an event of 6 characters that was cut off" in caplog.text
 
 
 def test_error_of_the_chunks__passes_through_and_drops_the_unfinished_block() -> None:

@@ -111,7 +111,7 @@ TABLE = {
     "malformed stream": Row(lambda: ProtocolError("Event 1 is not JSON."), TRIES, "api_key", "oauth"),
     "no stream": Row(lambda: ProtocolError("Came text/html.", code=200), TRIES, "api_key", "oauth"),
     "connect deadline": Row(deadline("connect"), TRIES, "api_key", "oauth"),
-    "idle deadline": Row(deadline("idle"), TRIES, "api_key", "oauth"),
+    "idle deadline": Row(deadline("idle"), 1, "api_key", "oauth"),
     "first_token deadline": Row(deadline("first_token"), 1, "api_key", "api_key"),
     "total deadline": Row(deadline("total"), 1, None, "oauth"),
     "certificate": Row(lambda: TransportError("No.", reason="CERTIFICATE_VERIFY_FAILED"), 1, None, "oauth"),

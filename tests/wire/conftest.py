@@ -1,16 +1,20 @@
-"""Fixtures of the tests on real sockets: both routes, over plain connections and over TLS."""
+"""Fixtures of the tests on real sockets: both routes, over plain connections and over TLS, and a call by a clock that stands still."""
 
 from __future__ import annotations
 
+import contextlib
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import pytest
 import trustme
 
+from gemini_sync import Endpoints, GeminiDualAdapter, Reply
 from gemini_sync.testing.emulator import Emulator
+from tests.network.call_kit import Clock
+from tests.wire.support import ONCE
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +53,21 @@ def server(context: Optional[ssl.SSLContext]) -> Iterator[Emulator]:
 def route(request: pytest.FixtureRequest) -> str:
     """The test runs on both routes."""
     return request.param
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def asking(emulator: Emulator, clock: Clock) -> Iterator[Callable[..., Reply]]:
+    """A function that calls the API-key route of the emulator once, by a clock that stands still."""
+    with contextlib.ExitStack() as stack:
+
+        def ask(**settings: Any) -> Reply:
+            url = settings.pop("url", emulator.url)
+            chosen = {"endpoints": Endpoints(gemini=url), "retry": ONCE, "clock": clock, **settings}
+            return stack.enter_context(GeminiDualAdapter(emulator.key, **chosen)).stream("Why?")
+
+        yield ask
