@@ -1,4 +1,4 @@
-"""Fixtures of the tests on real sockets: both routes, over plain connections and over TLS, and a call by a clock that stands still."""
+"""Fixtures of the tests on real sockets: both routes, plain and over TLS, and calls by a clock that stands still."""
 
 from __future__ import annotations
 

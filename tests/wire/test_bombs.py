@@ -1,4 +1,4 @@
-"""Answers that are small on the wire and costly behind it, over real sockets. The tests measure memory and count bytes."""
+"""Answers that are small on the wire and costly behind it, over real sockets. The tests measure memory and bytes."""
 
 from __future__ import annotations
 
