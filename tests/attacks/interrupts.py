@@ -219,7 +219,7 @@ def main() -> int:
     sizes = run_jobs([f"{scene}:0" for scene in given.scenes], prepare).counts
     every = [f"{scene}:{number}" for scene in given.scenes for number in range(1, sizes[scene] + 1)]
     jobs = chosen(every, given)
-    report = run_jobs(jobs, prepare, seconds=given.seconds, processes=given.processes, hang_seconds=5)
+    report = run_jobs(jobs, prepare, seconds=given.seconds, processes=given.processes, hang_seconds=10)
     report.counts["points in all"] = len(every)
     return report.show("interrupts", time.monotonic() - started)
 

@@ -21,6 +21,7 @@ from typing import IO, Any, NamedTuple, Optional
 _PLACES_SHOWN = 60
 _STACK_CHARACTERS = 2_500  # a message of a worker stays below 4096 bytes, so that those of its threads do not mix
 _KIND_CHARACTERS = 300
+_SETUP_SECONDS = 60.0  # the machine may be busy
 _OURS = ("GEMINI_", "GOOGLE_", "CODE_ASSIST_", "CLOUDSDK_")
 
 
@@ -131,7 +132,7 @@ class _Worker:
         # faulthandler would be a thread, which cannot be started again after a fork.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         faulthandler.register(signal.SIGALRM, file=self._log, chain=True)
-        signal.setitimer(signal.ITIMER_REAL, hang_seconds)
+        signal.setitimer(signal.ITIMER_REAL, _SETUP_SECONDS)
         with bench() as work:
             for job in jobs:
                 if time.monotonic() > ends:
@@ -142,7 +143,7 @@ class _Worker:
                     work(job, tell)
                 except Exception as exc:
                     tell.found(f"unexpected {type(exc).__name__}", traceback.format_exc())
-            signal.setitimer(signal.ITIMER_REAL, hang_seconds)
+            signal.setitimer(signal.ITIMER_REAL, _SETUP_SECONDS)
 
     def read(self, report: Report) -> bool:
         """Take over what the worker said since the last time; False once it has ended."""

@@ -70,7 +70,7 @@ class _Round:
     def __init__(self, job: str, rig: Rig, tell: Teller, calls: int) -> None:
         self._job, self._rig, self._tell, self._calls_each = job, rig, tell, calls
         rng = random.Random(job)
-        self._resets = rng.random() < 0.7
+        self._resets = rng.choice((0.0, 0.01, 0.03, 0.1))  # how often; a failure from before a reset flips nothing
         self._reset_count = 0
         self._closes_early = rng.random() < 0.3
         self.events: list[FallbackEvent] = []
@@ -78,7 +78,7 @@ class _Round:
         self.adapter = GeminiDualAdapter(
             **rig.settings(
                 on_fallback=self.events.append,
-                sticky_for=rng.choice((None, None, 0.05)),
+                sticky_for=rng.choice((None, 0.05)),
                 timeouts=Timeouts(connect=5, first_token=1, idle=1, total=4),
                 retry=Retry(backoff_base=0.001, backoff_cap=0.01),
             )
@@ -89,9 +89,6 @@ class _Round:
         callers = [threading.Thread(target=self._calls, args=(number,), daemon=True) for number in range(THREADS)]
         for thread in (*helpers, *callers):
             thread.start()
-        if self._closes_early:
-            time.sleep(1)
-            self.adapter.close()
         for thread in callers:
             thread.join()  # if one hangs, the worker shows all stacks and exits
         for _ in helpers:
@@ -113,6 +110,8 @@ class _Round:
         rng = random.Random(f"{self._job}:{number}")
         for index in range(self._calls_each):
             prompt = f"{self._job} {number} {index}"
+            if self._closes_early and number == 0 and index == self._calls_each - 1:
+                self.adapter.close()  # while other threads call
             if rng.random() < 0.35:
                 kind, arguments, _ = rng.choices(_FAULTS, _WEIGHTS)[0]
                 route = getattr(self._rig.emulator, rng.choices(_ROUTES, _ROUTE_WEIGHTS)[0])
@@ -130,7 +129,7 @@ class _Round:
             except Exception as exc:
                 self._tell.found(f"a call raised {type(exc).__name__}", traceback.format_exc(), act.__name__)
             self._tell.count("calls")
-            if self._resets and rng.random() < 0.2:
+            if rng.random() < self._resets:
                 self._reset_count += 1
                 self.adapter.reset(force=True)
             if rng.random() < 0.01:  # another program logs in
