@@ -142,9 +142,14 @@ def test_callback__that_raises_an_interrupt_of_its_own_is_called_once(error: typ
 def test_callback__of_a_thread_that_was_interrupted_is_called_once_by_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interrupted thread makes no further call. Others find what is unsaid, and one of them says it."""
     table = prepared("all")
+
+    def call() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            next(table.stream())
+
     with monkeypatch.context() as patch:
         patch.setattr(flips.Flips, "_say", lambda self: interrupt())
-        in_thread(lambda: pytest.raises(KeyboardInterrupt, next, table.stream()))()
+        in_thread(call)()
     assert (made(table), table.events) == (1, [])
     assert together(MANY, table.route) == ["api_key"] * MANY
     assert len(table.events) == 1
