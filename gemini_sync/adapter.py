@@ -18,7 +18,7 @@ from gemini_sync.config import (
     check_secret,
     check_settings,
 )
-from gemini_sync.environment import settings_from
+from gemini_sync.environment import conceal_settings, settings_from, variables_in
 from gemini_sync.errors import ConfigError
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import CallOptions, Contents, SystemInstruction, build, check_model
@@ -31,6 +31,7 @@ from gemini_sync.routing.events import FallbackEvent, notify_stderr
 from gemini_sync.routing.fallback import RouteStatus
 from gemini_sync.routing.policy import decide
 from gemini_sync.routing.router import Policy, Router
+from gemini_sync.secret import conceal, conceal_source
 from gemini_sync.services.api_key import ApiKeyService
 from gemini_sync.services.base import API_KEY, OAUTH, Service
 from gemini_sync.services.code_assist import CodeAssist, CodeAssistService
@@ -99,6 +100,7 @@ class GeminiDualAdapter:
         clock: Optional[Callable[[], float]] = None,
         sleep: Optional[Callable[[float], Any]] = None,
     ) -> None:
+        api_key, oauth_creds_path = conceal(api_key), conceal_source(oauth_creds_path)
         given = {name: value for name, value in locals().items() if name != "self"}
         self._settings = cast("AdapterSettings", given)
         check_settings(self._settings)
@@ -155,7 +157,8 @@ class GeminiDualAdapter:
         Raises:
             ConfigError: there is no credential, or a setting cannot be used.
         """
-        return cls(**settings_from(os.environ if environ is None else environ, settings))
+        environ, settings = variables_in(os.environ if environ is None else environ), conceal_settings(settings)
+        return cls(**settings_from(environ, settings))
 
     def stream(
         self,

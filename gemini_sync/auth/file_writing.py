@@ -10,6 +10,8 @@ from collections.abc import Callable
 from io import FileIO
 from typing import Any, Optional
 
+from gemini_sync.secret import conceal
+
 # A scanner or another reader on Windows has the file open for a moment. Other refusals stay, and cost these pauses.
 _RENAME_PAUSES_SECONDS = (0.02, 0.05, 0.1)
 # A file that is mounted alone, a folder that may not be written, an owner that cannot be kept. If the file itself may
@@ -71,7 +73,7 @@ def _write_in_place(target: str, data: bytes, is_current: _IsCurrent) -> Optiona
     with open(target, "r+b", buffering=0) as file:
         if not is_current(os.fstat(file.fileno())):
             return None
-        before, backup = file.read(), ""
+        before, backup = conceal(file.read()), ""
         try:
             with contextlib.suppress(OSError):
                 copy, backup = _file_beside(target, ".bak")

@@ -21,6 +21,7 @@ from gemini_sync.interruptions import interruption_in
 from gemini_sync.network import keepalive
 from gemini_sync.network.receiving import RECEIVE_BYTES, DeadlineResponse
 from gemini_sync.network.socks import SocksMixin
+from gemini_sync.secret import SecretBytes
 
 if TYPE_CHECKING:
     from gemini_sync.network.cancelling import Call
@@ -122,9 +123,9 @@ class _DeadlineMixin:
         self._parts = [] if small else None
         try:
             super().request(method, url, body, *args, **kwargs)  # type: ignore[misc]
-            parts, self._parts = self._parts, None
-            if parts:
-                self.send(b"".join(parts))
+            data, self._parts = SecretBytes(b"".join(self._parts or ())), None
+            if data:
+                self.send(data)
         except ConnectionError as exc:
             if interruption_in(exc):
                 raise ProtocolError("interrupted", exc) from exc  # urllib3 would ignore a ConnectionError here

@@ -12,9 +12,9 @@ from urllib3.response import BaseHTTPResponse
 
 from gemini_sync.errors import DeadlineExceeded, ProtocolError, TransportError, cancelled_error
 from gemini_sync.network.cancelling import Call
-from gemini_sync.network.error_mapping import LIBRARY_ERRORS, map_error
+from gemini_sync.network.error_mapping import LIBRARY_ERRORS, raise_mapped
 from gemini_sync.network.receiving import RECEIVE_BYTES, DeadlineResponse
-from gemini_sync.redaction import redact_text
+from gemini_sync.redaction import redacted_name
 
 _ERROR_BODY_BYTES = 2**20
 _ERROR_BODY_SECONDS = 5.0
@@ -83,7 +83,7 @@ class Exchange:
                     decompress(b"")
             self.close(reusable=True)
         except LIBRARY_ERRORS as exc:
-            raise map_error(exc, call, self.url) from exc
+            raise_mapped(exc, call, self.url)
         finally:
             self.close()
 
@@ -144,7 +144,9 @@ def _decompressor(encoding: Optional[str], secrets: Collection[str]) -> Optional
     if encoding is None or encoding.strip().lower() in ("", "identity"):
         return None
     if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
-        raise ProtocolError(f"Expected an uncompressed body, came Content-Encoding {redact_text(encoding, secrets)!r}.")
+        raise ProtocolError(
+            f"Expected an uncompressed body, came Content-Encoding {redacted_name(encoding, secrets)!r}."
+        )
     state = zlib.decompressobj(_GZIP_OR_ZLIB)
 
     def decompress(data: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -13,12 +14,14 @@ from typing import Any, Optional, TypeVar
 from gemini_sync.config import Retry, Timeouts
 from gemini_sync.errors import Attempt, AuthError, ConfigError, GeminiSyncError, InvalidRequestError, cancelled_error
 from gemini_sync.fork import register_after_fork
+from gemini_sync.interruptions import drop_frames
 from gemini_sync.messages.call_record import CallRecord
 from gemini_sync.messages.chunk import Chunk
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import Request
 from gemini_sync.network.cancelling import Call
 from gemini_sync.network.deadlines import Clock, monotonic
+from gemini_sync.redaction import redacted_name
 from gemini_sync.retrying import RetryPolicy
 from gemini_sync.routing.events import FallbackEvent, notify_stderr
 from gemini_sync.routing.fallback import FallbackState, RouteStatus
@@ -29,6 +32,7 @@ from gemini_sync.services.base import API_KEY, OAUTH, OpenStream, Service
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_TRACE_ID = re.compile("[0-9a-f-]{1,64}")  # other names of requests are redacted, which costs time
 
 Policy = Callable[[BaseException], Decision]
 
@@ -152,11 +156,15 @@ class _RoutedCall:
                         raise
                 except GeminiSyncError as exc:
                     self._interrupted(exc)
-                    raise
+                    drop_frames(exc)
+                    raise exc
 
     def _open(self, service: Service) -> OpenStream:
         stream = service.open(self._request, self.call)
-        self.record.trace_id = stream[0].trace_id
+        name = stream[0].trace_id
+        if name is not None and (_TRACE_ID.fullmatch(name) is None or name in self.call.secrets):
+            name = redacted_name(name, self.call.secrets)
+        self.record.trace_id = name
         return stream
 
     def count_tokens(self) -> int:
@@ -255,7 +263,8 @@ class _RoutedCall:
             attempt = Attempt(route, started, clock() - begun, outcome, kept, exc.retry_after, exc.trace_id)
             record.attempts.append(attempt)
             self._remember(route, exc)
-            raise
+            drop_frames(exc)
+            raise exc
         record.route = route
         record.attempts.append(Attempt(route, started, clock() - begun, "answered", trace_id=record.trace_id))
         return result
