@@ -30,7 +30,7 @@ def verdict(content: ReplyContent, partial: Reply, secrets: Collection[str]) -> 
         said = str((content.prompt_feedback or {}).get("blockReasonMessage") or "Change the prompt.")
         why = f"The prompt was refused ({blocked}): {redacted_excerpt(said, secrets)}"
         return BlockedError(why, reason=blocked, partial=partial)
-    reason = content.finish_reason and redacted_name(content.finish_reason, secrets)
+    reason = content.finish_reason
     if reason in _REFUSED or reason in _FAILED:
         cls, what = (BlockedError, "refused") if reason in _REFUSED else (FinishReasonError, "not finished")
         message = content.finish_message and redacted_excerpt(content.finish_message, secrets)
@@ -44,6 +44,7 @@ def verdict(content: ReplyContent, partial: Reply, secrets: Collection[str]) -> 
     # Before CONTINUATION the model may have only thought. The text comes in the next response (WIRE: long decode).
     if not content.empty or reason == "CONTINUATION":
         return None
+    reason = reason and redacted_name(reason, secrets)
     why = f"The answer is empty: it ended with {reason or 'no finish reason'} and no text, call, data or code."
     if reason == "MAX_TOKENS":
         count = partial.usage and partial.usage.thoughts_token_count

@@ -120,7 +120,7 @@ def test_project__of_a_known_user_without_one_gives_the_reasons(emulator: Emulat
 def test_project__validation_required(emulator: Emulator, link: Any) -> None:
     needed = {"reasonCode": "VALIDATION_REQUIRED", "reasonMessage": "Verify.", "validationUrl": link}
     _newcomer(emulator, ineligible_tiers=[_UNSUPPORTED | {"tierId": "other"}, needed])
-    with pytest.raises(PermissionDeniedError, match="Verify. Use another client. ") as caught:
+    with pytest.raises(PermissionDeniedError, match=r"Verify\. Use another client\. ") as caught:
         _find(emulator)
     assert caught.value.reason == "VALIDATION_REQUIRED"
     assert caught.value.link == (link if isinstance(link, str) else None)
