@@ -85,9 +85,9 @@ def variables_in(environ: Mapping[str, str]) -> dict[str, str]:
     Those with credentials are concealed, and blank ones are left out. In a shell or a compose file a blank variable
     means "not set". ``docker run --env-file`` keeps quotes.
     """
-    found = {name: unquoted(environ[name]) for name in _VARIABLES if name in environ}
-    hide = {name: conceal if name in _SECRET_VARIABLES else conceal_source for name in found}
-    return {name: hide[name](value) for name, value in found.items() if value}
+    hide = {name: conceal if name in _SECRET_VARIABLES else conceal_source for name in _VARIABLES}
+    found = {name: unquoted(hide[name](environ[name])) for name in hide if name in environ}
+    return {name: value for name, value in found.items() if value}
 
 
 def conceal_settings(given: AdapterSettings) -> AdapterSettings:

@@ -120,7 +120,7 @@ def _read(answer: Answer, secrets: Collection[str]) -> TokenAnswer:
 def _decode(text: str) -> Any:
     """The JSON value of an answer, concealed, because it may hold tokens; None if it is no JSON."""
     try:
-        return conceal(decode_body(conceal(text)))
+        return conceal(decode_body(text))
     except RecursionError:  # nested deeper than Python's own stack
         return None
 

@@ -20,6 +20,7 @@ from gemini_sync.errors import (
 from gemini_sync.messages.delay_hints import first_hint
 from gemini_sync.messages.rest_json import dict_of, int_of, list_of, of_type, text_of
 from gemini_sync.redaction import link_advice, one_line, redact_json, redacted_excerpt, redacted_name, safe_link
+from gemini_sync.secret import conceal
 
 _MESSAGE_CHARACTERS = 2_000
 _PACKED_ERRORS = 10
@@ -84,8 +85,8 @@ def decode_body(text: str) -> Any:
 
     The body of an error may be an event of an event stream. No line of JSON begins with ``data:``.
     """
-    block = re.split("\r\n\r\n|\n\n|\r\r", text, maxsplit=1)[0]
-    data = [line[len("data:") :] for line in re.split("[\r\n]+", block) if line.startswith("data:")]
+    lines = conceal(re.split("[\r\n]+", re.split("\r\n\r\n|\n\n|\r\r", text, maxsplit=1)[0]))
+    data = [line[len("data:") :] for line in lines if line.startswith("data:")]
     try:
         return json.loads("\n".join(data) or text)
     except (ValueError, RecursionError):

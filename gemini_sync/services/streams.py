@@ -18,6 +18,7 @@ from gemini_sync.network.cancelling import Call
 from gemini_sync.network.exchange import Answer, Exchange
 from gemini_sync.network.redirects import refuse_redirect
 from gemini_sync.redaction import redacted_excerpt, redacted_name
+from gemini_sync.secret import Secret
 
 _HEAD_BYTES = len("retry:")  # what tells an event stream from another body
 _STREAM_BEGINS = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:(?:data|event|id|retry)(?:[:\r\n]|$)|[:{\[])")
@@ -127,7 +128,7 @@ def _stream_body(exchange: Exchange) -> tuple[bytes, Iterator[bytes]]:
 
 
 def _answer_of(exchange: Exchange, body: bytes) -> Answer:
-    return Answer(exchange.status, exchange.headers, body.decode("utf-8-sig", "replace"))
+    return Answer(exchange.status, exchange.headers, Secret(body.decode("utf-8-sig", "replace")))
 
 
 def _content_type(headers: Mapping[str, str]) -> str:
