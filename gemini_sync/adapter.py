@@ -266,6 +266,8 @@ class GeminiDualAdapter:
         return partial(type(self), **self._settings), ()
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_router"):  # its arguments were refused, and a reporter of that error shows it
+            return object.__repr__(self)
         model, status = self._settings["model"], self._router.status()
         return (
             f"{type(self).__name__}(routes={list(self._services)}, model={model!r}, preferred={status.preferred!r}, "

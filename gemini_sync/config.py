@@ -139,6 +139,9 @@ class OAuthClient:
         object.__setattr__(self, "id", str(check_secret(id, "OAuthClient.id")))
         object.__setattr__(self, "secret", check_secret(secret, "OAuthClient.secret"))
 
+    def __repr__(self) -> str:  # also of a client whose arguments were refused, which a reporter of that error shows
+        return f"OAuthClient(id={getattr(self, 'id', None)!r})"
+
 
 def _check_seconds(name: str, value: Any, *, above: bool = True) -> None:
     good = isinstance(value, (int, float)) and not isinstance(value, bool)

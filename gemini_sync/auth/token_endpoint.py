@@ -88,6 +88,7 @@ def refresh(
 
 def _ask(transport: Transport, url: str, form: Mapping[str, str], call: Call, seconds: float) -> TokenAnswer:
     secrets = form["refresh_token"], form["client_secret"]
+    call.secrets.update(secrets)
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     body = conceal(urlencode(form).encode())
     what = "The answer of the token endpoint"

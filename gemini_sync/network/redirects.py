@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import requests
 
 from gemini_sync.errors import ProtocolError
-from gemini_sync.redaction import redacted_name
+from gemini_sync.redaction import redact_text, redacted_name
 
 _HIDDEN_LOCATION = "X-Refused-Location"
 
@@ -30,7 +30,8 @@ def refuse_redirect(status: int, headers: Mapping[str, str], secrets: Iterable[s
     if 300 <= status < 400:
         host = ""
         with contextlib.suppress(ValueError):
-            host = redacted_name(urlsplit(headers.get(_HIDDEN_LOCATION) or "").hostname or "", secrets)
+            target = redact_text(headers.get(_HIDDEN_LOCATION) or "", secrets).replace("[redacted]", "redacted")
+            host = redacted_name(urlsplit(target).hostname or "", secrets)
         raise ProtocolError(
             f"The server answered {status}, a redirect to {host or 'nowhere'}; it was not followed, because "
             "credentials would go along. If the service is there, set the endpoint to it; if not, a proxy or login "
