@@ -33,7 +33,7 @@ def redact_text(text: str, secrets: Iterable[str] = ()) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _pattern(secrets: tuple[str, ...]) -> re.Pattern[str]:
-    forms = {form for secret in secrets for form in (str(secret), quote(secret, safe=""), quote_plus(secret))}
+    forms = {form for each in secrets for form in (str(each), quote(each), quote(each, safe=""), quote_plus(each))}
     longest_first = sorted(forms, key=len, reverse=True)  # one secret may begin with another
     return re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Collection, Mapping
 from contextlib import closing
 from typing import Any, NamedTuple, Optional, Union
@@ -17,7 +18,7 @@ from gemini_sync.messages.api_errors import next_step, replace_next_step
 from gemini_sync.messages.rest_json import dict_of, list_of, text_of
 from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
-from gemini_sync.redaction import link_advice, redacted_excerpt, redacted_name, safe_link
+from gemini_sync.redaction import link_advice, redact_text, redacted_excerpt, redacted_name, safe_link
 from gemini_sync.secret import conceal
 from gemini_sync.services.base import JsonApi, bearer
 
@@ -25,7 +26,7 @@ _ANSWER_SECONDS = 30.0
 _POLL_SECONDS = 5.0
 _ONBOARDING_SECONDS = 120.0
 _METADATA = {"ideType": "IDE_UNSPECIFIED", "platform": "PLATFORM_UNSPECIFIED", "pluginType": "GEMINI"}
-_LONGEST_NAME = 300  # of an operation
+_NAME = re.compile("[!-~]{1,300}")  # of an operation; it goes into a URL, which libraries log
 _FREE_TIER = "free-tier"
 _LEGACY_TIER = "legacy-tier"
 _SET_PROJECT = (
@@ -132,7 +133,7 @@ class _Search:
         polls = 0
         while not operation.get("done"):
             name = operation.get("name")
-            if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME:
+            if not isinstance(name, str) or not _NAME.fullmatch(name) or redact_text(name, self._call.secrets) != name:
                 raise errors.ProtocolError(
                     "onboardUser answered an operation that is not done and has no name to ask for."
                 )

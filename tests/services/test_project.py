@@ -237,10 +237,10 @@ def test_onboarding__operation_without_a_name(emulator: Emulator, name: Any) -> 
 
 def test_onboarding__name_of_an_operation_is_quoted(emulator: Emulator) -> None:
     _newcomer(emulator)
-    emulator.onboard.answer(json={"name": "operations/a:b?key=x#y"})
+    emulator.onboard.answer(json={"name": "operations/a:b?k=x#y"})
     with pytest.raises(CredentialsError):
         _find(emulator)
-    assert emulator.operation.requests[0].path == "/v1internal/operations/a:b%3Fkey%3Dx%23y"
+    assert emulator.operation.requests[0].path == "/v1internal/operations/a:b%3Fk%3Dx%23y"
 
 
 def test_perimeter__uses_the_configured_project(emulator: Emulator) -> None:
