@@ -7,6 +7,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
 from typing import Callable
 
 import sseclient
@@ -33,16 +34,20 @@ class BareJsonEvent(Event):
 
 
 class _Client(sseclient.SSEClient):
-    # sseclient names its logger after the module of the class. This name gives it one of its own.
-    __module__ = f"{__name__}.sseclient"
+    """sseclient's parser, for blocks that are whole.
+
+    Its constructor asks for a logger, and a Ctrl-C at that moment could leave the lock of the logging module taken.
+    """
+
+    _char_enc = "utf-8"
+    # sseclient logs each event at DEBUG. The look at the level alone costs as much as a tenth of the parsing.
+    _logger = SimpleNamespace(debug=lambda *args: None)
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._event_source = blocks
 
     def _read(self) -> Iterator[bytes]:
-        blocks: Iterator[bytes] = self._event_source  # type: ignore[attr-defined]
-        return blocks  # each is whole, so there is no end to search for
-
-
-# sseclient logs each event at DEBUG. The look at the level alone costs as much as a tenth of the parsing.
-logging.getLogger(_Client.__module__).debug = lambda *args: None  # type: ignore[method-assign]
+        return self._event_source
 
 
 def events(chunks: Iterable[bytes], max_event_bytes: int) -> Iterator[Event]:
