@@ -18,7 +18,7 @@ from gemini_sync.config import (
     check_secret,
     check_settings,
 )
-from gemini_sync.environment import settings_from
+from gemini_sync.environment import conceal_settings, settings_from, variables_in
 from gemini_sync.errors import ConfigError
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import CallOptions, Contents, SystemInstruction, build, check_model
@@ -32,6 +32,7 @@ from gemini_sync.routing.flips import Sticky
 from gemini_sync.routing.policy import Policy, decide
 from gemini_sync.routing.router import Router
 from gemini_sync.routing.snapshot import RouteStatus
+from gemini_sync.secret import conceal, conceal_source
 from gemini_sync.services.api_key import ApiKeyService
 from gemini_sync.services.base import API_KEY, OAUTH, Service
 from gemini_sync.services.code_assist import CodeAssist, CodeAssistService
@@ -106,6 +107,7 @@ class GeminiDualAdapter:
         clock: Optional[Callable[[], float]] = None,
         sleep: Optional[Callable[[float], Any]] = None,
     ) -> None:
+        api_key, oauth_creds_path = conceal(api_key), conceal_source(oauth_creds_path)
         given = {name: value for name, value in locals().items() if name != "self"}
         self._settings = cast("AdapterSettings", given)
         check_settings(self._settings)
@@ -164,7 +166,8 @@ class GeminiDualAdapter:
         Raises:
             ConfigError: there is no credential, or a setting cannot be used.
         """
-        return cls(**settings_from(os.environ if environ is None else environ, settings))
+        environ, settings = variables_in(os.environ if environ is None else environ), conceal_settings(settings)
+        return cls(**settings_from(environ, settings))
 
     def stream(
         self,
@@ -272,6 +275,8 @@ class GeminiDualAdapter:
         return partial(type(self), **self._settings), ()
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_router"):  # its arguments were refused, and a reporter of that error shows it
+            return object.__repr__(self)
         model, status = self._settings["model"], self._router.status()
         return (
             f"{type(self).__name__}(routes={list(self._services)}, model={model!r}, preferred={status.preferred!r}, "

@@ -12,6 +12,7 @@ from typing import Any, Optional
 from urllib.parse import urlsplit
 
 from gemini_sync.errors import ConfigError
+from gemini_sync.secret import Secret, conceal, type_name
 
 DEFAULT_MODEL = "gemini-3.8-flash"
 DEFAULT_MAX_EVENT_BYTES = 64 * 2**20
@@ -30,7 +31,7 @@ def unquoted(text: str) -> str:
     return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES[:2] else text
 
 
-def check_secret(value: object, name: str, step: Optional[str] = None) -> str:
+def check_secret(value: object, name: str, step: Optional[str] = None) -> Secret:
     """The credential ``value``, without white space or a pair of quotes around it.
 
     ``step`` tells what to do about one that is none.
@@ -39,8 +40,9 @@ def check_secret(value: object, name: str, step: Optional[str] = None) -> str:
         ConfigError: it is no string, is empty, or cannot stand in an HTTP header. The message never quotes it.
     """
     if not isinstance(value, str):
-        raise ConfigError(f"{name} must be a string, not {type(value).__name__}.")
-    stripped = unquoted(value)
+        kind, value = type_name(value), None  # a reporter of the error would show it
+        raise ConfigError(f"{name} must be a string, not {kind}.")
+    value = stripped = Secret(unquoted(Secret(value)))
     if not stripped:
         raise ConfigError(f"{name} is empty. {'Give the credential itself.' if step is None else step}".rstrip())
     if stripped[0] in _QUOTES or stripped[-1] in _QUOTES:
@@ -137,9 +139,13 @@ class OAuthClient:
     id: str
     secret: str = field(repr=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "id", check_secret(self.id, "OAuthClient.id"))
-        object.__setattr__(self, "secret", check_secret(self.secret, "OAuthClient.secret"))
+    def __init__(self, id: str, secret: str) -> None:
+        secret = conceal(secret)  # first, because an error below shows this variable to a reporter
+        object.__setattr__(self, "id", str(check_secret(id, "OAuthClient.id")))
+        object.__setattr__(self, "secret", check_secret(secret, "OAuthClient.secret"))
+
+    def __repr__(self) -> str:  # also of a client whose arguments were refused, which a reporter of that error shows
+        return f"OAuthClient(id={getattr(self, 'id', None)!r})"
 
 
 def _check_seconds(name: str, value: Any, *, above: bool = True) -> None:

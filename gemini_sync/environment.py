@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional, TypedDict, cast
 
 from gemini_sync.config import Endpoints, OAuthClient, Retry, Timeouts, unquoted
 from gemini_sync.errors import ConfigError
+from gemini_sync.secret import conceal, conceal_source
 
 if TYPE_CHECKING:
     from gemini_sync.auth.credentials import CredentialsLike
@@ -45,6 +46,13 @@ if TYPE_CHECKING:
 
 DEFAULT_CREDENTIALS_PATH = "~/.gemini/oauth_creds.json"
 _CLIENT_VARIABLES = ("GEMINI_OAUTH_CLIENT_ID", "GEMINI_OAUTH_CLIENT_SECRET")
+_SECRET_VARIABLES = ("GEMINI_API_KEY", "GOOGLE_API_KEY", "GEMINI_OAUTH_CLIENT_SECRET")
+_HOME = "USERPROFILE" if os.name == "nt" else "HOME"
+_VARIABLES = (
+    "GEMINI_OAUTH_CLIENT_ID", *_SECRET_VARIABLES, _HOME, "GEMINI_MODEL",
+    "GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_PROJECT_ID", "GOOGLE_APPLICATION_CREDENTIALS",
+    "GOOGLE_GEMINI_BASE_URL", "GOOGLE_GENAI_API_VERSION", "CODE_ASSIST_ENDPOINT",
+)  # fmt: skip
 
 
 def settings_from(environ: Mapping[str, str], given: AdapterSettings) -> AdapterSettings:
@@ -53,7 +61,7 @@ def settings_from(environ: Mapping[str, str], given: AdapterSettings) -> Adapter
     Raises:
         ConfigError: a variable cannot be used.
     """
-    environ = _cleaned(environ)
+    environ = variables_in(environ)
     version = environ.get("GOOGLE_GENAI_API_VERSION")
     found: dict[str, Any] = {
         "api_key": environ.get("GEMINI_API_KEY") or environ.get("GOOGLE_API_KEY"),
@@ -74,12 +82,22 @@ def settings_from(environ: Mapping[str, str], given: AdapterSettings) -> Adapter
     return cast("AdapterSettings", {**{name: value for name, value in found.items() if value}, **given})
 
 
-def _cleaned(environ: Mapping[str, str]) -> dict[str, str]:
-    """``environ`` without white space and quotes around the values, and without blank variables.
+def variables_in(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of ``environ`` that the package reads, without white space and quotes around their values.
 
-    In a shell or a compose file a blank variable means "not set". ``docker run --env-file`` keeps quotes.
+    Those with credentials are concealed, and blank ones are left out. In a shell or a compose file a blank variable
+    means "not set". ``docker run --env-file`` keeps quotes.
     """
-    return {name: cleaned for name, value in environ.items() if (cleaned := unquoted(value))}
+    hide = {name: conceal if name in _SECRET_VARIABLES else conceal_source for name in _VARIABLES}
+    found = {name: unquoted(hide[name](environ[name])) for name in hide if name in environ}
+    return {name: value for name, value in found.items() if value}
+
+
+def conceal_settings(given: AdapterSettings) -> AdapterSettings:
+    """``given`` with its credentials concealed."""
+    concealed = {**given, "api_key": conceal(given.get("api_key"))}
+    concealed["oauth_creds_path"] = conceal_source(given.get("oauth_creds_path"))
+    return cast("AdapterSettings", {name: concealed[name] for name in given})
 
 
 def credentials_path_from(environ: Mapping[str, str]) -> Optional[str]:
@@ -87,9 +105,9 @@ def credentials_path_from(environ: Mapping[str, str]) -> Optional[str]:
 
     ``~`` stands for the home that ``environ`` names, else for that of the user.
     """
-    environ = _cleaned(environ)
+    environ = variables_in(environ)
     named = environ.get("GOOGLE_APPLICATION_CREDENTIALS")
-    path, home = named or DEFAULT_CREDENTIALS_PATH, environ.get("USERPROFILE" if os.name == "nt" else "HOME")
+    path, home = named or DEFAULT_CREDENTIALS_PATH, environ.get(_HOME)
     path = os.path.join(home, path[2:]) if home and path.startswith("~/") else os.path.expanduser(path)
     return path if named or os.path.exists(path) else None
 
@@ -100,7 +118,7 @@ def oauth_client_from(environ: Mapping[str, str]) -> Optional[OAuthClient]:
     Raises:
         ConfigError: only one of the two is set, or one cannot be used.
     """
-    environ = _cleaned(environ)
+    environ = variables_in(environ)
     values = [environ.get(name, "") for name in _CLIENT_VARIABLES]
     if not any(values):
         return None

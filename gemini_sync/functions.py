@@ -23,6 +23,7 @@ from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import Contents, RequestOptions, build
 from gemini_sync.network.transport import Transport
 from gemini_sync.routing.router import Router
+from gemini_sync.secret import conceal
 from gemini_sync.services.api_key import ApiKeyService
 from gemini_sync.services.base import Service
 from gemini_sync.services.code_assist import CodeAssistService
@@ -67,6 +68,7 @@ def stream_gemini_api_key(
     Raises:
         ConfigError: an argument cannot be used. For what iterating can raise, see ``Reply``.
     """
+    api_key = conceal(api_key)
     return _stream(partial(ApiKeyService, api_key), prompt, model, endpoints, options)
 
 
@@ -90,10 +92,11 @@ def stream_gemini_oauth(
     Raises:
         ConfigError: an argument cannot be used. For what iterating can raise, see ``Reply``.
     """
+    access_token = conceal(access_token)
     if not isinstance(project, str) or not project.strip():
         raise ConfigError("project must be a project id; load_code_assist(access_token) finds yours.")
-    given = check_secret(access_token, "access_token")
-    credentials = Credentials(CallableSource(lambda: given))
+    access_token = check_secret(access_token, "access_token")
+    credentials = Credentials(CallableSource(lambda: access_token))
     make_service = partial(CodeAssistService, credentials, lambda call, token: project.strip())
     return _stream(make_service, prompt, model, endpoints, options)
 

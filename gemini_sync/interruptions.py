@@ -9,6 +9,8 @@ from typing import Any, Optional
 _LIBRARIES = frozenset(
     {"gemini_sync", "requests", "urllib3", "http", "socket", "ssl", "socks", "threading", "tenacity"}
 )
+# Between frames of these may stand one of these, but they call no code of the caller's by themselves.
+_BESIDE = _LIBRARIES | {"contextlib", "functools", "json", "concurrent", "codecs", "encodings", "re", "tempfile", "os"}
 
 
 def causes_of(exc: BaseException) -> Iterator[BaseException]:
@@ -62,3 +64,29 @@ def raise_interruption(exc: BaseException) -> None:
     finally:
         found.__context__ = context  # Python has set it to the error that is handled here
         del found, exc  # its traceback holds this frame
+
+
+def is_of_libraries(exc: BaseException, *, wholly: bool) -> bool:
+    """True if a library or this package raised ``exc``; with ``wholly``, if it also passed through no other code."""
+    names, step = [], exc.__traceback__
+    while step is not None:
+        names.append(str(step.tb_frame.f_globals.get("__name__")).partition(".")[0])
+        step = step.tb_next
+    return all(name in _BESIDE for name in (names if wholly else names[-1:]))
+
+
+def drop_frames(error: BaseException) -> None:
+    """Take the tracebacks off ``error`` and the errors that it was made from.
+
+    A reporter that shows the variables of the frames would show what a server said, unredacted. The traceback of an
+    error that passed through code of the caller's stays.
+    """
+    seen: set[int] = set()
+    todo: list[Optional[BaseException]] = [error]
+    while todo:
+        current = todo.pop()
+        if current is not None and id(current) not in seen:
+            seen.add(id(current))
+            todo += [current.__cause__, current.__context__]
+            if is_of_libraries(current, wholly=True):
+                current.__traceback__ = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gemini_sync.redaction import beginning, redact_text, redacted_excerpt
+from gemini_sync.redaction import beginning, link_advice, redact_text, redacted_excerpt, redacted_name, safe_link
 
 # Shaped like credentials, but not real ones.
 CANARIES = {
@@ -103,3 +103,45 @@ def test_excerpt__of_a_huge_text_ends_with_a_whole_word() -> None:
     assert words.split()[-1] in ("one", "two")
     assert beginning("x" * 2**20) == "x" * (2**17 - 4096)
     assert beginning("x" * 2**17) == "x" * 2**17
+
+
+@pytest.mark.parametrize(
+    "said", ["canary+a/b=", "CANARY+A/B=", "canary%2Ba%2Fb%3D", "canary%2ba/b%3d", "Canary%2BA/b%3D"]
+)
+def test_redact__a_given_secret_in_another_spelling(said: str) -> None:
+    assert redact_text(f"<{said}>", ["canary+a/b="]) == "<[redacted]>"
+
+
+HIDING = "\u200e\u200f\u061c\u2028\u2029\u202e\u2066\u2069\x00\x1b\x9b\x7f\U000e0041\U000e007f\ufeff\ud800"
+
+
+@pytest.mark.parametrize("character", HIDING)
+def test_excerpt__holds_no_character_that_hides_or_turns_text(character: str) -> None:
+    assert redacted_excerpt(f"a{character}b") == redacted_name(f"a{character}b") == "a b"
+
+
+def test_name__is_short() -> None:
+    assert redacted_name("x" * 100) == "x" * 100
+    assert redacted_name("x" * 101) == "x" * 99 + "…"
+
+
+LONG = "https://example.com/" + "x" * 280
+
+
+@pytest.mark.parametrize("link", ["https://example.com/a?b=c#d", LONG])
+def test_link__that_is_safe(link: str) -> None:
+    assert safe_link(link, ["canary"]) == link
+    assert link_advice(link, link, "Wait.") == f"See {link}"
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        LONG + "x", "http://example.com/", "javascript:alert(1)", "https://", "https://a\nb", "https://a.example/\u202e",
+        "https://a.example/ b", "https://a.example/?q=CANARY", "https://u:p@a.example/", "HTTPS://a.example", 7, None,
+    ],
+)  # fmt: skip
+def test_link__that_is_not_safe(link: object) -> None:
+    assert safe_link(link, ["canary"]) is None
+    said = "A link of the server was left out, because it is not safe to show. Wait."
+    assert link_advice(link, None, "Wait.") == (said if link else "Wait.")

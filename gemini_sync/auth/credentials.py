@@ -19,11 +19,12 @@ from gemini_sync.auth.sources import CallableSource, Source
 from gemini_sync.config import Endpoints, OAuthClient
 from gemini_sync.environment import DEFAULT_CREDENTIALS_PATH, credentials_path_from, oauth_client_from
 from gemini_sync.errors import ConfigError, CredentialsError, GeminiSyncError, ends_the_call
-from gemini_sync.interruptions import raise_interruption
+from gemini_sync.interruptions import drop_frames, raise_interruption
 from gemini_sync.network.cancelling import Call
 from gemini_sync.network.deadlines import Clock
 from gemini_sync.network.transport import Transport
-from gemini_sync.redaction import redact_text, redacted_excerpt
+from gemini_sync.redaction import redacted_excerpt
+from gemini_sync.secret import Secret, conceal_source, type_name
 
 _log = logging.getLogger(__name__)
 
@@ -95,8 +96,12 @@ class Credentials:
         return token
 
     def token(self) -> str:
-        """An access token that is usable now; raises as ``fetch``."""
-        return self.fetch(Call().start()).access_token
+        """An access token that is usable now, a plain string; raises as ``fetch``."""
+        try:
+            return str(self.fetch(Call().start()).access_token)
+        except GeminiSyncError as exc:
+            drop_frames(exc)
+            raise exc
 
     def invalidate(self, access_token: str) -> None:
         """The server refused this very token (401): the next ``fetch`` gives another one, if there is one.
@@ -184,6 +189,7 @@ def credentials_for(
     Raises:
         ConfigError: ``source`` is not one.
     """
+    source = conceal_source(source)
     if isinstance(source, (str, os.PathLike)):
         path, url = _path(source), endpoints.token
         file = FileSource(path, transport=transport, url=url, client=oauth_client, persist=persist, clock=clock)
@@ -197,15 +203,15 @@ def credentials_for(
         return Credentials(CallableSource(source), clock=clock)
     raise ConfigError(
         "oauth_creds_path must be the path of a credentials file, a callable returning an access token, an object with "
-        f"token() and invalidate(token), or a google-auth Credentials object, not {type(source).__name__}."
+        f"token() and invalidate(token), or a google-auth Credentials object, not {type_name(source)}."
     )
 
 
 def _path(source: Union[str, os.PathLike[str]]) -> str:
-    path = os.fsdecode(source)
+    path = source = os.fsdecode(source)
     if not path.strip():
         raise ConfigError("oauth_creds_path is empty. Give the path of a credentials file, or leave the argument out.")
-    if path.lstrip().startswith("{") or redact_text(path) != path:
+    if isinstance(conceal_source(path), Secret):
         raise ConfigError("oauth_creds_path holds credentials. Give the path of a file that holds them, or a callable.")
     return os.path.abspath(os.path.expanduser(path))
 
@@ -226,6 +232,7 @@ def get_access_token(
     Raises:
         CredentialsError, ConfigError, TransportError: as ``Credentials.fetch``.
     """
+    creds_path = conceal_source(creds_path)
     if creds_path is None:
         creds_path = credentials_path_from(os.environ) or DEFAULT_CREDENTIALS_PATH
     client = oauth_client or oauth_client_from(os.environ)

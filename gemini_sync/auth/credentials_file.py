@@ -18,6 +18,7 @@ from gemini_sync.config import OAuthClient, check_secret
 from gemini_sync.errors import ConfigError, CredentialsError
 from gemini_sync.interruptions import raise_interruption
 from gemini_sync.network.cancelling import Call
+from gemini_sync.secret import conceal
 
 # The Gemini CLI truncates the file and then writes it, without a lock. So a file that does not parse is read again for
 # 250 ms. 7 ms divides no round interval, so a program that writes regularly is not caught mid-write every time.
@@ -48,7 +49,7 @@ class FileContent(NamedTuple):
         expires_at: seconds since the epoch, or None if the file does not say.
         client: the OAuth client that the file names, or None.
         writable: True if refreshed tokens may be saved to the file.
-        document: the whole file, decoded.
+        document: the whole file, decoded, with secrets in place of its strings.
         settled: False if the file could still change without a new ``version``.
         exposed: True if users other than the owner can read the file.
     """
@@ -123,12 +124,12 @@ def _load(path: str, call: Call) -> tuple[bytes, Any, os.stat_result]:
         try:
             with open(path, "rb") as file:
                 status = os.fstat(file.fileno())
-                data = file.read(_LARGEST_BYTES)
+                data = conceal(file.read(_LARGEST_BYTES))
         except OSError as exc:
             raise_interruption(exc)
             raise _unreadable(path, exc) from exc
         try:
-            document = json.loads(data)
+            document = conceal(json.loads(data))
         except (ValueError, RecursionError) as exc:
             problem = str(exc)
         else:
@@ -142,7 +143,7 @@ def _load(path: str, call: Call) -> tuple[bytes, Any, os.stat_result]:
 def _content(path: str, document: Any, status: os.stat_result) -> FileContent:
     if not isinstance(document, dict):
         raise CredentialsError(f"The credentials file {path} holds no JSON object. {LOG_IN}")
-    kind = document.get("type") or ""  # gcloud's files name their type, those of the Gemini CLI do not
+    kind = str(document.get("type") or "")  # gcloud's files name their type, those of the Gemini CLI do not
     if kind not in ("", "authorized_user"):
         step = (
             "Name it in GOOGLE_APPLICATION_CREDENTIALS, pip install google-auth, and give instead of the path: "
@@ -222,8 +223,8 @@ def update(path: str, refresh_token: Optional[str], changes: Mapping[str, Any], 
         content = _content(path, document, status)
         if content.refresh_token != refresh_token:
             return content
-        document = {**document, **changes}
-        data = json.dumps(document, indent=2).encode()
+        document = {**document, **conceal(dict(changes))}
+        data = conceal(json.dumps(document, indent=2).encode())
         written = replace_file(os.path.realpath(path), before, data, _is_json, call.sleep)
         if written is not None:
             return _content(path, document, written)

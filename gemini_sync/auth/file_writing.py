@@ -13,6 +13,8 @@ from collections.abc import Callable
 from io import FileIO
 from typing import Any, Optional
 
+from gemini_sync.secret import conceal
+
 # A scanner or another reader on Windows has the file open for a moment. Other refusals stay, and cost these pauses.
 _RENAME_PAUSES_SECONDS = (0.02, 0.05, 0.1)
 # A file that is mounted alone, a folder that may not be written, an owner that cannot be kept. If the file itself may
@@ -99,7 +101,7 @@ def _written_since(file: FileIO, before: bytes, is_whole: _IsWhole, sleep: _Slee
     """What another program wrote into ``file``, which it opened before the rename; None if it did not."""
     for number, pause in enumerate(_OTHERS_WRITE_SECONDS):
         file.seek(0)
-        content = file.read()
+        content: bytes = conceal(file.read())
         if content != before and is_whole(content):
             return content
         if content == before and number:  # it has had the time to begin

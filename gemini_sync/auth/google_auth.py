@@ -9,11 +9,13 @@ from typing import Any
 
 from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.errors import CERTIFICATE_VERIFY_FAILED, ConfigError, GeminiSyncError, RefreshError, ends_the_call
+from gemini_sync.messages.rest_json import dict_of
 from gemini_sync.network.cancelling import Call
 from gemini_sync.network.deadlines import Clock
 from gemini_sync.network.error_mapping import map_error
 from gemini_sync.network.sessions import borrowed_session
-from gemini_sync.redaction import redacted_excerpt
+from gemini_sync.redaction import redacted_excerpt, redacted_name
+from gemini_sync.secret import conceal
 
 _ANSWER_SECONDS = 20.0
 
@@ -46,14 +48,14 @@ class GoogleAuthSource:
 
     def _read(self) -> AccessToken:
         for _ in range(3):  # If the token changes while we read, keep the last token with the expiry read beside it.
-            access_token, expiry = self._credentials.token, getattr(self._credentials, "expiry", None)
-            if self._credentials.token == access_token:
+            access_token, expiry = conceal(self._credentials.token or ""), getattr(self._credentials, "expiry", None)
+            if (self._credentials.token or "") == access_token:
                 break
         if not isinstance(expiry, datetime):
-            return AccessToken(access_token or "")
+            return AccessToken(access_token)
         if expiry.tzinfo is None:  # google-auth's own times are in UTC
             expiry = expiry.replace(tzinfo=timezone.utc)
-        return AccessToken(access_token or "", expiry.timestamp())
+        return AccessToken(access_token, expiry.timestamp())
 
     def _refresh(self, call: Call) -> None:
         try:
@@ -79,8 +81,8 @@ class GoogleAuthSource:
         if isinstance(mapped, ConfigError) or mapped.reason == CERTIFICATE_VERIFY_FAILED or ends_the_call(mapped):
             return mapped
         names = ("token", "refresh_token", "client_secret")
-        secrets = [str(getattr(self._credentials, name, None) or "") for name in names]
-        answer = exc.args[1] if len(exc.args) > 1 and isinstance(exc.args[1], dict) else {}
+        secrets = [conceal(str(getattr(self._credentials, name, None) or "")) for name in names]
+        answer = conceal(dict_of(exc.args[1] if len(exc.args) > 1 else None))
         said = redacted_excerpt(str(exc.args[0]) if exc.args else "no reason given", secrets).rstrip(".")
         if type(exc).__name__ == "TransportError" or getattr(exc, "retryable", False):
             step = "Check the network and proxies, or try again later."
@@ -89,5 +91,5 @@ class GoogleAuthSource:
         reason = answer.get("error_subtype") or answer.get("error")
         return RefreshError(
             f"google-auth could not refresh its credentials: {type(exc).__name__}: {said}. {step}",
-            reason=redacted_excerpt(reason, secrets) if isinstance(reason, str) else None,
+            reason=redacted_name(reason, secrets) if isinstance(reason, str) else None,
         )

@@ -11,6 +11,7 @@ from gemini_sync.errors import ConfigError, CredentialsError, GeminiSyncError
 from gemini_sync.interruptions import raise_interruption
 from gemini_sync.network.cancelling import Call
 from gemini_sync.redaction import redacted_excerpt
+from gemini_sync.secret import conceal
 
 _GIVE_TOKEN = "Let it return the access token alone, without 'Bearer' before it."
 
@@ -33,7 +34,7 @@ class CallableSource:
 
     def current(self, call: Call) -> AccessToken:
         try:
-            given = self._function()
+            given = conceal(self._function())
         except GeminiSyncError:
             raise
         except Exception as exc:

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, Optional
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import urlencode
 
 from gemini_sync import errors
 from gemini_sync.auth.access_token import hide_fields
@@ -17,8 +17,9 @@ from gemini_sync.messages.rest_json import text_of
 from gemini_sync.network.cancelling import Call
 from gemini_sync.network.exchange import Answer
 from gemini_sync.network.transport import Transport
-from gemini_sync.redaction import redact_text, redacted_excerpt
+from gemini_sync.redaction import redacted_excerpt, redacted_name
 from gemini_sync.retrying import RetryPolicy
+from gemini_sync.secret import conceal
 
 _ANSWER_SECONDS = 20.0
 _TOTAL_SECONDS = 60.0
@@ -86,10 +87,10 @@ def refresh(
 
 
 def _ask(transport: Transport, url: str, form: Mapping[str, str], call: Call, seconds: float) -> TokenAnswer:
-    plain = (form["refresh_token"], form["client_secret"])
-    secrets = (*plain, *map(quote_plus, plain))  # a server may quote the form
+    secrets = form["refresh_token"], form["client_secret"]
+    call.secrets.update(secrets)
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    body = urlencode(form).encode()
+    body = conceal(urlencode(form).encode())
     what = "The answer of the token endpoint"
     try:
         answer = transport.fetch(call, "POST", url, headers, body, seconds=seconds, what=what)
@@ -101,12 +102,12 @@ def _ask(transport: Transport, url: str, form: Mapping[str, str], call: Call, se
 
 
 def _read(answer: Answer, secrets: Collection[str]) -> TokenAnswer:
-    decoded = decode_body(answer.text)
+    decoded = _decode(answer.text)
     error = find_error(decoded)
     if answer.status != 200 or error is not None:
         raise _refusal(answer, decoded, error or {}, secrets)
     if not isinstance(decoded, dict):
-        kind = redact_text(answer.headers.get("Content-Type") or "no Content-Type")
+        kind = redacted_name(answer.headers.get("Content-Type") or "no Content-Type", secrets)
         raise _unusable(f"expected a JSON object, came {kind}")
     try:
         access_token = check_secret(decoded.get("access_token"), "access_token", "")
@@ -115,6 +116,14 @@ def _read(answer: Answer, secrets: Collection[str]) -> TokenAnswer:
     texts = {name: value for name, value in decoded.items() if isinstance(value, str)}
     fields = {name: texts[name] for name in ("scope", "token_type", "id_token") if name in texts}
     return TokenAnswer(access_token, _lifetime(decoded.get("expires_in")), texts.get("refresh_token") or None, fields)
+
+
+def _decode(text: str) -> Any:
+    """The JSON value of an answer, concealed, because it may hold tokens; None if it is no JSON."""
+    try:
+        return conceal(decode_body(text))
+    except RecursionError:  # nested deeper than Python's own stack
+        return None
 
 
 def _lifetime(value: Any) -> float:
@@ -135,7 +144,7 @@ def _unusable(what: str) -> errors.RefreshError:
 
 def _refusal(answer: Answer, decoded: Any, error: Mapping[str, Any], secrets: Collection[str]) -> errors.RefreshError:
     subtype = text_of(decoded.get("error_subtype")) if isinstance(decoded, dict) else None
-    reason = redact_text(subtype or text_of(error.get("status")) or "", secrets) or None
+    reason = redacted_name(subtype or text_of(error.get("status")) or "", secrets) or None
     said = text_of(error.get("message")) or ("" if answer.status == 200 else answer.text)
     said = redacted_excerpt(said, secrets)
     step = _next_step(answer.status, reason)

@@ -9,10 +9,11 @@ import re
 from typing import Optional, TextIO
 
 # These can move the cursor of a terminal, or change its colours, its title or the order of its text: escape sequences,
-# all control characters except newline and tab, and the bidirectional overrides and isolates.
+# all control characters except newline and tab, the marks, overrides and isolates of bidirectional text, the line and
+# paragraph separators, and the tag characters, which hide text.
 _UNSAFE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c\x9d]*(?:\x07|\x1b\\|\x9c)"
-    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\U000e0000-\U000e007f]"
 )
 
 

@@ -19,9 +19,10 @@ from gemini_sync.errors import (
 )
 from gemini_sync.messages.delay_hints import first_hint, quota_reset_hint
 from gemini_sync.messages.rest_json import dict_of, int_of, list_of, of_type, text_of
-from gemini_sync.redaction import one_line, redact_json, redact_text, redacted_excerpt
+from gemini_sync.redaction import link_advice, one_line, redact_json, redacted_excerpt, redacted_name, safe_link
+from gemini_sync.secret import conceal
 
-_MESSAGE_CHARACTERS = 10_000
+_MESSAGE_CHARACTERS = 2_000
 _PACKED_ERRORS = 10
 _NAME = re.compile("[A-Za-z][A-Za-z0-9_.-]*")
 _decoder = json.JSONDecoder()
@@ -84,8 +85,8 @@ def decode_body(text: str) -> Any:
 
     The body of an error may be an event of an event stream. No line of JSON begins with ``data:``.
     """
-    block = re.split("\r\n\r\n|\n\n|\r\r", text, maxsplit=1)[0]
-    data = [line[len("data:") :] for line in re.split("[\r\n]+", block) if line.startswith("data:")]
+    lines = conceal(re.split("[\r\n]+", re.split("\r\n\r\n|\n\n|\r\r", text, maxsplit=1)[0]))
+    data = [line[len("data:") :] for line in lines if line.startswith("data:")]
     try:
         return json.loads("\n".join(data) or text)
     except (ValueError, RecursionError):
@@ -170,13 +171,15 @@ def api_error(
         code = _code_named(error) or code or 500
     details = tuple(d for d in list_of(error.get("details")) if isinstance(d, dict))
     info: Mapping[str, Any] = next(of_type(details, "ErrorInfo"), {})
-    status, reason = _status_name(error), text_of(info.get("reason"))
+    status = redacted_name(_status_name(error) or "", secrets) or None
+    reason = redacted_name(text_of(info.get("reason")) or "", secrets) or None
     quoted = body if decoded is None and isinstance(body, str) else json.dumps(decoded)
     message = text_of(error.get("message")) or redacted_excerpt(quoted, secrets) or "no message"
     cls = _error_class(code, reason)
-    link = _link(details, info)
+    links = _links(details, info)
+    link = next(filter(None, (safe_link(each, secrets) for each in links)), None)
     head = f"{code} {status or cls.__name__}" + (f" ({reason})" if reason else "")
-    step = f"See {link}" if link else next_step(cls, reason, status, code)
+    step = link_advice(links, link, next_step(cls, reason, status, code))
     said = redacted_excerpt(message, secrets, _MESSAGE_CHARACTERS).rstrip(".")
     trace_id = headers.get("x-cloudaicompanion-trace-id") or headers.get("x-goog-request-id") or ""
     return cls(
@@ -187,7 +190,7 @@ def api_error(
         details=details,
         retry_after=first_hint(details, info, headers, message, now),
         link=link,
-        trace_id=redact_text(trace_id, secrets) or None,
+        trace_id=redacted_name(trace_id, secrets) or None,
     )
 
 
@@ -261,8 +264,8 @@ def quota_reset(error: GeminiSyncError) -> Optional[float]:
     return error.retry_after if named is None else named
 
 
-def _link(details: Iterable[Mapping[str, Any]], info: Mapping[str, Any]) -> Optional[str]:
+def _links(details: Iterable[Mapping[str, Any]], info: Mapping[str, Any]) -> list[str]:
     links = [link for d in of_type(details, "Help") for link in list_of(d.get("links"))]
     metadata = dict_of(info.get("metadata"))
     urls = [*(dict_of(link).get("url") for link in links), metadata.get("validation_link"), metadata.get("appeal_url")]
-    return next(filter(None, map(text_of, urls)), None)
+    return list(filter(None, map(text_of, urls)))

@@ -13,7 +13,7 @@ from gemini_sync.messages.chunk import Chunk
 from gemini_sync.messages.half_characters import HalfCharacters
 from gemini_sync.messages.rest_json import dict_of, int_of
 from gemini_sync.messages.sse import BareJsonEvent, Event
-from gemini_sync.redaction import EXCERPT_CHARACTERS, beginning, redacted_excerpt
+from gemini_sync.redaction import EXCERPT_CHARACTERS, beginning, redacted_excerpt, redacted_name
 
 _log = logging.getLogger(__name__)
 
@@ -56,8 +56,10 @@ class OddEvents:
                 return self._skip()  # a sign of life, like a comment
             try:
                 decoded = json.loads(data)
-            except (ValueError, RecursionError) as exc:
-                return self._no_object(event, "JSON", f"{len(data)} characters", data.strip() == "[DONE]", exc)
+            except (ValueError, RecursionError):
+                decoded = UNDECODED  # not chained: the error of the JSON library holds the text
+            if decoded is UNDECODED:
+                return self._no_object(event, "JSON", f"{len(data)} characters", data.strip() == "[DONE]")
         if isinstance(decoded, list) and decoded and all(isinstance(item, dict) for item in decoded):
             # A gateway has dropped alt=sse, so the chunks come in an array.
             return (chunk for item in decoded for chunk in self._chunk(item, data, bare=True))
@@ -86,15 +88,13 @@ class OddEvents:
         self._finished = self._finished or chunk.finish_reason is not None
         return [chunk]
 
-    def _no_object(
-        self, event: Event, expected: str, came: str, harmless: bool, cause: Optional[Exception] = None
-    ) -> list[Chunk]:
+    def _no_object(self, event: Event, expected: str, came: str, harmless: bool) -> list[Chunk]:
         """Pass over an event that is no JSON object, or raise an error that shows its words."""
         if not (harmless or self._finished or event.event not in ("message", "error")):
-            raise self._error(expected, came, event.data) from cause
+            raise self._error(expected, came, event.data)
         if self._skipped < _MOST_WARNINGS:
-            words = redacted_excerpt(event.data, self._secrets)
-            _log.warning("ignored event %d of a stream (%s): %r", self._position, event.event, words)
+            words, kind = redacted_excerpt(event.data, self._secrets), redacted_name(event.event, self._secrets)
+            _log.warning("ignored event %d of a stream (%s): %r", self._position, kind, words)
         return self._skip()
 
     def _skip(self) -> list[Chunk]:

@@ -14,6 +14,7 @@ from gemini_sync.messages.parts import Blob, FunctionCall, function_calls, inlin
 from gemini_sync.messages.reply_content import ReplyContent
 from gemini_sync.messages.reply_errors import verdict
 from gemini_sync.messages.usage import Usage, usage
+from gemini_sync.redaction import redacted_name
 
 
 class _Phase(enum.Enum):
@@ -249,9 +250,10 @@ class Reply(Iterator[str]):
 
     def __repr__(self) -> str:
         state = self._state
+        reason = self.finish_reason and redacted_name(self.finish_reason, state.secrets)
         return (
             f"Reply(route={self.route!r}, state={state.phase.value!r}, chunks={state.content.chunks}, "
-            f"characters={len(self.text)}, finish_reason={self.finish_reason!r})"
+            f"characters={len(self.text)}, finish_reason={reason!r})"
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Optional
 
 from gemini_sync.errors import BlockedError, EmptyResponseError, FinishReasonError, GeminiSyncError
-from gemini_sync.redaction import redacted_excerpt
+from gemini_sync.redaction import redacted_excerpt, redacted_name
 
 if TYPE_CHECKING:
     from gemini_sync.messages.reply import Reply
@@ -26,9 +26,10 @@ _FAILED = frozenset(
 def verdict(content: ReplyContent, partial: Reply, secrets: Collection[str]) -> Optional[GeminiSyncError]:
     """What is wrong with the complete answer ``content``, or None. The error gets ``partial`` as an attribute."""
     if content.block_reason is not None:
+        blocked = redacted_name(content.block_reason, secrets)
         said = str((content.prompt_feedback or {}).get("blockReasonMessage") or "Change the prompt.")
-        why = f"The prompt was refused ({content.block_reason}): {redacted_excerpt(said, secrets)}"
-        return BlockedError(why, reason=content.block_reason, partial=partial)
+        why = f"The prompt was refused ({blocked}): {redacted_excerpt(said, secrets)}"
+        return BlockedError(why, reason=blocked, partial=partial)
     reason = content.finish_reason
     if reason in _REFUSED or reason in _FAILED:
         cls, what = (BlockedError, "refused") if reason in _REFUSED else (FinishReasonError, "not finished")
@@ -43,6 +44,7 @@ def verdict(content: ReplyContent, partial: Reply, secrets: Collection[str]) -> 
     # Before CONTINUATION the model may have only thought. The text comes in the next response (WIRE: long decode).
     if not content.empty or reason == "CONTINUATION":
         return None
+    reason = reason and redacted_name(reason, secrets)
     why = f"The answer is empty: it ended with {reason or 'no finish reason'} and no text, call, data or code."
     if reason == "MAX_TOKENS":
         count = partial.usage and partial.usage.thoughts_token_count

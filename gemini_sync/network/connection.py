@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import _socket
-import functools
 import socket
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Optional
 
 import urllib3.connection
-from requests.adapters import HTTPAdapter
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NewConnectionError, ProtocolError
-from urllib3.poolmanager import pool_classes_by_scheme
 from urllib3.util.connection import allowed_gai_family
 from urllib3.util.ssltransport import SSLTransport
 
 from gemini_sync.interruptions import interruption_in
 from gemini_sync.network import keepalive
 from gemini_sync.network.receiving import RECEIVE_BYTES, DeadlineResponse
-from gemini_sync.network.sockets import KeepsDeadlines, SocksMixin, keep_deadlines_below
-from gemini_sync.network.waiting import IdleConnections
+from gemini_sync.network.sockets import KeepsDeadlines, keep_deadlines_below
+from gemini_sync.secret import SecretBytes
 
 if TYPE_CHECKING:
     from gemini_sync.network.cancelling import Call
@@ -37,12 +33,13 @@ def _urllib3_class(name: str) -> Any:
 
 
 if TYPE_CHECKING:
-    from urllib3.connection import HTTPConnection, HTTPSConnection
+    from urllib3.connection import HTTPConnection as HTTPConnection
+    from urllib3.connection import HTTPSConnection as HTTPSConnection
 else:
     HTTPConnection, HTTPSConnection = _urllib3_class("HTTPConnection"), _urllib3_class("HTTPSConnection")
 
 
-class _DeadlineMixin:
+class DeadlineMixin:
     """What both connection classes add: the current call knows the socket and sets its timeouts."""
 
     sock: Any
@@ -122,9 +119,9 @@ class _DeadlineMixin:
         self._parts = [] if small else None
         try:
             super().request(method, url, body, *args, **kwargs)  # type: ignore[misc]
-            parts, self._parts = self._parts, None
-            if parts:
-                self.send(b"".join(parts))
+            data, self._parts = SecretBytes(b"".join(self._parts or ())), None
+            if data:
+                self.send(data)
         except ConnectionError as exc:
             if interruption_in(exc):
                 raise ProtocolError("interrupted", exc) from exc  # urllib3 would ignore a ConnectionError here
@@ -154,11 +151,11 @@ def _socket_below(sock: Any) -> Any:
     return sock.socket if isinstance(sock, SSLTransport) else sock
 
 
-class _OtherMixin(_DeadlineMixin):
+class OtherMixin(DeadlineMixin):
     """For connection classes that connect in a way of their own; each step of it is held to the deadline."""
 
     def _new_conn(self) -> socket.socket:
-        call, connect = current.get(), super(_DeadlineMixin, self)._new_conn  # type: ignore[misc]
+        call, connect = current.get(), super(DeadlineMixin, self)._new_conn  # type: ignore[misc]
         if call is None:
             return connect()  # type: ignore[no-any-return]
         call.enter("connect", call.timeouts.connect)
@@ -168,11 +165,11 @@ class _OtherMixin(_DeadlineMixin):
         return sock
 
 
-class _DeadlineConnection(_DeadlineMixin, HTTPConnection):  # type: ignore[misc]
+class DeadlineConnection(DeadlineMixin, HTTPConnection):  # type: ignore[misc]
     """A plain connection."""
 
 
-class _TLSMixin:
+class TLSMixin:
     """For TLS connections: ``cancel()`` also ends the handshake, whichever library makes the TLS socket."""
 
     sock: Any
@@ -219,81 +216,5 @@ class _TLSMixin:
             self.sock.settimeout(call.socket_timeout())  # for the TLS handshake with the server
 
 
-class _DeadlineTLSConnection(_TLSMixin, _DeadlineMixin, HTTPSConnection):  # type: ignore[misc]
+class DeadlineTLSConnection(TLSMixin, DeadlineMixin, HTTPSConnection):  # type: ignore[misc]
     """A TLS connection."""
-
-
-class _PoolMixin:
-    """A pool of connections of ours, unless a recording tool has put its own class in place of urllib3's.
-
-    Such a tool must see each request: it would go out although the tool is to replay answers. Connections of the tool
-    keep the deadlines between reads only.
-    """
-
-    QueueCls: Any = IdleConnections
-    _urllib3_pool: Any
-    _urllib3_connection: Any
-    _our_connection: Any
-
-    @property
-    def ConnectionCls(self) -> Any:
-        wanted = self._urllib3_pool.ConnectionCls
-        return self._our_connection if wanted is self._urllib3_connection else wanted
-
-    @ConnectionCls.setter
-    def ConnectionCls(self, wanted: Any) -> None:
-        self._our_connection = wanted  # by an adapter of the caller's
-
-    def _get_conn(self, timeout: Optional[float] = None) -> Any:
-        connection, wanted = super()._get_conn(timeout), self.ConnectionCls  # type: ignore[misc]
-        # One that was idle before the tool came or went is closed.
-        while isinstance(wanted, type) and not isinstance(connection, wanted):
-            connection.close()
-            self._put_conn(None)  # type: ignore[attr-defined]
-            connection = super()._get_conn(timeout)  # type: ignore[misc]
-        return connection
-
-
-class _DeadlinePool(_PoolMixin, HTTPConnectionPool):
-    _urllib3_pool, _urllib3_connection, _our_connection = HTTPConnectionPool, HTTPConnection, _DeadlineConnection
-
-
-class _DeadlineTLSPool(_PoolMixin, HTTPSConnectionPool):
-    _urllib3_pool, _urllib3_connection, _our_connection = HTTPSConnectionPool, HTTPSConnection, _DeadlineTLSConnection
-
-
-def keep_deadlines(adapter: Any) -> None:
-    """Let an ``HTTPAdapter`` make connections of this module from now on; leave other adapters alone. Idempotent."""
-    if isinstance(adapter, HTTPAdapter) and "proxy_manager_for" not in vars(adapter):
-        _use_our_pools(adapter.poolmanager)
-        manager_for = adapter.proxy_manager_for
-        adapter.proxy_manager_for = lambda *args, **kwargs: _use_our_pools(manager_for(*args, **kwargs))  # type: ignore[method-assign]
-
-
-def _use_our_pools(manager: Any) -> Any:
-    if manager.pool_classes_by_scheme is pool_classes_by_scheme:
-        manager.pool_classes_by_scheme = {"http": _DeadlinePool, "https": _DeadlineTLSPool}
-    else:  # those of SOCKS, or of an adapter of the caller's
-        manager.pool_classes_by_scheme = {
-            scheme: _keeping_deadlines(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
-        }
-    return manager
-
-
-@functools.lru_cache(maxsize=64)
-def _keeping_deadlines(pool: Any) -> Any:
-    """A subclass of a pool class, whose connections keep deadlines; the class itself if it has no such connections."""
-    made: Any = pool.ConnectionCls
-    if not isinstance(made, type) or not issubclass(made, HTTPConnection) or hasattr(made, "_has_sent"):  # ours
-        return pool
-    mixins: tuple[Any, ...] = (_OtherMixin,)
-    if made._new_conn is HTTPConnection._new_conn:
-        mixins = (_DeadlineMixin,)
-    elif made._new_conn.__module__ == "urllib3.contrib.socks":
-        mixins = (SocksMixin, _DeadlineMixin)
-    if issubclass(made, HTTPSConnection):
-        mixins = (_TLSMixin, *mixins)
-    changes = {"ConnectionCls": type(made.__name__, (*mixins, made), {})}
-    if pool.QueueCls is HTTPConnectionPool.QueueCls:
-        changes["QueueCls"] = IdleConnections
-    return type(pool.__name__, (pool,), changes)

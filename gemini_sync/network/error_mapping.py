@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import socket
 import ssl
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, NoReturn, Optional
 from urllib.parse import urlsplit
 
 import requests
@@ -25,7 +26,7 @@ from gemini_sync.errors import (
     TransportError,
     cancelled_error,
 )
-from gemini_sync.interruptions import causes_of, raise_interruption
+from gemini_sync.interruptions import causes_of, is_of_libraries, raise_interruption
 from gemini_sync.redaction import redacted_excerpt
 
 if TYPE_CHECKING:
@@ -50,17 +51,10 @@ def map_error(exc: BaseException, call: Call, url: str) -> GeminiSyncError:
     requests refuses the URL                     ProtocolError
     anything else                                TransportError
 
-    The errors of HTTP libraries lose their tracebacks. urllib3 stores errors in variables of the frames in those
-    tracebacks, so all these frames, and those of the caller, would live until the next garbage collection. An OSError
-    may come from a hook or an adapter of the caller's, who needs its traceback.
-
     What a signal handler raised in the middle, of any type, is not mapped: it is raised here as it is.
     """
     raise_interruption(exc)
     causes = list(causes_of(exc))
-    if isinstance(exc, _HTTP_LIBRARIES):
-        for cause in causes:
-            cause.__traceback__ = None
     if call.cancelled:
         return cancelled_error()
     has_passed = call.remaining() == 0
@@ -73,12 +67,13 @@ def map_error(exc: BaseException, call: Call, url: str) -> GeminiSyncError:
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return TransportError(
-                f"The certificate of {host} could not be verified: {cause.verify_message}. Nothing was sent. "
-                "If a proxy of yours re-signs traffic, name its CA in REQUESTS_CA_BUNDLE, or in your session's verify.",
+                f"The certificate of {host} could not be verified: {redacted_excerpt(cause.verify_message)}. "
+                "Nothing was sent. If a proxy of yours re-signs traffic, name its CA in REQUESTS_CA_BUNDLE, or in your "
+                "session's verify.",
                 reason=CERTIFICATE_VERIFY_FAILED,
             )
     for cause in causes:
-        setting = _setting_error(cause, host)
+        setting = _setting_error(cause, host, call)
         if setting is not None:
             return setting
     if isinstance(exc, requests.exceptions.InvalidURL):
@@ -87,9 +82,50 @@ def map_error(exc: BaseException, call: Call, url: str) -> GeminiSyncError:
     return TransportError(f"The connection to {host} failed: {what}. Check the network and proxies.")
 
 
-def _setting_error(cause: BaseException, host: str) -> Optional[ConfigError]:
+def raise_mapped(exc: BaseException, call: Call, url: str) -> NoReturn:
+    """Raise our error for one of a library.
+
+    The frames and the requests that hang on an error of a library hold the credentials that were sent. urllib3 also
+    stores errors in variables of these frames, so all of them, and those of the caller, would live until the next
+    garbage collection. So the cause of our error has the type and the words of the library's error and nothing else.
+    If a hook or an adapter of the caller's raised the error, the cause is that error itself.
+    """
+    error = map_error(exc, call, url)
+    error.__cause__ = _told_by(exc, call)
+    try:
+        raise error
+    finally:
+        error.__context__ = None  # Python has set it to the error that is handled here
+        del error, exc  # the traceback holds this frame
+
+
+def _told_by(exc: BaseException, call: Call) -> BaseException:
+    """What stands for ``exc`` as the cause of our error."""
+    by_library = is_of_libraries(exc, wholly=False)
+    for cause in causes_of(exc):
+        if is_of_libraries(cause, wholly=False):
+            cause.__traceback__ = None
+    if not by_library:
+        return exc
+    cls: Any = _words_only(type(exc))  # type: ignore[arg-type]  # a class can be hashed
+    told: BaseException = cls.__new__(cls)
+    told.args = (redacted_excerpt(str(exc), call.secrets),)
+    if isinstance(exc, OSError) and isinstance(told, OSError):
+        told.errno = exc.errno
+    return told
+
+
+@functools.lru_cache(maxsize=64)
+def _words_only(cls: Any) -> Any:
+    """A subclass of ``cls`` whose errors hold only their words; it looks like ``cls``."""
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "request": None, "response": None}
+    shown = {"__str__": lambda self: self.args[0], "__repr__": BaseException.__repr__}
+    return type(cls.__name__, (cls,), {**names, **shown, "__init__": lambda self: None})
+
+
+def _setting_error(cause: BaseException, host: str, call: Call) -> Optional[ConfigError]:
     """The error for a setting of this machine that cannot work, if ``cause`` says so."""
-    said = redacted_excerpt(str(cause))
+    said = redacted_excerpt(str(cause), call.secrets)
     tunnel = re.match(r"Tunnel connection failed: (\d{3})", said) if type(cause) is OSError else None
     socks = isinstance(cause, urllib3.exceptions.NewConnectionError) and _SOCKS_REFUSES.search(said)
     if socks or (tunnel and int(tunnel.group(1)) not in _PROXY_MAY_RECOVER):

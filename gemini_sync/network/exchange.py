@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -12,9 +13,10 @@ from urllib3.response import BaseHTTPResponse
 
 from gemini_sync.errors import DeadlineExceeded, ProtocolError, TransportError, cancelled_error
 from gemini_sync.network.cancelling import Call
-from gemini_sync.network.error_mapping import LIBRARY_ERRORS, map_error
+from gemini_sync.network.error_mapping import LIBRARY_ERRORS, raise_mapped
 from gemini_sync.network.receiving import RECEIVE_BYTES, DeadlineResponse
-from gemini_sync.redaction import redact_text
+from gemini_sync.redaction import redacted_name
+from gemini_sync.secret import Secret
 
 _ERROR_BODY_BYTES = 2**20
 _ERROR_BODY_SECONDS = 5.0
@@ -23,9 +25,12 @@ _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # zlib recognises either by its first bytes
 
 
 class Answer:
-    """A response that was read to its end or its limit: ``status``, ``headers``, ``text``."""
+    """A response that was read to its end or its limit: ``status``, ``headers``, ``text``.
 
-    def __init__(self, status: int, headers: Mapping[str, str], text: str) -> None:
+    The text is a secret, because a token may be in it, and because a server may quote what it got.
+    """
+
+    def __init__(self, status: int, headers: Mapping[str, str], text: Secret) -> None:
         self.status, self.headers, self.text = status, headers, text
 
 
@@ -90,7 +95,7 @@ class Exchange:
                     yield from decompress(b"")
             self.close(reusable=True)
         except LIBRARY_ERRORS as exc:
-            raise map_error(exc, call, self.url) from exc
+            raise_mapped(exc, call, self.url)
         finally:
             self.close()
 
@@ -103,20 +108,21 @@ class Exchange:
             self.call.enter_answer()
             return Answer(self.status, self.headers, self._read_text())
 
-    def _read_text(self) -> str:
-        data = bytearray()
+    def _read_text(self) -> Secret:
+        data = io.BytesIO()  # a reporter does not show what is in it, which may be a token
         chunks = self.chunks()
         try:
             for chunk in chunks:
-                data += chunk
-                if len(data) > _ERROR_BODY_BYTES:
+                data.write(chunk)
+                del chunk
+                if data.tell() > _ERROR_BODY_BYTES:
                     break
         except (DeadlineExceeded, ProtocolError, TransportError) as exc:
             if self.status == 200 or (isinstance(exc, DeadlineExceeded) and exc.deadline == "total"):
                 raise
         finally:
             chunks.close()  # type: ignore[attr-defined]
-        return bytes(data[:_ERROR_BODY_BYTES]).decode("utf-8-sig", "replace")
+        return Secret(data.getvalue()[:_ERROR_BODY_BYTES].decode("utf-8-sig", "replace"))
 
 
 def _body_reader(raw: Any, call: Call) -> Callable[[], bytes]:
@@ -152,7 +158,7 @@ def _decompressor(encoding: Optional[str], call: Call) -> Optional[Callable[[byt
     if encoding is None or encoding.strip().lower() in ("", "identity"):
         return None
     if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
-        came = redact_text(encoding, call.secrets)
+        came = redacted_name(encoding, call.secrets)
         raise ProtocolError(f"Expected an uncompressed body, came Content-Encoding {came!r}.")
     state, empty_members = zlib.decompressobj(_GZIP_OR_ZLIB), 0
 

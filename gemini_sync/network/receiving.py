@@ -71,6 +71,12 @@ class DeadlineResponse(http.client.HTTPResponse):
             reader = _DeadlineReader(self.fp.detach(), sock, call, keepalive)
             self.fp = io.BufferedReader(reader, RECEIVE_BYTES)
 
+    def begin(self) -> None:
+        super().begin()
+        # urllib3 would log a warning with all that it found odd about the headers, as the server wrote it.
+        self.headers.defects.clear()
+        self.headers.set_payload("")
+
     def _read_status(self) -> tuple[str, int, str]:
         """The final status. Of the interim answers (RFC 9110 section 15.2), http.client itself skips only 100."""
         while True:

@@ -12,10 +12,11 @@ import requests
 
 from gemini_sync.config import is_loopback
 from gemini_sync.errors import PROXY_INVALID, SESSION_INVALID, ConfigError
-from gemini_sync.network.adapters import DefaultAdapter
 from gemini_sync.network.cancelling import Call
-from gemini_sync.network.connection import current, keep_deadlines
+from gemini_sync.network.connection import current
+from gemini_sync.network.pools import DefaultAdapter, keep_deadlines
 from gemini_sync.network.redirects import hide_location
+from gemini_sync.secret import conceal
 from gemini_sync.version import VERSION
 
 SessionFactory = Callable[[], requests.Session]
@@ -105,7 +106,7 @@ def prepare_request(session: requests.Session, method: str, url: str) -> tuple[r
     request = session.prepare_request(wanted)
     request.hooks = {"response": [*request.hooks["response"], hide_location]}
     settings: dict[str, Any] = {**session.merge_environment_settings(url, {}, True, None, None)}
-    settings["proxies"] = _proxies_for(url, settings["proxies"])
+    settings["proxies"] = _proxies_for(url, conceal(settings.pop("proxies")))
     return request, settings
 
 
@@ -126,22 +127,27 @@ def _proxies_for(url: str, proxies: Mapping[str, str]) -> dict[str, str]:
     proxy = requests.utils.select_proxy(url, proxies)
     if not proxy:  # to requests an empty string means none as well
         return dict(proxies)
-    try:
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        host = parts.hostname if parts.port != 0 else None
-    except ValueError:
-        host = None
-    if not host:
+    scheme, proxy_host = _scheme_and_host(proxy)
+    if not proxy_host:
         raise ConfigError(
             f"The proxy for {urlsplit(url).hostname} is not a URL with a host, such as http://HOST:PORT. "
             "Check HTTPS_PROXY and its like, or the proxies of your session.",
             reason=PROXY_INVALID,
         )
-    if parts.scheme not in _PROXY_SCHEMES:
+    if scheme not in _PROXY_SCHEMES:
         raise ConfigError(
-            f"The proxy for {urlsplit(url).hostname} has the scheme {parts.scheme}; expected one of "
+            f"The proxy for {urlsplit(url).hostname} has the scheme {scheme}; expected one of "
             f"{', '.join(_PROXY_SCHEMES)}. Check HTTPS_PROXY and its like, or the proxies of your session.",
             reason=PROXY_INVALID,
         )
     # An http URL is always one on loopback: a proxy elsewhere would read the credential, and could not reach it.
-    return {} if urlsplit(url).scheme == "http" and not is_loopback(host) else dict(proxies)
+    return {} if urlsplit(url).scheme == "http" and not is_loopback(proxy_host) else dict(proxies)
+
+
+def _scheme_and_host(proxy: str) -> tuple[str, Optional[str]]:
+    """The scheme and the host of a proxy, without the password that its URL may hold; None for no usable host."""
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        return parts.scheme, parts.hostname if parts.port != 0 else None
+    except ValueError:
+        return "", None

@@ -13,7 +13,7 @@ from gemini_sync.errors import TransportError
 from gemini_sync.fork import register_after_fork
 from gemini_sync.network.cancelling import Call
 from gemini_sync.network.connection import current
-from gemini_sync.network.error_mapping import LIBRARY_ERRORS, map_error
+from gemini_sync.network.error_mapping import LIBRARY_ERRORS, raise_mapped
 from gemini_sync.network.exchange import Answer, Exchange
 from gemini_sync.network.redirects import refuse_redirect
 from gemini_sync.network.sessions import IdleSessions, SessionFactory, new_session, prepare_request
@@ -29,6 +29,7 @@ def _template(method: str, url: str, environment: tuple[Optional[str], ...]) -> 
 
     Preparing each request by itself would be a third of what a short call costs.
     """
+    del environment  # a reporter of an error would show it, and the URL of a proxy may hold a password
     return prepare_request(requests.Session(), method, url)
 
 
@@ -85,7 +86,7 @@ class Transport:
                         request.headers["Content-Length"] = str(len(body))
                     response = _send(call, session, request, settings)
                 except LIBRARY_ERRORS as exc:
-                    raise map_error(exc, call, url) from exc
+                    raise_mapped(exc, call, url)
                 return Exchange(call, response, functools.partial(idle.put_back, session))
             except BaseException as exc:
                 call.disconnect()
@@ -112,7 +113,7 @@ class Transport:
             TransportError, StreamInterrupted: as for ``send``.
         """
         with call.bounded(seconds, what), self.send(call, method, url, headers, body) as exchange:
-            refuse_redirect(exchange.status, exchange.headers)
+            refuse_redirect(exchange.status, exchange.headers, call.secrets)
             return exchange.answer(seconds)
 
 

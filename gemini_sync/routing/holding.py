@@ -39,7 +39,6 @@ def hold(stream: OpenStream, request: Request, record: CallRecord, *, require_fi
                     raise ProtocolError("The stream ended before its first content, and without a finish reason.")
                 break
             held.append(chunk)
-            record.trace_id = record.trace_id or chunk.trace_id
         return held, rest
     except BaseException:  # Ctrl-C as well
         rest.close()

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import partial
+from operator import attrgetter
 from typing import Any, Optional, TypeVar
 
 from gemini_sync.config import Retry, Timeouts
 from gemini_sync.errors import Attempt, AuthError, ConfigError, GeminiSyncError, InvalidRequestError, cancelled_error
 from gemini_sync.fork import register_after_fork
+from gemini_sync.interruptions import drop_frames
 from gemini_sync.messages.call_record import CallRecord
 from gemini_sync.messages.chunk import Chunk, has_content
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import Request
 from gemini_sync.network.cancelling import Call
 from gemini_sync.network.deadlines import Clock, monotonic
+from gemini_sync.redaction import redacted_name
 from gemini_sync.retrying import RetryPolicy
 from gemini_sync.routing.events import FallbackEvent, notify_stderr
 from gemini_sync.routing.fallback import FallbackState
@@ -31,6 +35,7 @@ from gemini_sync.services.base import API_KEY, OAUTH, Service
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_TRACE_ID = re.compile("[0-9a-f-]{0,64}")  # other names of requests are redacted, which costs time
 
 
 class Router:
@@ -107,8 +112,6 @@ class Router:
         for call in calls:
             call.after_fork()
 
-    # -- for its calls
-
     def _begin(self, request: Request, timeouts: Timeouts) -> _RoutedCall:
         if self._closed:
             raise ConfigError("The adapter is closed. Make a new one.")
@@ -155,14 +158,18 @@ class _RoutedCall:
                         raise
                 except GeminiSyncError as exc:
                     self._interrupted(exc)
-                    raise
+                    drop_frames(exc)
+                    raise exc
 
     def _open(self, service: Service) -> HeldStream:
         stream = service.open(self._request, self.call)
-        self.record.trace_id = stream[0].trace_id
-        if has_content(stream[0], thoughts=False):
-            return deque(stream[:1]), stream[1]
-        return hold(stream, self._request, self.record, require_finish=self._router._require_finish)
+        held, rest = deque(stream[:1]), stream[1]
+        if not has_content(held[0], thoughts=False):
+            held, rest = hold(stream, self._request, self.record, require_finish=self._router._require_finish)
+        name = next(filter(None, map(attrgetter("trace_id"), held)), "")
+        is_plain = _TRACE_ID.fullmatch(name) and name not in self.call.secrets
+        self.record.trace_id = (name if is_plain else redacted_name(name, self.call.secrets)) or None
+        return held, rest
 
     def count_tokens(self) -> int:
         """The count of the first route that answers. It flips nothing: an account may count and yet not generate.
@@ -262,7 +269,8 @@ class _RoutedCall:
             attempt = Attempt(route, started, clock() - begun, outcome, kept, exc.retry_after, exc.trace_id)
             record.attempts.append(attempt)
             self._router._flips.remember(route, self._choice, exc, counting=self._counting)
-            raise
+            drop_frames(exc)
+            raise exc
         record.route = route
         record.attempts.append(Attempt(route, started, clock() - begun, "answered", trace_id=record.trace_id))
         return result

@@ -17,6 +17,7 @@ from gemini_sync.messages.rest_json import int_of
 from gemini_sync.messages.signatures import Signatures
 from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
+from gemini_sync.secret import Secret
 from gemini_sync.services.streams import Learn, chunks_of, error_of
 
 OAUTH = "oauth"
@@ -73,7 +74,7 @@ def encode_json(value: Any) -> bytes:
 def bearer(token: AccessToken, call: Call) -> dict[str, str]:
     """The headers of a JSON request with ``token``."""
     call.secrets.add(token.access_token)
-    return {"Authorization": f"Bearer {token.access_token}", **JSON_HEADERS}
+    return {"Authorization": Secret("Bearer " + token.access_token), **JSON_HEADERS}
 
 
 class JsonApi:

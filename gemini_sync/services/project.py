@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from typing import Any, Optional
 from urllib.parse import quote
@@ -11,17 +12,20 @@ from gemini_sync import errors
 from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.auth.single_flight import SingleFlight
 from gemini_sync.config import Endpoints, check_secret
+from gemini_sync.interruptions import drop_frames
 from gemini_sync.messages.api_errors import next_step, replace_next_step
 from gemini_sync.messages.rest_json import dict_of, list_of, text_of
 from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
-from gemini_sync.redaction import redacted_excerpt
+from gemini_sync.redaction import link_advice, redact_text, redacted_excerpt, redacted_name, safe_link
+from gemini_sync.secret import conceal
 from gemini_sync.services.base import JsonApi, bearer
 
 _ANSWER_SECONDS = 30.0
 _POLL_SECONDS = 5.0
 _ONBOARDING_SECONDS = 120.0
 _METADATA = {"ideType": "IDE_UNSPECIFIED", "platform": "PLATFORM_UNSPECIFIED", "pluginType": "GEMINI"}
+_NAME = re.compile("[!-~]{1,300}")  # of an operation; it goes into a URL, which libraries log
 _FREE_TIER = "free-tier"
 _LEGACY_TIER = "legacy-tier"
 _SET_PROJECT = (
@@ -92,12 +96,12 @@ class _Search:
             raise
         project = _project_in(loaded.get("cloudaicompanionProject"))
         if not isinstance(loaded.get("currentTier"), dict):
-            project = self._onboard(_tier_for(loaded))
+            project = self._onboard(_tier_for(loaded, self._call.secrets))
         project = self._own or project
         if project is not None:
             return project
         message = f"Code Assist names no project for this account. {_SET_PROJECT}"
-        raise _ineligible(loaded) or errors.ConfigError(message, reason="PROJECT_REQUIRED")
+        raise _ineligible(loaded, self._call.secrets) or errors.ConfigError(message, reason="PROJECT_REQUIRED")
 
     def _question(self, **fields: str) -> dict[str, Any]:
         question: dict[str, Any] = {**fields, "metadata": dict(_METADATA)}
@@ -113,7 +117,7 @@ class _Search:
         polls = 0
         while not operation.get("done"):
             name = operation.get("name")
-            if not isinstance(name, str) or not name:
+            if not isinstance(name, str) or not _NAME.fullmatch(name) or redact_text(name, self._call.secrets) != name:
                 raise errors.ProtocolError(
                     "onboardUser answered an operation that is not done and has no name to ask for."
                 )
@@ -128,9 +132,10 @@ class _Search:
         return _project_in(dict_of(operation.get("response")).get("cloudaicompanionProject"))
 
     def _ask(self, method: str, path: str, question: Optional[Mapping[str, Any]] = None) -> dict[str, Any]:
+        source = redacted_name(path[1:], self._call.secrets)
         try:
             return self._api.fetch(
-                self._call, method, path, self._headers, question, seconds=_ANSWER_SECONDS, source=path[1:]
+                self._call, method, path, self._headers, question, seconds=_ANSWER_SECONDS, source=source
             )
         except (errors.AuthError, errors.PermissionDeniedError, errors.QuotaError, errors.ServerError):
             raise
@@ -145,7 +150,7 @@ class _Search:
 def _check_project(project: Optional[str]) -> Optional[str]:
     if project is None or project == "":
         return None
-    project = check_secret(project, "project", _GIVE_ID)
+    project = str(check_secret(project, "project", _GIVE_ID))
     if project.isdigit():
         raise errors.ConfigError(f"{project} is the number of a project. {_GIVE_ID}", reason="PROJECT_REQUIRED")
     return project
@@ -160,32 +165,33 @@ def _tiers(loaded: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     return [tier for tier in list_of(loaded.get(name)) if isinstance(tier, dict)]
 
 
-def _tier_for(loaded: Mapping[str, Any]) -> str:
+def _tier_for(loaded: Mapping[str, Any], secrets: Collection[str]) -> str:
     """The tier to onboard to: the default one, else the legacy one. Raises for an account that gets none."""
     allowed, refused = _tiers(loaded, "allowedTiers"), _tiers(loaded, "ineligibleTiers")
     default = next((str(tier["id"]) for tier in allowed if tier.get("isDefault") and tier.get("id")), None)
     validation = errors.VALIDATION_REQUIRED
     must_validate = any(tier.get("reasonCode") == validation and tier.get("validationUrl") for tier in refused)
     default_refused = default is not None and default in [tier.get("tierId") for tier in refused]
-    error = _ineligible(loaded)
+    error = _ineligible(loaded, secrets)
     if error is not None and (must_validate or default_refused or not allowed):
         raise error
     return default or _LEGACY_TIER
 
 
-def _ineligible(loaded: Mapping[str, Any]) -> Optional[errors.PermissionDeniedError]:
+def _ineligible(loaded: Mapping[str, Any], secrets: Collection[str]) -> Optional[errors.PermissionDeniedError]:
     """The error of an account that may not use Code Assist; None if Google names no reason against it."""
     refused = _tiers(loaded, "ineligibleTiers")
     if not refused:
         return None
     refused.sort(key=lambda tier: not tier.get("validationUrl"))  # first the reason that the user can remove
     words = [str(tier.get("reasonMessage") or tier.get("reasonCode") or "no reason given") for tier in refused]
-    link, reason = refused[0].get("validationUrl"), refused[0].get("reasonCode")
+    given, reason = refused[0].get("validationUrl"), text_of(refused[0].get("reasonCode"))
+    link = safe_link(given, secrets)
     return errors.PermissionDeniedError(
-        f"This account may not use Code Assist: {redacted_excerpt(' '.join(words))} "
-        + (f"See {link}" if link else "Use another account, or an API key."),
-        reason=text_of(reason),
-        link=text_of(link),
+        f"This account may not use Code Assist: {redacted_excerpt(' '.join(words), secrets)} "
+        + link_advice(given, link, "Use another account, or an API key."),
+        reason=reason and redacted_name(reason, secrets),
+        link=link,
     )
 
 
@@ -198,6 +204,11 @@ def load_code_assist(access_token: str, project: Optional[str] = None, *, endpoi
     Raises:
         ConfigError: ``access_token`` cannot be one. For the rest see ``Projects.project``.
     """
+    access_token = conceal(access_token)
     token = AccessToken(check_secret(access_token, "access_token"))
     with closing(Transport()) as transport:
-        return _Search(JsonApi(transport, endpoints.code_assist_api), Call().start(), token, project).run()
+        try:
+            return _Search(JsonApi(transport, endpoints.code_assist_api), Call().start(), token, project).run()
+        except errors.GeminiSyncError as exc:
+            drop_frames(exc)
+            raise exc

@@ -17,7 +17,8 @@ from gemini_sync.messages.odd_events import UNDECODED, OddEvents
 from gemini_sync.network.cancelling import Call
 from gemini_sync.network.exchange import Answer, Exchange
 from gemini_sync.network.redirects import refuse_redirect
-from gemini_sync.redaction import redacted_excerpt
+from gemini_sync.redaction import redacted_excerpt, redacted_name
+from gemini_sync.secret import Secret
 
 _HEAD_BYTES = len("retry:")  # what tells an event stream from another body
 _STREAM_BEGINS = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:(?:data|event|id|retry)(?:[:\r\n]|$)|[:{\[])")
@@ -145,7 +146,7 @@ def _stream_body(exchange: Exchange) -> tuple[bytes, Iterator[bytes]]:
     Raises the error of another response, with a bounded part of its body.
     """
     if not 200 <= exchange.status < 300:
-        refuse_redirect(exchange.status, exchange.headers)
+        refuse_redirect(exchange.status, exchange.headers, exchange.call.secrets)
         raise error_of(exchange.answer(), "text/event-stream", exchange.call)
     chunks, came = exchange.chunks(), _content_type(exchange.headers)
     if came == "text/event-stream":
@@ -157,7 +158,8 @@ def _stream_body(exchange: Exchange) -> tuple[bytes, Iterator[bytes]]:
         if len(head.lstrip()) >= _HEAD_BYTES or len(head) > _BODY_BYTES:
             break
     if _STREAM_BEGINS.match(head):
-        _log.warning("a stream came as %s instead of text/event-stream", came or "no content type")
+        came = redacted_name(came, exchange.call.secrets) or "no content type"
+        _log.warning("a stream came as %s instead of text/event-stream", came)
         return head, itertools.chain([head], chunks)
     call, left = exchange.call, exchange.call.remaining()
     with call.bounded(_BODY_SECONDS if left is None else min(_BODY_SECONDS, left), "The body of the answer"):
@@ -170,7 +172,7 @@ def _stream_body(exchange: Exchange) -> tuple[bytes, Iterator[bytes]]:
 
 
 def _answer_of(exchange: Exchange, body: bytes) -> Answer:
-    return Answer(exchange.status, exchange.headers, body.decode("utf-8-sig", "replace"))
+    return Answer(exchange.status, exchange.headers, Secret(body.decode("utf-8-sig", "replace")))
 
 
 def _content_type(headers: Mapping[str, str]) -> str:
@@ -187,7 +189,7 @@ def error_of(answer: Answer, expected: str, call: Call) -> Union[ApiError, Proto
     # Text and broken JSON may come from a proxy that fails briefly. Another kind of body would come each time.
     may_pass = came == "no content type" or came.startswith("text/") or "json" in came or "xhtml" in came
     return ProtocolError(
-        f"Expected {expected}, came status {answer.status} with {came}: "
+        f"Expected {expected}, came status {answer.status} with {redacted_name(came, call.secrets)}: "
         f"{redacted_excerpt(answer.text, call.secrets)!r}. A proxy or login page may have answered instead.",
         code=answer.status,
         reason=None if may_pass or answer.status >= 300 else UNREADABLE_ANSWER,

@@ -18,6 +18,7 @@ from gemini_sync.config import Endpoints, OAuthClient
 from gemini_sync.network.cancelling import Call
 from gemini_sync.network.exchange import Answer
 from gemini_sync.network.transport import Transport
+from gemini_sync.secret import Secret
 from gemini_sync.testing.emulator import Emulator
 
 CLIENT = OAuthClient("kit-client-id", "kit-client-secret")
@@ -69,7 +70,7 @@ class ScriptedTransport:
         answer = answer() if callable(answer) else answer
         if isinstance(answer, BaseException):
             raise answer
-        return answer if isinstance(answer, Answer) else Answer(200, {}, json.dumps(answer))
+        return answer if isinstance(answer, Answer) else Answer(200, {}, Secret(json.dumps(answer)))
 
 
 class Counter:

@@ -100,7 +100,7 @@ def test_encoding__characters_that_it_lacks_are_replaced(emulator: Emulator) -> 
 
 HOSTILE = (
     "plain\ttext \x1b[31mred\x1b[0m \x1b]0;title\x07\x9b2J\x9d0;title\x9c"
-    "\x1b]8;;no end \x1b(0 \r\x08\x7f\x85\u202eoverride"
+    "\x1b]8;;no end \x1b(0 \r\x08\x7f\x85\u061c\u200e\u200f\u2028\u2029\u202e\u2066\u2069\U000e0041\U000e007foverride"
 )
 CLEAN = "plain\ttext red ]8;;no end (0 override"
 

@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from gemini_sync.interruptions import interruption_in, is_interruption, raise_interruption
+from gemini_sync.interruptions import (
+    drop_frames,
+    interruption_in,
+    is_interruption,
+    is_of_libraries,
+    raise_interruption,
+)
 
 
 def handler(number: int, frame: Any) -> None:
@@ -71,3 +77,34 @@ def test_interruption__other_errors_are_none(work: Callable[[], None]) -> None:
     error = caught(work)
     assert interruption_in(error) is None
     raise_interruption(error)
+
+
+def lookup_in(name: str) -> Callable[[], object]:
+    """A function of the module ``name`` that raises a LookupError with a cause."""
+    code = """
+def fail():
+    try:
+        raise KeyError
+    except KeyError as exc:
+        raise LookupError from exc
+"""
+    module: dict[str, Any] = {"__name__": name}
+    exec(compile(code, name, "exec"), module)
+    return module["fail"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("module", "is_kept"), [("gemini_sync.x", False), ("urllib3.x", False), ("mine", True)])
+def test_drop_frames__of_an_error_and_its_causes(module: str, is_kept: bool) -> None:
+    error = caught(lookup_in(module))
+    assert error.__traceback__ is not None
+    error.__traceback__ = error.__traceback__.tb_next  # without the frame of caught()
+    drop_frames(error)
+    assert error.__cause__ is not None
+    assert [each.__traceback__ is not None for each in (error, error.__cause__)] == [is_kept, is_kept]
+
+
+def test_drop_frames__of_an_error_that_is_its_own_context() -> None:
+    error, other = KeyError(), ValueError()
+    error.__context__, other.__context__ = other, error
+    drop_frames(error)
+    assert is_of_libraries(error, wholly=True)  # it was never raised

@@ -17,9 +17,9 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from gemini_sync import GeminiDualAdapter
 from gemini_sync.network import waiting
-from gemini_sync.network.connection import _keeping_deadlines
+from gemini_sync.network.pools import IdleConnections, _keeping_deadlines
 from gemini_sync.network.sessions import adopt_session
-from gemini_sync.network.waiting import IdleConnections, wait, wake
+from gemini_sync.network.waiting import wait, wake
 from tests.adapter_kit import Rig, in_thread
 
 _BOUND = 20.0

@@ -108,7 +108,7 @@ def test_onboarding__operation_without_a_name(emulator: Emulator, name: Any) -> 
 
 def test_onboarding__name_of_an_operation_is_quoted(emulator: Emulator) -> None:
     newcomer(emulator)
-    emulator.onboard.answer(json={"name": "operations/a:b?key=x#y"})
+    emulator.onboard.answer(json={"name": "operations/a:b?k=x#y"})
     with pytest.raises(CredentialsError):
         find(emulator)
-    assert emulator.operation.requests[0].path == "/v1internal/operations/a:b%3Fkey%3Dx%23y"
+    assert emulator.operation.requests[0].path == "/v1internal/operations/a:b%3Fk%3Dx%23y"

@@ -13,7 +13,7 @@ import requests
 import trustme
 
 from gemini_sync import StreamInterrupted, TransportError
-from gemini_sync.network import adapters
+from gemini_sync.network import pools
 from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import Emulator
@@ -122,14 +122,14 @@ def test_bundle__of_a_session_of_the_caller(tmp_path):
 
 
 def test_context__is_one_for_all_sessions_and_verifies(tls):
-    adapters._tls_context.cache_clear()
+    pools._tls_context.cache_clear()
     with Emulator(ssl_context=tls) as server:
         server.api_key.answer(body=event("one") + event("two", "STOP"))
         replies = [ask(server) for _ in range(5)]
         assert [next(reply) for reply in replies] == ["one"] * 5
         assert [list(reply) for reply in replies] == [["two"]] * 5
         assert server.connections_total == 5
-    made = adapters._tls_context.cache_info()
+    made = pools._tls_context.cache_info()
     assert (made.misses, made.currsize) == (1, 1)
 
 
