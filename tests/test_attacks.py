@@ -33,15 +33,13 @@ def test_storm__runs() -> None:
 
 
 def test_interleavings__runs() -> None:
-    done = run_python("-m", "tests.attacks.interleavings", "--count", "30", "--stories", "routes", "revocation")
-    assert (done.returncode, " 30 schedules " in done.stdout) == (0, True), done.stdout + done.stderr
+    done = run_python("-m", "tests.attacks.interleavings", "--count", "70")
+    assert (done.returncode, " 70 schedules " in done.stdout) == (0, True), done.stdout + done.stderr
 
 
 def test_interrupts__runs() -> None:
-    """These few points are too few to say something about the package, so a finding does not count."""
     done = run_python("-m", "tests.attacks.interrupts", "--count", "20", "--scenes", "back")
-    assert done.returncode in (0, 1), done.stderr
-    assert "unexpected" not in done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
     counted = re.search(r"(\d+) interrupts", done.stdout)
     assert counted
     assert int(counted[1]) >= 15  # a call whose answer comes in fewer pieces has fewer points

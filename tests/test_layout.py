@@ -23,7 +23,7 @@ _LAYERS = """
     auth
     network | messages
     config retrying environment
-    errors interruptions secret redaction fork version
+    errors interruptions waiting secret redaction fork version
 """
 _MOST_FLOORS_IN_A_FOLDER = 4
 _MOST_LINES_IN_A_FILE = 300

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from gemini_sync import ConfigError, GeminiDualAdapter, GeminiSyncError, StreamInterrupted
+from gemini_sync import ConfigError, GeminiDualAdapter, GeminiSyncError, StreamInterrupted, waiting
 from gemini_sync.auth import single_flight
-from gemini_sync.network import cancelling, deadlines, waiting
+from gemini_sync.network import cancelling, deadlines
 from gemini_sync.routing import fallback, router
 from gemini_sync.testing.emulator import default_text
 from tests.adapter_kit import Rig

@@ -17,7 +17,7 @@ from gemini_sync.errors import (
 )
 from gemini_sync.fork import register_after_fork
 from gemini_sync.network.cancelling import Call
-from gemini_sync.network.waiting import wake
+from gemini_sync.waiting import wake
 
 # Another token, or another login, may be accepted. All other errors say something about the server or the network.
 _OF_ONE_TOKEN = (AuthError, PermissionDeniedError, CredentialsError, ConfigError)

@@ -11,7 +11,7 @@ from typing import Any, Optional, Protocol
 
 from gemini_sync.config import Timeouts
 from gemini_sync.network.deadlines import Clock, Deadlines, monotonic
-from gemini_sync.network.waiting import wait, wake
+from gemini_sync.waiting import wait, wake
 
 
 class Awaited(Protocol):

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import _socket
+import functools
 import socket
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Optional
 
 import urllib3.connection
+from requests.adapters import HTTPAdapter
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NewConnectionError, ProtocolError
+from urllib3.poolmanager import pool_classes_by_scheme
 from urllib3.util.connection import allowed_gai_family
 from urllib3.util.ssltransport import SSLTransport
 
 from gemini_sync.interruptions import interruption_in
 from gemini_sync.network import keepalive
+from gemini_sync.network.pools import IdleConnections, PoolMixin
 from gemini_sync.network.receiving import RECEIVE_BYTES, DeadlineResponse
-from gemini_sync.network.sockets import KeepsDeadlines, keep_deadlines_below
+from gemini_sync.network.sockets import KeepsDeadlines, SocksMixin, keep_deadlines_below
 from gemini_sync.secret import SecretBytes
 
 if TYPE_CHECKING:
@@ -33,13 +38,12 @@ def _urllib3_class(name: str) -> Any:
 
 
 if TYPE_CHECKING:
-    from urllib3.connection import HTTPConnection as HTTPConnection
-    from urllib3.connection import HTTPSConnection as HTTPSConnection
+    from urllib3.connection import HTTPConnection, HTTPSConnection
 else:
     HTTPConnection, HTTPSConnection = _urllib3_class("HTTPConnection"), _urllib3_class("HTTPSConnection")
 
 
-class DeadlineMixin:
+class _DeadlineMixin:
     """What both connection classes add: the current call knows the socket and sets its timeouts."""
 
     sock: Any
@@ -151,11 +155,11 @@ def _socket_below(sock: Any) -> Any:
     return sock.socket if isinstance(sock, SSLTransport) else sock
 
 
-class OtherMixin(DeadlineMixin):
+class _OtherMixin(_DeadlineMixin):
     """For connection classes that connect in a way of their own; each step of it is held to the deadline."""
 
     def _new_conn(self) -> socket.socket:
-        call, connect = current.get(), super(DeadlineMixin, self)._new_conn  # type: ignore[misc]
+        call, connect = current.get(), super(_DeadlineMixin, self)._new_conn  # type: ignore[misc]
         if call is None:
             return connect()  # type: ignore[no-any-return]
         call.enter("connect", call.timeouts.connect)
@@ -165,11 +169,11 @@ class OtherMixin(DeadlineMixin):
         return sock
 
 
-class DeadlineConnection(DeadlineMixin, HTTPConnection):  # type: ignore[misc]
+class _DeadlineConnection(_DeadlineMixin, HTTPConnection):  # type: ignore[misc]
     """A plain connection."""
 
 
-class TLSMixin:
+class _TLSMixin:
     """For TLS connections: ``cancel()`` also ends the handshake, whichever library makes the TLS socket."""
 
     sock: Any
@@ -216,5 +220,50 @@ class TLSMixin:
             self.sock.settimeout(call.socket_timeout())  # for the TLS handshake with the server
 
 
-class DeadlineTLSConnection(TLSMixin, DeadlineMixin, HTTPSConnection):  # type: ignore[misc]
+class _DeadlineTLSConnection(_TLSMixin, _DeadlineMixin, HTTPSConnection):  # type: ignore[misc]
     """A TLS connection."""
+
+
+class _DeadlinePool(PoolMixin, HTTPConnectionPool):
+    _urllib3_pool, _urllib3_connection, _our_connection = HTTPConnectionPool, HTTPConnection, _DeadlineConnection
+
+
+class _DeadlineTLSPool(PoolMixin, HTTPSConnectionPool):
+    _urllib3_pool, _urllib3_connection, _our_connection = HTTPSConnectionPool, HTTPSConnection, _DeadlineTLSConnection
+
+
+def keep_deadlines(adapter: Any) -> None:
+    """Let an ``HTTPAdapter`` make connections of ours from now on; leave other adapters alone. Idempotent."""
+    if isinstance(adapter, HTTPAdapter) and "proxy_manager_for" not in vars(adapter):
+        _use_our_pools(adapter.poolmanager)
+        manager_for = adapter.proxy_manager_for
+        adapter.proxy_manager_for = lambda *args, **kwargs: _use_our_pools(manager_for(*args, **kwargs))  # type: ignore[method-assign]
+
+
+def _use_our_pools(manager: Any) -> Any:
+    if manager.pool_classes_by_scheme is pool_classes_by_scheme:
+        manager.pool_classes_by_scheme = {"http": _DeadlinePool, "https": _DeadlineTLSPool}
+    else:  # those of SOCKS, or of an adapter of the caller's
+        manager.pool_classes_by_scheme = {
+            scheme: _keeping_deadlines(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
+        }
+    return manager
+
+
+@functools.lru_cache(maxsize=64)
+def _keeping_deadlines(pool: Any) -> Any:
+    """A subclass of a pool class, whose connections keep deadlines; the class itself if it has no such connections."""
+    made: Any = pool.ConnectionCls
+    if not isinstance(made, type) or not issubclass(made, HTTPConnection) or hasattr(made, "_has_sent"):  # ours
+        return pool
+    mixins: tuple[Any, ...] = (_OtherMixin,)
+    if made._new_conn is HTTPConnection._new_conn:
+        mixins = (_DeadlineMixin,)
+    elif made._new_conn.__module__ == "urllib3.contrib.socks":
+        mixins = (SocksMixin, _DeadlineMixin)
+    if issubclass(made, HTTPSConnection):
+        mixins = (_TLSMixin, *mixins)
+    changes = {"ConnectionCls": type(made.__name__, (*mixins, made), {})}
+    if pool.QueueCls is HTTPConnectionPool.QueueCls:
+        changes["QueueCls"] = IdleConnections
+    return type(pool.__name__, (pool,), changes)

@@ -1,4 +1,4 @@
-"""The transport adapter of our own sessions with its TLS context, and the pools of connections of each adapter."""
+"""The transport adapter of our own sessions with its TLS context, and what all pools of connections share."""
 
 from __future__ import annotations
 
@@ -10,22 +10,10 @@ from typing import Any, Optional
 
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.poolmanager import pool_classes_by_scheme
 from urllib3.util.ssl_ import create_urllib3_context
 
 from gemini_sync.errors import CERTIFICATE_VERIFY_FAILED, TransportError
-from gemini_sync.network.connection import (
-    DeadlineConnection,
-    DeadlineMixin,
-    DeadlineTLSConnection,
-    HTTPConnection,
-    HTTPSConnection,
-    OtherMixin,
-    TLSMixin,
-)
-from gemini_sync.network.sockets import SocksMixin
-from gemini_sync.network.waiting import wait, wake
+from gemini_sync.waiting import wait, wake
 
 
 class DefaultAdapter(HTTPAdapter):
@@ -128,7 +116,7 @@ class IdleConnections(queue.LifoQueue[Any]):
         wake(self._waiters)
 
 
-class _PoolMixin:
+class PoolMixin:
     """A pool of connections of ours, unless a recording tool has put its own class in place of urllib3's.
 
     Such a tool must see each request: it would go out although the tool is to replay answers. Connections of the tool
@@ -157,48 +145,3 @@ class _PoolMixin:
             self._put_conn(None)  # type: ignore[attr-defined]
             connection = super()._get_conn(timeout)  # type: ignore[misc]
         return connection
-
-
-class _DeadlinePool(_PoolMixin, HTTPConnectionPool):
-    _urllib3_pool, _urllib3_connection, _our_connection = HTTPConnectionPool, HTTPConnection, DeadlineConnection
-
-
-class _DeadlineTLSPool(_PoolMixin, HTTPSConnectionPool):
-    _urllib3_pool, _urllib3_connection, _our_connection = HTTPSConnectionPool, HTTPSConnection, DeadlineTLSConnection
-
-
-def keep_deadlines(adapter: Any) -> None:
-    """Let an ``HTTPAdapter`` make connections of ours from now on; leave other adapters alone. Idempotent."""
-    if isinstance(adapter, HTTPAdapter) and "proxy_manager_for" not in vars(adapter):
-        _use_our_pools(adapter.poolmanager)
-        manager_for = adapter.proxy_manager_for
-        adapter.proxy_manager_for = lambda *args, **kwargs: _use_our_pools(manager_for(*args, **kwargs))  # type: ignore[method-assign]
-
-
-def _use_our_pools(manager: Any) -> Any:
-    if manager.pool_classes_by_scheme is pool_classes_by_scheme:
-        manager.pool_classes_by_scheme = {"http": _DeadlinePool, "https": _DeadlineTLSPool}
-    else:  # those of SOCKS, or of an adapter of the caller's
-        manager.pool_classes_by_scheme = {
-            scheme: _keeping_deadlines(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
-        }
-    return manager
-
-
-@functools.lru_cache(maxsize=64)
-def _keeping_deadlines(pool: Any) -> Any:
-    """A subclass of a pool class, whose connections keep deadlines; the class itself if it has no such connections."""
-    made: Any = pool.ConnectionCls
-    if not isinstance(made, type) or not issubclass(made, HTTPConnection) or hasattr(made, "_has_sent"):  # ours
-        return pool
-    mixins: tuple[Any, ...] = (OtherMixin,)
-    if made._new_conn is HTTPConnection._new_conn:
-        mixins = (DeadlineMixin,)
-    elif made._new_conn.__module__ == "urllib3.contrib.socks":
-        mixins = (SocksMixin, DeadlineMixin)
-    if issubclass(made, HTTPSConnection):
-        mixins = (TLSMixin, *mixins)
-    changes = {"ConnectionCls": type(made.__name__, (*mixins, made), {})}
-    if pool.QueueCls is HTTPConnectionPool.QueueCls:
-        changes["QueueCls"] = IdleConnections
-    return type(pool.__name__, (pool,), changes)

@@ -13,8 +13,8 @@ import requests
 from gemini_sync.config import is_loopback
 from gemini_sync.errors import PROXY_INVALID, SESSION_INVALID, ConfigError
 from gemini_sync.network.cancelling import Call
-from gemini_sync.network.connection import current
-from gemini_sync.network.pools import DefaultAdapter, keep_deadlines
+from gemini_sync.network.connection import current, keep_deadlines
+from gemini_sync.network.pools import DefaultAdapter
 from gemini_sync.network.redirects import hide_location
 from gemini_sync.secret import conceal
 from gemini_sync.version import VERSION

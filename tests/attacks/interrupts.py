@@ -109,6 +109,7 @@ class _Attack:
         scene, number = job.split(":")
         adapter, call = getattr(self._scenes, scene)()
         before = adapter.route_status()
+        self._lines.seek(0)
         self._lines.truncate(0)
         self._dropped.clear()
         error = _ERRORS[self._error]("interrupted by the attack")

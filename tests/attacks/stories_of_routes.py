@@ -95,7 +95,7 @@ class _Routes:
             self._flips.append((now.choice.route, None))
             if self.asked_at.get(self.scheduler.number(), 0) < before.choice.generation:
                 self._found("an outcome of an older generation was counted")
-        self._flips += [(API_KEY, model.split("/")[1]) for model in now.models if model not in before.models]
+        self._flips += [(API_KEY, model.split("/")[1]) for model in now.standing if model and model not in before.standing]
 
     def works(self) -> list[Callable[[], Any]]:
         rng = self.rng

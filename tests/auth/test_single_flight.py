@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from gemini_sync import waiting
 from gemini_sync.auth import single_flight as flight_module
 from gemini_sync.auth.single_flight import SingleFlight
 from gemini_sync.config import Timeouts
 from gemini_sync.errors import DeadlineExceeded, RefreshError, StreamInterrupted, TransportError, ends_the_call
-from gemini_sync.network import waiting
 from gemini_sync.network.cancelling import Call
 from tests.adapter_kit import in_thread
 from tests.auth.credentials_kit import Watched, await_all, together

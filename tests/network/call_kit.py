@@ -7,7 +7,7 @@ from typing import Any
 
 from gemini_sync.config import Timeouts
 from gemini_sync.network.cancelling import Call
-from gemini_sync.network.waiting import wake
+from gemini_sync.waiting import wake
 
 
 class Clock:

@@ -6,7 +6,8 @@ import socket
 
 import pytest
 
-from gemini_sync.network import cancelling, waiting
+from gemini_sync import waiting
+from gemini_sync.network import cancelling
 from gemini_sync.network.cancelling import Call
 from tests.adapter_kit import in_thread
 from tests.lock_kit import OneAtATime

@@ -9,8 +9,8 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
-from gemini_sync.network.connection import current
-from gemini_sync.network.pools import DefaultAdapter, keep_deadlines
+from gemini_sync.network.connection import current, keep_deadlines
+from gemini_sync.network.pools import DefaultAdapter
 from gemini_sync.network.sessions import default_session
 from gemini_sync.testing.emulator import Emulator
 

@@ -15,11 +15,11 @@ import pytest
 import requests
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from gemini_sync import GeminiDualAdapter
-from gemini_sync.network import waiting
-from gemini_sync.network.pools import IdleConnections, _keeping_deadlines
+from gemini_sync import GeminiDualAdapter, waiting
+from gemini_sync.network.connection import _keeping_deadlines
+from gemini_sync.network.pools import IdleConnections
 from gemini_sync.network.sessions import adopt_session
-from gemini_sync.network.waiting import wait, wake
+from gemini_sync.waiting import wait, wake
 from tests.adapter_kit import Rig, in_thread
 
 _BOUND = 20.0
