@@ -119,7 +119,6 @@ class GeminiDualAdapter:
         )
 
     def _make_services(self, settings: AdapterSettings) -> dict[str, Service]:
-        """A service for each route that has a credential."""
         source, api_key, endpoints = settings["oauth_creds_path"], settings["api_key"], settings["endpoints"]
         services: dict[str, Service] = {}
         signatures = Signatures()  # each service tells the other which ones it made

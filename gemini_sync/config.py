@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import math
 import re
@@ -71,12 +72,9 @@ def _check_url(name: str, url: object) -> str:
 
 def is_loopback(host: str) -> bool:
     """True if ``host`` is this machine and needs no name service."""
-    if host == "localhost":
-        return True
-    try:
+    with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return host == "localhost"
 
 
 @dataclass(frozen=True)

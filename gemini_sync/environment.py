@@ -76,8 +76,7 @@ def _cleaned(environ: Mapping[str, str]) -> dict[str, str]:
 
     In a shell or a compose file a blank variable means "not set". ``docker run --env-file`` keeps quotes.
     """
-    cleaned = {name: unquoted(value) for name, value in environ.items()}
-    return {name: value for name, value in cleaned.items() if value}
+    return {name: cleaned for name, value in environ.items() if (cleaned := unquoted(value))}
 
 
 def credentials_path_from(environ: Mapping[str, str]) -> Optional[str]:

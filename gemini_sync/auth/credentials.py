@@ -123,7 +123,6 @@ class Credentials:
         return self._clock() < token.usable_until and token.access_token not in self._refused
 
     def _is_due(self, token: AccessToken) -> bool:
-        """True if ``token`` should be refreshed early."""
         return self._clock() >= token.refresh_from and not self._is_within(_EARLY_PAUSE_SECONDS, self._early_failure_at)
 
     def _is_within(self, seconds: float, since: float) -> bool:

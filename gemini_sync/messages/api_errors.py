@@ -27,26 +27,25 @@ _NAME = re.compile("[A-Za-z][A-Za-z0-9_.-]*")
 _decoder = json.JSONDecoder()
 
 # The values of google.rpc.Code in numeric order, each with its HTTP status (googleapis google/rpc/code.proto).
-_RPC_CODES = (
-    ("OK", 200),
-    ("CANCELLED", 499),
-    ("UNKNOWN", 500),
-    ("INVALID_ARGUMENT", 400),
-    ("DEADLINE_EXCEEDED", 504),
-    ("NOT_FOUND", 404),
-    ("ALREADY_EXISTS", 409),
-    ("PERMISSION_DENIED", 403),
-    ("RESOURCE_EXHAUSTED", 429),
-    ("FAILED_PRECONDITION", 400),
-    ("ABORTED", 409),
-    ("OUT_OF_RANGE", 400),
-    ("UNIMPLEMENTED", 501),
-    ("INTERNAL", 500),
-    ("UNAVAILABLE", 503),
-    ("DATA_LOSS", 500),
-    ("UNAUTHENTICATED", 401),
-)
-_HTTP_OF_STATUS = dict(_RPC_CODES)
+_HTTP_OF_STATUS = {
+    "OK": 200,
+    "CANCELLED": 499,
+    "UNKNOWN": 500,
+    "INVALID_ARGUMENT": 400,
+    "DEADLINE_EXCEEDED": 504,
+    "NOT_FOUND": 404,
+    "ALREADY_EXISTS": 409,
+    "PERMISSION_DENIED": 403,
+    "RESOURCE_EXHAUSTED": 429,
+    "FAILED_PRECONDITION": 400,
+    "ABORTED": 409,
+    "OUT_OF_RANGE": 400,
+    "UNIMPLEMENTED": 501,
+    "INTERNAL": 500,
+    "UNAVAILABLE": 503,
+    "DATA_LOSS": 500,
+    "UNAUTHENTICATED": 401,
+}
 
 # The reason decides the class. If it is not here, the HTTP code decides.
 _BY_REASON: dict[str, type[ApiError]] = {"API_KEY_INVALID": AuthError, "ACCESS_TOKEN_TYPE_UNSUPPORTED": AuthError}
@@ -217,8 +216,8 @@ def _code_named(error: Mapping[str, Any]) -> Optional[int]:
     """The HTTP status that a google.rpc.Status means. Its code and its status may each be a number or a name."""
     for value in (error.get("code"), error.get("status")):
         number = int_of(value)
-        if number is not None and 0 < number < len(_RPC_CODES):
-            return _RPC_CODES[number][1]
+        if number is not None and 0 < number < len(_HTTP_OF_STATUS):
+            return [*_HTTP_OF_STATUS.values()][number]
         if number is not None and 400 <= number < 600:
             return number
         name = (text_of(value) or "").upper()

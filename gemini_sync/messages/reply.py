@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from gemini_sync.errors import Attempt, GeminiSyncError, StreamInterrupted
@@ -23,24 +24,20 @@ class _Phase(enum.Enum):
     CLOSED = "closed"
 
 
+@dataclass(repr=False, eq=False)
 class _State:
     """State shared by a Reply and its generators.
 
     The generators must not refer to the Reply, or dropping it would not close them.
     """
 
-    def __init__(
-        self,
-        chunks: Iterator[Chunk],
-        record: CallRecord,
-        cancel: Optional[Callable[[], None]] = None,
-        require_finish: bool = True,
-        secrets: Collection[str] = (),
-    ) -> None:
-        self.chunks, self.record, self.cancel, self.require_finish = chunks, record, cancel, require_finish
-        self.secrets = secrets
-        self.content = ReplyContent()
-        self.phase = _Phase.NEW
+    chunks: Iterator[Chunk]
+    record: CallRecord
+    cancel: Optional[Callable[[], None]] = None
+    require_finish: bool = True
+    secrets: Collection[str] = ()
+    content: ReplyContent = field(default_factory=ReplyContent)
+    phase: _Phase = _Phase.NEW
 
     def begin(self) -> None:
         """Begin to iterate, or go on in the other way."""
@@ -258,6 +255,4 @@ class Reply(Iterator[str]):
 
 
 def _restored(content: ReplyContent, record: CallRecord, phase: _Phase) -> Reply:
-    state = _State(iter(()), record)
-    state.content, state.phase = content, phase
-    return Reply._of(state)
+    return Reply._of(_State(iter(()), record, content=content, phase=phase))

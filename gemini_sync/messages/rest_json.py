@@ -151,7 +151,6 @@ def candidate_of(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def parts_of(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The parts of a candidate, as they came."""
     content = candidate.get("content")
     parts = content.get("parts") if isinstance(content, dict) else None
     return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []

@@ -7,6 +7,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
 from typing import Callable
 
 import sseclient
@@ -28,22 +29,25 @@ _LARGE_BLOCK_BYTES = 2 * 1024  # sseclient copies a block several times
 _TOO_LARGE = "An event is larger than max_event_bytes ({} bytes). Raise that limit if answers of this size are wanted."
 
 
-# sseclient logs each event at DEBUG. The look at the level alone costs as much as a tenth of the parsing.
-_silent = logging.getLogger(f"{__name__}.sseclient")
-_silent.debug = lambda *args: None  # type: ignore[method-assign]
-
-
 class BareJsonEvent(Event):
     """A JSON object or array in lines that are no fields. Servers report errors outside the protocol in this form."""
 
 
 class _Client(sseclient.SSEClient):
+    """sseclient's parser, for blocks that are whole.
+
+    Its constructor asks for a logger, and a Ctrl-C at that moment could leave the lock of the logging module taken.
+    """
+
+    _char_enc = "utf-8"
+    # sseclient logs each event at DEBUG. The look at the level alone costs as much as a tenth of the parsing.
+    _logger = SimpleNamespace(debug=lambda *args: None)
+
     def __init__(self, blocks: Iterator[bytes]) -> None:
-        # Not that of sseclient, because it asks logging for a logger. Ctrl-C in there leaves the lock of logging taken.
-        self._logger, self._event_source, self._char_enc = _silent, blocks, "utf-8"
+        self._event_source = blocks
 
     def _read(self) -> Iterator[bytes]:
-        return self._event_source  # each is whole, so there is no end to search for
+        return self._event_source
 
 
 def events(chunks: Iterable[bytes], max_event_bytes: int) -> Iterator[Event]:

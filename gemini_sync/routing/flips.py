@@ -23,12 +23,7 @@ _T = TypeVar("_T")
 
 
 class Flips:
-    """The flips of one adapter.
-
-    Args:
-        state: what the flips change.
-        on_fallback: called once per flip, by the thread that flips.
-    """
+    """The flips of one adapter. The thread that flips calls ``on_fallback``, once per flip."""
 
     def __init__(self, state: FallbackState, on_fallback: Callable[[FallbackEvent], Any]) -> None:
         self._state, self._on_fallback = state, on_fallback

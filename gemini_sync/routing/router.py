@@ -36,8 +36,7 @@ Policy = Callable[[BaseException], Decision]
 class Router:
     """Serves calls over one or two services; shared by any number of threads.
 
-    Args:
-        services: by route; with both, calls begin with OAuth. For the other arguments see ``GeminiDualAdapter``.
+    With both services, calls begin with OAuth. For the other arguments see ``GeminiDualAdapter``.
     """
 
     def __init__(
@@ -123,7 +122,6 @@ class Router:
             self._calls.discard(call)
 
     def _decide(self, error: GeminiSyncError) -> Decision:
-        """What ``error`` leads to, by the policy."""
         decision = self._policy(error)
         if not isinstance(decision, Decision):
             raise ConfigError(f"policy must return a Decision, not {decision!r}.") from error

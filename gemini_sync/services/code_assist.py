@@ -53,8 +53,7 @@ class CodeAssist:
 class CodeAssistService:
     """Streams and counts at ``endpoints.code_assist_api``.
 
-    Args:
-        project: finds the Code Assist project of a token.
+    ``project`` finds the Code Assist project of a token.
     """
 
     route = OAUTH

@@ -29,18 +29,6 @@ from tests.auth.credentials_kit import (
 _REFUSED = Answer(400, {}, '{"error": "invalid_grant"}')
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    folder = tmp_path / "creds"
-    folder.mkdir()
-    return write_file(folder / "c.json")
-
-
 def test_current__valid_token_needs_no_client_and_no_request(path: Path, clock: Clock) -> None:
     credentials = scripted(path, ScriptedTransport(AssertionError()), clock, oauth_client=None)
     token = credentials.fetch(Call())

@@ -29,18 +29,6 @@ from tests.auth.credentials_kit import (
 from tests.support import run_python
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    folder = tmp_path / "creds"
-    folder.mkdir()
-    return write_file(folder / "c.json")
-
-
 def _state(path: Path) -> tuple[int, int, int]:
     status = path.stat()
     return status.st_mtime_ns, status.st_ino, status.st_mode

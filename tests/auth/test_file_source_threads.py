@@ -19,16 +19,6 @@ from tests.auth.credentials_kit import CLIENT, Clock, Counter, ScriptedTransport
 from tests.lock_kit import OneAtATime
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return write_file(tmp_path / "c.json")
-
-
 def _source(path: Path, transport: Any, clock: Clock, persist: bool = False) -> Any:
     url = Endpoints().token
     return FileSource(str(path), transport=transport, url=url, client=CLIENT, persist=persist, clock=clock)
