@@ -95,7 +95,8 @@ class _Routes:
             self._flips.append((now.choice.route, None))
             if self.asked_at.get(self.scheduler.number(), 0) < before.choice.generation:
                 self._found("an outcome of an older generation was counted")
-        self._flips += [(API_KEY, model.split("/")[1]) for model in now.standing if model and model not in before.standing]
+        new = now.standing.keys() - before.standing.keys() - {None}
+        self._flips += [(API_KEY, str(model).split("/")[1]) for model in new]
 
     def works(self) -> list[Callable[[], Any]]:
         rng = self.rng
