@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import urllib3.connection
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NewConnectionError, ProtocolError
 from urllib3.poolmanager import pool_classes_by_scheme
@@ -21,7 +22,7 @@ from gemini_sync.interruptions import interruption_in
 from gemini_sync.network import keepalive
 from gemini_sync.network.receiving import RECEIVE_BYTES, DeadlineResponse
 from gemini_sync.network.socks import SocksMixin
-from gemini_sync.secret import SecretBytes
+from gemini_sync.secret import Secret, SecretBytes
 
 if TYPE_CHECKING:
     from gemini_sync.network.cancelling import Call
@@ -230,6 +231,12 @@ class _PoolMixin:
     def ConnectionCls(self, wanted: Any) -> None:
         self._our_connection = wanted  # by an adapter of the caller's
 
+    def urlopen(self, *args: Any, **named: Any) -> Any:
+        if self.ConnectionCls is self._our_connection:
+            return super().urlopen(*args, **named)  # type: ignore[misc]
+        plain = ((name, _in_plain_text(value)) for name, value in named.items())
+        return super().urlopen(*args, **dict(plain))  # type: ignore[misc]
+
     def _get_conn(self, timeout: Optional[float] = None) -> Any:
         connection, wanted = super()._get_conn(timeout), self.ConnectionCls  # type: ignore[misc]
         # One that was idle before the tool came or went is closed.
@@ -238,6 +245,13 @@ class _PoolMixin:
             self._put_conn(None)  # type: ignore[attr-defined]
             connection = super()._get_conn(timeout)  # type: ignore[misc]
         return connection
+
+
+def _in_plain_text(value: Any) -> Any:
+    """``value`` without secrets, if it is the headers or the body of a request: a tool stores only plain types."""
+    if isinstance(value, CaseInsensitiveDict):
+        return {name: str(text) if type(text) is Secret else text for name, text in value.items()}
+    return bytes(value) if type(value) is SecretBytes else value
 
 
 class _DeadlinePool(_PoolMixin, HTTPConnectionPool):
