@@ -10,7 +10,10 @@ _LIBRARIES = frozenset(
     {"gemini_sync", "requests", "urllib3", "http", "socket", "ssl", "socks", "threading", "tenacity"}
 )
 # Between frames of these may stand one of these, but they call no code of the caller's by themselves.
-_BESIDE = _LIBRARIES | {"contextlib", "functools", "json", "concurrent", "codecs", "encodings", "re", "tempfile", "os"}
+_BESIDE = _LIBRARIES.union(
+    "contextlib functools json concurrent codecs encodings re tempfile os queue selectors email".split(),
+    "gevent eventlet greenlet OpenSSL google idna".split(),
+)
 
 
 def causes_of(exc: BaseException) -> Iterator[BaseException]:

@@ -51,10 +51,17 @@ def map_error(exc: BaseException, call: Call, url: str) -> GeminiSyncError:
     requests refuses the URL                     ProtocolError
     anything else                                TransportError
 
+    The errors that libraries raised lose their tracebacks. urllib3 stores errors in variables of the frames in those
+    tracebacks, so all these frames, and those of the caller, would live until the next garbage collection. What code of
+    the caller's raised, such as a hook or an adapter, keeps its traceback.
+
     What a signal handler raised in the middle, of any type, is not mapped: it is raised here as it is.
     """
     raise_interruption(exc)
     causes = list(causes_of(exc))
+    for cause in (*causes, *(cause.__context__ for cause in causes)):
+        if cause is not None and is_of_libraries(cause, wholly=False):
+            cause.__traceback__ = None
     if call.cancelled:
         return cancelled_error()
     has_passed = call.remaining() == 0
@@ -85,13 +92,13 @@ def map_error(exc: BaseException, call: Call, url: str) -> GeminiSyncError:
 def raise_mapped(exc: BaseException, call: Call, url: str) -> NoReturn:
     """Raise our error for one of a library.
 
-    The frames and the requests that hang on an error of a library hold the credentials that were sent. urllib3 also
-    stores errors in variables of these frames, so all of them, and those of the caller, would live until the next
-    garbage collection. So the cause of our error has the type and the words of the library's error and nothing else.
-    If a hook or an adapter of the caller's raised the error, the cause is that error itself.
+    The frames and the requests that hang on an error of a library hold the credentials that were sent. So the cause of
+    our error has the type and the words of the library's error and nothing else. If a hook or an adapter of the
+    caller's raised the error, the cause is that error itself.
     """
+    by_library = is_of_libraries(exc, wholly=False)
     error = map_error(exc, call, url)
-    error.__cause__ = _told_by(exc, call)
+    error.__cause__ = _words_of(exc, call) if by_library else exc
     try:
         raise error
     finally:
@@ -99,14 +106,8 @@ def raise_mapped(exc: BaseException, call: Call, url: str) -> NoReturn:
         del error, exc  # the traceback holds this frame
 
 
-def _told_by(exc: BaseException, call: Call) -> BaseException:
+def _words_of(exc: BaseException, call: Call) -> BaseException:
     """What stands for ``exc`` as the cause of our error."""
-    by_library = is_of_libraries(exc, wholly=False)
-    for cause in causes_of(exc):
-        if is_of_libraries(cause, wholly=False):
-            cause.__traceback__ = None
-    if not by_library:
-        return exc
     cls: Any = _words_only(type(exc))  # type: ignore[arg-type]  # a class can be hashed
     told: BaseException = cls.__new__(cls)
     told.args = (redacted_excerpt(str(exc), call.secrets),)

@@ -9,10 +9,12 @@ import ssl
 from typing import Any, Optional
 
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.util.ssl_ import create_urllib3_context
 
 from gemini_sync.errors import CERTIFICATE_VERIFY_FAILED, TransportError
+from gemini_sync.secret import Secret, SecretBytes
 from gemini_sync.waiting import wait, wake
 
 
@@ -137,6 +139,12 @@ class PoolMixin:
     def ConnectionCls(self, wanted: Any) -> None:
         self._our_connection = wanted  # by an adapter of the caller's
 
+    def urlopen(self, *args: Any, **named: Any) -> Any:
+        if self.ConnectionCls is self._our_connection:
+            return super().urlopen(*args, **named)  # type: ignore[misc]
+        plain = ((name, _in_plain_text(value)) for name, value in named.items())
+        return super().urlopen(*args, **dict(plain))  # type: ignore[misc]
+
     def _get_conn(self, timeout: Optional[float] = None) -> Any:
         connection, wanted = super()._get_conn(timeout), self.ConnectionCls  # type: ignore[misc]
         # One that was idle before the tool came or went is closed.
@@ -145,3 +153,10 @@ class PoolMixin:
             self._put_conn(None)  # type: ignore[attr-defined]
             connection = super()._get_conn(timeout)  # type: ignore[misc]
         return connection
+
+
+def _in_plain_text(value: Any) -> Any:
+    """``value`` without secrets, if it is the headers or the body of a request: a tool stores only plain types."""
+    if isinstance(value, CaseInsensitiveDict):
+        return {name: str(text) if type(text) is Secret else text for name, text in value.items()}
+    return bytes(value) if type(value) is SecretBytes else value

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import urllib.parse
-import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -92,7 +92,7 @@ ANSWERS: dict[str, Hostile] = {
     "503 page": Hostile(lambda echo: http("503 No", f"<p>{all_around(echo)}", "text/html")),
     "500 large page": Hostile(lambda echo: http("500 No", f"{echo} {CONTROLS}" * 20_000, "text/html")),
     "packed error": Hostile(lambda echo: http("400 No", status(400, "", message=json.dumps(status(403, echo))))),
-    "gzip error": Hostile(lambda echo: http("403 No", zlib.compress(json.dumps(status(403, echo)).encode(), wbits=31),
+    "gzip error": Hostile(lambda echo: http("403 No", gzip.compress(json.dumps(status(403, echo)).encode()),
                                             headers="Content-Encoding: gzip\r\n")),
     "large link": Hostile(lambda echo: linked("https://example.com/" + "x" * LARGE)),
     "http link": Hostile(lambda echo: linked("http://example.com/" + echo)),

@@ -32,7 +32,8 @@ _EXEMPT = ("gemini_sync.testing", "gemini_sync.secret", "gemini_sync.redaction")
 _ON_THE_WAY = {
     ("gemini_sync.environment", "variables_in", "environ"),
     ("gemini_sync.environment", "<dictcomp>", "environ"),
-    ("gemini_sync.network.connection", "request", "body"),  # of google-auth
+    ("gemini_sync.network.connection", "request", "body"),  # of google-auth, as in the next line
+    ("gemini_sync.network.pools", "urlopen", "named"),
     ("gemini_sync.network.receiving", "read1", "pieces"),
     ("gemini_sync.network.receiving", "read1", "received"),
     ("gemini_sync.network.connection", "send", "data"),

@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,10 @@ def check(error: BaseException) -> None:
         assert getattr(each, "response", None) is None
         if isinstance(each, FOREIGN) and not isinstance(each, GeminiSyncError):
             assert each.__traceback__ is None
+        if isinstance(each, TransportError):
+            assert len([cause for cause in chain_of(each) if str(cause) != "of the caller"]) <= 2
+            frames = traceback.walk_tb(each.__traceback__)
+            assert all(frame.f_globals["__name__"].startswith("gemini_sync.") for frame, _ in frames)
     for attempt in getattr(error, "attempts", ()):
         assert attempt.error is None or leaks(reports(attempt.error)) == []
 
@@ -362,6 +367,28 @@ def test_report__of_a_hook_that_fails_keeps_its_traceback(rig: Rig, kind: type[E
     assert leaks(shown) == []
     assert "buggy" in shown["traceback"]
     assert "of the hook" in shown["traceback"]
+
+
+def test_report__of_an_adapter_of_the_callers_that_raises_its_own_error(rig: Rig) -> None:
+    class Wrapping(requests.adapters.HTTPAdapter):
+        def send(self, *arguments: Any, **named: Any) -> requests.Response:
+            try:
+                return super().send(*arguments, **named)
+            except requests.ConnectionError:
+                raise requests.ConnectionError("of the adapter")  # noqa: B904
+
+    def session() -> requests.Session:
+        made = requests.Session()
+        made.mount("http://", Wrapping())
+        return made
+
+    with RawServer(reset) as server:
+        settings = {"session_factory": session, "endpoints": elsewhere(rig, server.url)}
+        error = failure(lambda: ask(rig, "api_key", **settings))
+    shown = reports(error)
+    assert leaks(shown) == []
+    assert "of the adapter" in shown["traceback"]
+    assert "Wrapping" in shown["sentry"]
 
 
 def test_report__of_an_interrupt_that_comes_while_a_request_is_sent(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,3 +203,27 @@ for url in ("http://127.0.0.1:9", "https://gemini.example"):
 """
     done = run_python("-W", "ignore", "-c", program, (event("one") + event("two", "STOP")).decode())
     assert done.stdout.splitlines() == ["one two", "a-key"] * 2
+
+
+# -- any tool
+
+
+def test_tool__gets_plain_headers_and_bodies(rig, server, monkeypatch):
+    """A tool that writes YAML can store no other types than those of the standard library."""
+    kinds = set()
+
+    def recording(cls):
+        class Recording(cls):
+            def request(self, method, url, body=None, headers=None, **rest):
+                kinds.update({type(body), *map(type, headers.values())})
+                return super().request(method, url, body=body, headers=headers, **rest)
+
+        return Recording
+
+    monkeypatch.setattr(HTTPConnectionPool, "ConnectionCls", recording(HTTPConnection))
+    monkeypatch.setattr(HTTPSConnectionPool, "ConnectionCls", recording(HTTPSConnection))
+    rig.path = server.write_credentials(rig.path, expires_in=-60)
+    assert rig.adapter().generate("Why?").route == "oauth"
+    assert rig.adapter(oauth_creds_path=None).generate("Why?").route == "api_key"
+    assert server.token.requests
+    assert kinds == {bytes, str}
