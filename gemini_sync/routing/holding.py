@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator
 
-from gemini_sync.errors import ProtocolError
 from gemini_sync.messages.call_record import CallRecord
 from gemini_sync.messages.chunk import Chunk, has_content
 from gemini_sync.messages.request import Request
@@ -14,17 +13,14 @@ from gemini_sync.services.base import OpenStream
 # So many chunks are held back, and so much JSON in them. If there is still no content, the stream counts as begun.
 _MOST_CHUNKS, _MOST_CHARACTERS = 100, 2**20
 
-#: The first chunks of a stream, of which the last has content, and an iterator over the rest.
+#: The first chunks of a stream, of which only the last may have content, and an iterator over the rest.
 HeldStream = tuple[deque[Chunk], Generator[Chunk, None, None]]
 
 
-def hold(stream: OpenStream, request: Request, record: CallRecord, *, require_finish: bool) -> HeldStream:
+def hold(stream: OpenStream, request: Request, record: CallRecord) -> HeldStream:
     """Read on until a chunk has content. Thoughts count if the request asks for them, or if the caller sees chunks.
 
     An error of the stream comes out as it is, because the caller has seen nothing of it. The stream is closed then.
-
-    Raises:
-        ProtocolError: the stream ended before, also without the finish reason that is required.
     """
     thoughts, size = record.shows_thoughts or request.asks_for_thoughts, 0
     held, rest = deque(stream[:1]), stream[1]
@@ -34,9 +30,7 @@ def hold(stream: OpenStream, request: Request, record: CallRecord, *, require_fi
             if len(held) >= _MOST_CHUNKS or size > _MOST_CHARACTERS:
                 break
             chunk = next(rest, None)
-            if chunk is None:
-                if require_finish:
-                    raise ProtocolError("The stream ended before its first content, and without a finish reason.")
+            if chunk is None:  # a stream that ends without content is one to show as it came
                 break
             held.append(chunk)
         return held, rest

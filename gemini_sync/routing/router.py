@@ -165,7 +165,7 @@ class _RoutedCall:
         stream = service.open(self._request, self.call)
         held, rest = deque(stream[:1]), stream[1]
         if not has_content(held[0], thoughts=False):
-            held, rest = hold(stream, self._request, self.record, require_finish=self._router._require_finish)
+            held, rest = hold(stream, self._request, self.record)
         name = next(filter(None, map(attrgetter("trace_id"), held)), "")
         is_plain = _TRACE_ID.fullmatch(name) and name not in self.call.secrets
         self.record.trace_id = (name if is_plain else redacted_name(name, self.call.secrets)) or None
