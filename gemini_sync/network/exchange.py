@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
 from typing import Any, Optional
 
@@ -70,7 +70,7 @@ class Exchange:
                 self._response.close()
             self._release(reusable)
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self) -> Generator[bytes, None, None]:
         """The body, each piece as soon as it arrives; the exchange is closed at the end and after an error.
 
         Raises:
@@ -121,7 +121,7 @@ class Exchange:
             if self.status == 200 or (isinstance(exc, DeadlineExceeded) and exc.deadline == "total"):
                 raise
         finally:
-            chunks.close()  # type: ignore[attr-defined]
+            chunks.close()
         return Secret(data.getvalue()[:_ERROR_BODY_BYTES].decode("utf-8-sig", "replace"))
 
 

@@ -40,8 +40,9 @@ def chunks_of(
 
     A suspended generator keeps its local variables alive, so it has no name for a large value at a ``yield``.
     """
+    received = exchange.chunks()
     try:
-        head, body = _stream_body(exchange)
+        head, body = _stream_body(exchange, received)
         call, reader = exchange.call, _EventReader(envelope, exchange.call.secrets)
         has_total, skips = call.timeouts.total is not None, _Skips(call, reader)
         for event in sse.events(body, max_event_bytes, skips.add):
@@ -64,7 +65,10 @@ def chunks_of(
         if head:
             raise error_of(_answer_of(exchange, head), "text/event-stream", call)
     finally:
-        exchange.close()
+        try:
+            received.close()  # not left to the garbage collector, in which Python loses a Ctrl-C
+        finally:
+            exchange.close()
 
 
 class _EventReader:
@@ -140,7 +144,7 @@ class _Skips:
             )
 
 
-def _stream_body(exchange: Exchange) -> tuple[bytes, Iterator[bytes]]:
+def _stream_body(exchange: Exchange, chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
     """The body of a response that is a stream. If only its first bytes tell that, they are the first value.
 
     Raises the error of another response, with a bounded part of its body.
@@ -148,7 +152,7 @@ def _stream_body(exchange: Exchange) -> tuple[bytes, Iterator[bytes]]:
     if not 200 <= exchange.status < 300:
         refuse_redirect(exchange.status, exchange.headers, exchange.call.secrets)
         raise error_of(exchange.answer(), "text/event-stream", exchange.call)
-    chunks, came = exchange.chunks(), _content_type(exchange.headers)
+    came = _content_type(exchange.headers)
     if came == "text/event-stream":
         return b"", chunks
     # Some gateways drop the content type, or change it, or send an array of chunks because they drop alt=sse.
