@@ -36,13 +36,14 @@ class Injector:
 
     def run(self, work: Callable[[], object]) -> Optional[BaseException]:
         """What ``work`` raised, or None."""
+        before = sys.gettrace()
         sys.settrace(self._call)
         try:
             work()
         except BaseException as exc:
             return exc
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
         return None
 
     def _call(self, frame: Any, event: str, argument: Any) -> Any:
