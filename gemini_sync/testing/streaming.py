@@ -7,13 +7,14 @@ import errno
 import http.client
 import io
 import socket
+import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, Callable, Optional
 
 import requests.exceptions
 from responses import BaseResponse
-from urllib3.response import HTTPHeaderDict, HTTPResponse
+from urllib3 import HTTPHeaderDict, HTTPResponse
 
 from gemini_sync.testing.cassette.values import COMPLETE, CUT, RESET, TIMEOUT, Body, Failure, Response
 
@@ -78,7 +79,7 @@ class SegmentedFile(io.RawIOBase):
 class SegmentedResponse(HTTPResponse):
     """A response of urllib3 that also streams segment by segment: urllib3 itself does so for chunked sockets only."""
 
-    def stream(self, amt: Optional[int] = 2**16, decode_content: Optional[bool] = None) -> Iterator[bytes]:
+    def stream(self, amt: Optional[int] = 2**16, decode_content: Optional[bool] = None) -> Generator[bytes, None, None]:
         while data := self.read1(amt, decode_content=decode_content):
             yield data
 
@@ -106,9 +107,12 @@ def make_error(failure: Failure) -> Exception:
     """The exception of requests that a recorded failure stands for."""
     words: Any = failure.message
     if failure.cause is not None:
-        kind = getattr(builtins, failure.cause[0], None)
-        is_system_error = isinstance(kind, type) and issubclass(kind, OSError)
-        words = (kind if is_system_error else OSError)(failure.cause[1], failure.message)
+        name, number = failure.cause
+        found = (getattr(module, name, None) for module in (builtins, socket, ssl, http.client))
+        kind: Any = next((cls for cls in found if isinstance(cls, type) and issubclass(cls, Exception)), OSError)
+        words = kind(number, failure.message) if number else kind(failure.message)
+        if isinstance(words, ssl.SSLCertVerificationError):
+            words.verify_message = failure.message
     made: Exception = getattr(requests.exceptions, failure.kind)(words)
     return made
 

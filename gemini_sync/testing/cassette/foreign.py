@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
-from gemini_sync.testing.cassette.reading import MarkedMapping, error
+from gemini_sync.testing.cassette.document import MarkedMapping, error
 from gemini_sync.testing.cassette.values import Body, Cassette, Exchange, Request, Response, split_events
 
 # The body is stored without chunk sizes, and its length may change as secrets are replaced.

@@ -1,17 +1,17 @@
-"""Reads the YAML of a cassette; errors name the file and the line."""
+"""Reads the cassettes of this package."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Optional, TypeVar, Union
-
-import yaml
+from typing import Any
 
 from gemini_sync.testing.cassette.body_text import FORMATS, from_part
+from gemini_sync.testing.cassette.document import MarkedMapping, error
 from gemini_sync.testing.cassette.values import (
     COMPLETE,
+    END_LINE,
     ENDS,
     FAILURES,
+    VERSION,
     Body,
     Cassette,
     CassetteError,
@@ -22,56 +22,9 @@ from gemini_sync.testing.cassette.values import (
     split_events,
     split_sizes,
 )
-from gemini_sync.testing.cassette.writing import END, VERSION
 
 _KEY = "gemini_sync_cassette"
-_T = TypeVar("_T")
-
-
-class MarkedMapping(dict[str, Any]):
-    """A mapping of the file, and the line on which it begins."""
-
-    line = 0
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """The loader in C if PyYAML was built with it; its mappings know their lines."""
-
-    def construct_mapping_with_line(self, node: Any) -> Iterator[MarkedMapping]:
-        found = MarkedMapping()
-        found.line = node.start_mark.line + 1
-        yield found  # first, because an alias inside may name it
-        found.update(self.construct_mapping(node))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_mapping_with_line)
-
-
-def parse(text: str, path: str) -> MarkedMapping:
-    """The mapping in the text of a YAML file.
-
-    Raises:
-        CassetteError: it is no YAML, or no mapping.
-    """
-    try:
-        document = yaml.load(text, _Loader)
-    except yaml.MarkedYAMLError as exc:
-        mark = exc.problem_mark or exc.context_mark
-        raise error(path, mark and mark.line + 1, f"this is no YAML: {exc.problem or exc.context}") from exc
-    except yaml.YAMLError as exc:
-        at = getattr(exc, "position", 0)
-        said = getattr(exc, "reason", "it cannot be read")
-        raise error(path, text.encode()[:at].count(b"\n") + 1, f"this is no YAML: {said}") from exc
-    except (ValueError, RecursionError) as exc:  # a date that does not exist, or nesting without end
-        raise error(path, None, f"this is no YAML that a cassette could hold: {exc}") from exc
-    if not isinstance(document, MarkedMapping):
-        raise error(path, 1, "expected a mapping with exchanges, came something else. Record the cassette again")
-    return document
-
-
-def error(path: str, line: Optional[int], what: str) -> CassetteError:
-    place = f"{path}, line {line}" if line else path
-    return CassetteError(f"The cassette {place}: {what.rstrip('.')}.")
+_IN_WORDS = {MarkedMapping: "a mapping", list: "a list", str: "a text", int: "a number"}
 
 
 def is_own(document: MarkedMapping) -> bool:
@@ -90,8 +43,8 @@ def read(document: MarkedMapping, text: str, path: str) -> Cassette:
         what = f"it has format {version!r}, but this version of gemini_sync reads formats up to {VERSION}"
         raise error(path, document.line, f"{what}. Update gemini_sync, or record the cassette again")
     lines = text.rstrip().splitlines()
-    if lines[-1] != END:
-        what = f"the file is cut off, because its last line is not {END!r}"
+    if lines[-1] != END_LINE:
+        what = f"the file is cut off, because its last line is not {END_LINE!r}"
         raise error(path, len(lines), f"{what}. Restore it, or record it again")
     return _Reader(path).cassette(document)
 
@@ -122,27 +75,29 @@ class _Reader:
         self._names(item, "status", "headers", "body", "segments", "pace", "end")
         status, end, data = self._get(item, "status", int), self._get(item, "end", str, COMPLETE), self._data(item)
         if end not in ENDS:
-            raise self._error(item, f"expected end to be one of {', '.join(ENDS)}, came {end!r}")
+            raise self._error(item, f"expected end to be one of {', '.join(ENDS)}, came {end!r}", "end")
         segments = split_events(data)
         if "segments" in item:
             sizes = tuple(int(number) for number in self._numbers(item, "segments"))
             try:
                 segments = split_sizes(data, sizes)
             except ValueError as exc:
-                raise self._error(item, f"{exc}. After an edit by hand, remove the line with segments") from exc
+                raise self._error(
+                    item, f"{exc}. After an edit by hand, remove the line with segments", "segments"
+                ) from exc
         pace = self._numbers(item, "pace")
         if pace and len(pace) != len(segments):
             what = f"pace has {len(pace)} numbers for {len(segments)} segments"
-            raise self._error(item, f"{what}. After an edit by hand, remove the line with pace")
+            raise self._error(item, f"{what}. After an edit by hand, remove the line with pace", "pace")
         return Response(status, self._headers(item), Body(tuple(filter(None, segments)), pace, end))
 
     def _failure(self, item: MarkedMapping) -> Failure:
         self._names(item, "kind", "message", "cause")
         kind, cause = self._get(item, "kind", str), self._get(item, "cause", str, "").split()
         if kind not in FAILURES:
-            raise self._error(item, f"expected kind to be one of {', '.join(FAILURES)}, came {kind!r}")
+            raise self._error(item, f"expected kind to be one of {', '.join(FAILURES)}, came {kind!r}", "kind")
         if cause and not (len(cause) == 2 and cause[1].isdigit()):
-            raise self._error(item, f"expected cause to be a name and a number, came {' '.join(cause)!r}")
+            raise self._error(item, f"expected cause to be a name and a number, came {' '.join(cause)!r}", "cause")
         return Failure(kind, self._get(item, "message", str, ""), (cause[0], int(cause[1])) if cause else None)
 
     def _headers(self, item: MarkedMapping) -> dict[str, str]:
@@ -165,7 +120,7 @@ class _Reader:
         try:
             return from_part(name, self._check(text, str, name, part))
         except ValueError as exc:
-            raise self._error(part, f"the {name} of a body cannot be read: {exc}") from exc
+            raise self._error(part, f"the {name} of a body cannot be read: {exc}", name) from exc
 
     def _numbers(self, item: MarkedMapping, name: str) -> tuple[float, ...]:
         numbers: list[float] = []
@@ -174,7 +129,7 @@ class _Reader:
             try:
                 numbers += [float(number)] * int(count or 1)
             except ValueError as exc:
-                raise self._error(item, f"expected numbers in {name}, came {word!r}") from exc
+                raise self._error(item, f"expected numbers in {name}, came {word!r}", name) from exc
         return tuple(numbers)
 
     # -- checks
@@ -182,7 +137,7 @@ class _Reader:
     def _names(self, item: MarkedMapping, *known: str) -> None:
         odd = [str(name) for name in item if name not in known]
         if odd:
-            raise self._error(item, f"expected {', '.join(known)}, came {', '.join(odd)}")
+            raise self._error(item, f"expected {', '.join(known)}, came {', '.join(odd)}", odd[0])
 
     def _get(self, item: MarkedMapping, name: str, kind: Any, default: Any = None) -> Any:
         if name not in item:
@@ -193,12 +148,9 @@ class _Reader:
 
     def _check(self, value: Any, kind: Any, name: str, item: MarkedMapping) -> Any:
         if not isinstance(value, kind) or isinstance(value, bool):
-            wanted = " or ".join(_WORDS[each] for each in (kind if isinstance(kind, tuple) else (kind,)))
-            raise self._error(item, f"expected {name} to be {wanted}, came {type(value).__name__.rstrip('_').lower()}")
+            wanted = " or ".join(_IN_WORDS[each] for each in (kind if isinstance(kind, tuple) else (kind,)))
+            raise self._error(item, f"expected {name} to be {wanted}, came {type(value).__name__}", name)
         return value
 
-    def _error(self, item: MarkedMapping, what: str) -> CassetteError:
-        return error(self._path, item.line, what)
-
-
-_WORDS: dict[Union[type, Any], str] = {MarkedMapping: "a mapping", list: "a list", str: "a text", int: "a number"}
+    def _error(self, item: MarkedMapping, what: str, name: str = "") -> CassetteError:
+        return error(self._path, item.line_of(name), what)

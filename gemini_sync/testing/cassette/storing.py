@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any, Optional, Union
 
+from gemini_sync.testing.cassette.document import error, parse
 from gemini_sync.testing.cassette.foreign import read_foreign
-from gemini_sync.testing.cassette.reading import error, is_own, parse, read
+from gemini_sync.testing.cassette.reading import is_own, read
 from gemini_sync.testing.cassette.values import Cassette, CassetteError
 from gemini_sync.testing.cassette.writing import dumps
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+if sys.platform == "win32":
     import msvcrt
+else:
+    import fcntl
 
 AnyPath = Union[str, "os.PathLike[str]"]
 
@@ -121,11 +122,11 @@ def _lock_file(lock: str) -> Any:
     while True:
         file = open(lock, "ab")  # noqa: SIM115 (the caller closes it)
         try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX)
-            else:
+            if sys.platform == "win32":
                 file.seek(0)
                 msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+            else:
+                fcntl.flock(file, fcntl.LOCK_EX)
             # Its last holder may have removed it since we opened it, and another process may hold a new one.
             if os.path.exists(lock) and os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
                 return file

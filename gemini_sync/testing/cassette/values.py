@@ -9,6 +9,9 @@ from typing import Optional, Union
 
 from gemini_sync.errors import GeminiSyncError
 
+VERSION = 1  # of our own file format
+END_LINE = "..."  # ends a YAML document; a file without it was cut off
+
 # How a body ends, as its reader saw it.
 COMPLETE = "complete"
 CUT = "cut"  # the connection was closed before the end that the headers or the chunk sizes had announced

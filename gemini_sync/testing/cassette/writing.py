@@ -10,12 +10,12 @@ import json
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from gemini_sync.testing.cassette.body_text import is_block, to_parts
 from gemini_sync.testing.cassette.values import (
     COMPLETE,
-    Body,
+    END_LINE,
+    VERSION,
     Cassette,
     Exchange,
     Failure,
@@ -24,9 +24,7 @@ from gemini_sync.testing.cassette.values import (
     split_events,
 )
 
-VERSION = 1
 HEAD = "# Recorded responses for gemini_sync.testing.replay. Secrets are replaced by names in capitals."
-END = "..."  # ends a YAML document; a file without it was cut off
 
 _PLAIN = re.compile(r"[A-Za-z/][\w./:;?=&%@+~$()*,<> -]*", re.ASCII)
 _WORDS = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}  # to YAML 1.1 these are no texts
@@ -39,7 +37,7 @@ def dumps(cassette: Cassette) -> str:
     lines = [HEAD, f"gemini_sync_cassette: {VERSION}", "exchanges:" if cassette.exchanges else "exchanges: []"]
     for exchange in cassette.exchanges:
         lines += _exchange(exchange)
-    return "\n".join([*lines, END, ""])
+    return "\n".join([*lines, END_LINE, ""])
 
 
 def _exchange(exchange: Exchange) -> Iterator[str]:
@@ -124,9 +122,9 @@ def _indented(lines: Iterable[str], columns: int) -> Iterator[str]:
     return (indent + line if line else line for line in lines)
 
 
-def scalar(text: Any) -> str:
-    """``text`` in one line: as it is if YAML reads it as a text, else in quotes."""
-    text = str(text)
+def scalar(value: object) -> str:
+    """A value in one line: as it is if YAML reads it as a text, else in quotes."""
+    text = str(value)
     plain = _PLAIN.fullmatch(text) and ": " not in text and " #" not in text and text[-1] not in ": "
     if plain and text.lower() not in _WORDS and is_block(text):
         return text

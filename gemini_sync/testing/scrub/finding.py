@@ -1,0 +1,128 @@
+"""Finds secrets in a text: by the name of their field, and by their shape."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+from urllib.parse import unquote, unquote_plus
+
+# The kinds of secrets. A number follows, so that two keys stay two: API-KEY-1.
+API_KEY, ACCESS_TOKEN, REFRESH_TOKEN, ID_TOKEN = "API-KEY", "ACCESS-TOKEN", "REFRESH-TOKEN", "ID-TOKEN"
+CLIENT_ID, CLIENT_SECRET, ASSERTION, AUTH_CODE = "CLIENT-ID", "CLIENT-SECRET", "ASSERTION", "AUTH-CODE"
+PASSWORD, PRIVATE_KEY, COOKIE, EMAIL, PROJECT = "PASSWORD", "PRIVATE-KEY", "COOKIE", "EMAIL", "PROJECT"
+KINDS = (
+    *(API_KEY, ACCESS_TOKEN, REFRESH_TOKEN, ID_TOKEN, CLIENT_ID, CLIENT_SECRET, ASSERTION, AUTH_CODE),
+    *(PASSWORD, PRIVATE_KEY, COOKIE, EMAIL, PROJECT),
+)
+PLACEHOLDER = re.compile(rf"\b({'|'.join(KINDS)})-\d+\b")
+
+_FIELDS = {
+    "access_token": ACCESS_TOKEN,
+    "subject_token": ACCESS_TOKEN,
+    "actor_token": ACCESS_TOKEN,
+    "refresh_token": REFRESH_TOKEN,
+    "id_token": ID_TOKEN,
+    "client_id": CLIENT_ID,
+    "client_secret": CLIENT_SECRET,
+    "assertion": ASSERTION,
+    "api_key": API_KEY,
+    "password": PASSWORD,
+    "private_key": PRIVATE_KEY,
+    "private_key_id": PRIVATE_KEY,
+    "client_email": EMAIL,
+    "cloudaicompanion_project": PROJECT,
+    "duet_project": PROJECT,
+    "quota_project_id": PROJECT,
+    "project_number": PROJECT,
+}
+_FORM_FIELDS = {**_FIELDS, "key": API_KEY, "code": AUTH_CODE, "token": ACCESS_TOKEN}
+HEADERS = {
+    "x-goog-api-key": API_KEY,
+    "x-api-key": API_KEY,
+    "authorization": ACCESS_TOKEN,
+    "proxy-authorization": PASSWORD,
+    "cookie": COOKIE,
+    "set-cookie": COOKIE,
+    "x-goog-user-project": PROJECT,
+}
+
+
+def _squeezed(name: str) -> str:
+    return name.replace("_", "").replace("-", "").lower()
+
+
+_BY_NAME = {_squeezed(name): kind for name, kind in _FIELDS.items()}
+_BY_FORM_NAME = {_squeezed(name): kind for name, kind in _FORM_FIELDS.items()}
+
+
+def _any_of(names: dict[str, str]) -> str:
+    spelled = (name.replace("_", "[_-]?") for name in names)
+    return "|".join(sorted(spelled, key=len, reverse=True))
+
+
+# A field of JSON, also of JSON inside a JSON string, in which each quote has backslashes before it.
+_JSON_FIELD = re.compile(
+    rf"(?P<name>\b(?:{_any_of(_FIELDS)}))(?P<quote>\\*[\"'])\s*:\s*(?:\{{\s*\\*\"id\\*\"\s*:\s*)?(?P=quote)"
+    r"(?P<value>(?:(?!(?P=quote)).)+)(?P=quote)",
+    re.IGNORECASE | re.DOTALL,
+)
+_FORM_FIELD = re.compile(
+    rf"(?:(?<=[?&\s\"'])|^)(?P<name>{_any_of(_FORM_FIELDS)})=(?P<value>[^&\s\"'\\<>]+)", re.IGNORECASE
+)
+
+_EMAIL = r"(?<![\w.+-])[\w.+-]{1,64}(?:@|%40|\\u0040)(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,}\b"
+_SHAPES = (
+    (PRIVATE_KEY, re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.+?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL)),
+    (ASSERTION, re.compile(r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*")),
+    (API_KEY, re.compile(r"AIza[\w-]{10,}|AIzv[\w-]{10,}|\bAQ\.[\w-]{10,}")),
+    (ACCESS_TOKEN, re.compile(r"ya29\.[\w.-]{6,}|(?<=Bearer )[\w.~+/=-]{8,}|(?<=Bearer%20)[\w.~%=-]{8,}")),
+    (REFRESH_TOKEN, re.compile(r"(?:\b1//|\b1%2F%2F|\b1\\/\\/)[\w-]{10,}")),
+    (AUTH_CODE, re.compile(r"\b4/0A[\w-]{20,}")),
+    (CLIENT_SECRET, re.compile(r"GOCSPX-[\w-]{6,}")),
+    (CLIENT_ID, re.compile(r"(?<![\w-])[\w-]{1,100}\.apps\.googleusercontent\.com")),
+    (
+        EMAIL,
+        re.compile(r"(?<![\w.+-])[\w.+-]{1,64}(?:@|%40|\\u0040)(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,}\b", re.ASCII),
+    ),
+    (PASSWORD, re.compile(r"(?<=://)[^/\s:@\"'<>]+:[^/\s@\"'<>]+(?=@)")),
+    (PROJECT, re.compile(r"(?<=projects/)(?:[a-z][a-z0-9-]{4,28}[a-z0-9]|\d{6,})\b|(?<=project )\d{6,}\b")),
+)
+
+
+class Found(NamedTuple):
+    """A secret in a text: where it stands, as it is spelled there, and what it means without that spelling."""
+
+    kind: str
+    start: int
+    end: int
+    value: str
+
+
+def find(text: str) -> Iterator[Found]:
+    """All that is or looks like a secret in ``text``; placeholders are none."""
+    for pattern, names in ((_JSON_FIELD, _BY_NAME), (_FORM_FIELD, _BY_FORM_NAME)):
+        for found in pattern.finditer(text):
+            spelled = found["value"]
+            value = unquote_plus(spelled) if pattern is _FORM_FIELD else plain_json(spelled)
+            if not PLACEHOLDER.fullmatch(value):
+                yield Found(names[_squeezed(found["name"])], found.start("value"), found.end("value"), value)
+    for kind, shape in _SHAPES:
+        for found in shape.finditer(text):
+            spelled = found.group()
+            if not PLACEHOLDER.search(spelled):
+                value = plain_json(unquote(spelled) if "%" in spelled else spelled)
+                yield Found(kind, found.start(), found.end(), value)
+
+
+def plain_json(spelled: str) -> str:
+    """What ``spelled`` means in a JSON string; as it is if it means nothing there."""
+    for _ in range(3):  # JSON in JSON in JSON
+        if "\\" not in spelled:
+            break
+        try:
+            spelled = json.loads(f'"{spelled}"', strict=False)
+        except ValueError:
+            break
+    return spelled
