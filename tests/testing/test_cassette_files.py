@@ -213,7 +213,7 @@ def test_recordings_of_the_services__can_be_read_by_people(recording) -> None:
 MISTAKES = {
     "no YAML": (FILE.replace("status: 200", "status: [200", 1), 17, "no YAML"),
     "a tab": (FILE.replace("    status: 200", "\tstatus: 200", 1), "\tstatus: 200", "no YAML"),
-    "a control character": (FILE.replace("ping", "pi\x07ng"), "          : pi\x07ng", "no YAML"),
+    "a control character": (FILE.replace("ping", "pi\x07ng"), "        : pi\x07ng", "no YAML"),
     "no mapping": ("- 1\n", 1, "expected a mapping"),
     "nothing": ("", 1, "expected a mapping"),
     "another mapping": ("a: 1\n", 1, "came another mapping"),
