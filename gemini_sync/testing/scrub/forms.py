@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import quote, quote_plus
 
+_LETTERS = {"\n": "n", "\r": "r", "\t": "t", " ": r"\+"}  # in JSON, or in a form
 _URL_SAFE = str.maketrans("+/", "-_")
 
 
@@ -21,20 +22,15 @@ def tolerant_pattern(value: str, *, whole: bool = False) -> str:
 
 
 def _character(character: str) -> str:
-    if character.isascii() and (character.isalnum() or character in "_-"):
-        return re.escape(character)
-    escapes = []
-    spellings = [re.escape(character)]
-    if not character.isascii():  # the text has one character for each byte
-        spellings = [re.escape(character.encode("utf-8", "surrogatepass").decode("latin-1"))]
-    if character in "\n\r\t":
-        spellings.append(r"\\+" + {"\n": "n", "\r": "r", "\t": "t"}[character])
-    if character == " ":
-        spellings.append(r"\+")
+    if character.isascii() and character.isalnum():
+        return character
+    data = character.encode("utf-8", "surrogatepass")
     units = character.encode("utf-16-be", "surrogatepass")
-    escapes.append("".join(rf"\\+u(?i:{units[at : at + 2].hex()})" for at in range(0, len(units), 2)))
-    escapes.append("".join(f"%(?i:{byte:02x})" for byte in character.encode("utf-8", "surrogatepass")))
-    return rf"(?:\\*(?:{'|'.join(spellings)})|{'|'.join(escapes)})"
+    plain = re.escape(data.decode("latin-1"))  # the text has one character for each byte
+    if character in _LETTERS:
+        plain = f"(?:{plain}|{_LETTERS[character]})"
+    escaped = "".join(rf"\\+u(?i:{units[at : at + 2].hex()})" for at in range(0, len(units), 2))
+    return rf"(?:\\*{plain}|{escaped}|{''.join(f'%(?i:{byte:02x})' for byte in data)})"
 
 
 def base64_forms(value: str) -> Iterator[str]:
@@ -58,6 +54,7 @@ def plain_forms(value: str) -> set[str]:
         json.dumps(value, ensure_ascii=False)[1:-1],
         value.replace("/", "\\/"),
         re.sub("[<>&='+]", lambda found: f"\\u{ord(found.group()):04x}", value),
+        re.sub("[^A-Za-z0-9]", lambda found: f"\\u{ord(found.group()):04x}", value),
         quote(value),
         quote(value, safe=""),
         quote_plus(value),
