@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
@@ -35,13 +36,17 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_mapping_with_
 
 
 def parse(text: str, path: str) -> MarkedMapping:
-    """The mapping in the text of a YAML file.
+    """The mapping in the text of a YAML or JSON file.
 
     Raises:
         CassetteError: it is no YAML, or no mapping.
     """
     try:
+        if text.lstrip().startswith("{"):  # vcrpy can write JSON, with escapes that YAML does not have
+            return json.loads(text, object_hook=MarkedMapping)  # type: ignore[no-any-return]
         document = yaml.load(text, _Loader)
+    except json.JSONDecodeError as exc:
+        raise error(path, exc.lineno, f"this is no JSON: {exc.msg}") from exc
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         raise error(path, mark and mark.line + 1, f"this is no YAML: {exc.problem or exc.context}") from exc

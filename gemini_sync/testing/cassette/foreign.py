@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
@@ -55,6 +56,10 @@ def _recorded_response(item: Any) -> Exchange:
     if came.get("content_type") and "content-type" not in {name.lower() for name in headers}:
         headers["Content-Type"] = came["content_type"]
     data = _bytes(came.get("body"))
+    if str(came.get("content_type")).startswith("text/") and "charset" not in came["content_type"]:
+        with contextlib.suppress(UnicodeError):  # requests has read each byte as one character
+            data = came["body"].encode("latin-1")
+            data.decode()
     request = Request(came["method"], came["url"], {}, None)
     return Exchange(request, Response(int(came.get("status", 200)), headers, Body(split_events(data))))
 
