@@ -9,15 +9,29 @@ from gemini_sync.testing.emulator import Emulator
 
 if TYPE_CHECKING:
     from gemini_sync.testing.cassette.values import CassetteError
+    from gemini_sync.testing.faults import broken
     from gemini_sync.testing.recorder import record
+    from gemini_sync.testing.registering import add_error, add_stream
     from gemini_sync.testing.replayer import UnmatchedRequest, replay
 
-__all__ = ["CassetteError", "Emulator", "UnmatchedRequest", "record", "replay"]
+__all__ = [
+    "CassetteError",
+    "Emulator",
+    "UnmatchedRequest",
+    "add_error",
+    "add_stream",
+    "broken",
+    "record",
+    "replay",
+]
 
 # What needs PyYAML or responses is imported as it is used, so that the emulator needs neither.
 _LATER = {
     "CassetteError": "gemini_sync.testing.cassette.values",
     "UnmatchedRequest": "gemini_sync.testing.replayer",
+    "add_error": "gemini_sync.testing.registering",
+    "add_stream": "gemini_sync.testing.registering",
+    "broken": "gemini_sync.testing.faults",
     "record": "gemini_sync.testing.recorder",
     "replay": "gemini_sync.testing.replayer",
 }

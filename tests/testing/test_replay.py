@@ -12,7 +12,7 @@ import responses
 from requests.adapters import HTTPAdapter
 
 from gemini_sync import GeminiDualAdapter, OAuthClient, QuotaError, Retry, stream_gemini_oauth
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.testing import CassetteError, UnmatchedRequest, record, replay
 from gemini_sync.testing.cassette.storing import save
 from gemini_sync.testing.cassette.values import Failure, Response
