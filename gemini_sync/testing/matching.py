@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Union
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from gemini_sync.testing.cassette.values import Exchange, Request, Response
+from gemini_sync.testing.cassette.values import Exchange, Request, Response, portable_url
 from gemini_sync.testing.scrub.finding import PLACEHOLDER
 from gemini_sync.testing.scrub.scrubber import Scrubber
 
@@ -120,7 +120,7 @@ MATCHERS: dict[str, Callable[[Request], Any]] = {
     "model": _model,
     "body": _body,
     "raw_body": _raw_body,
-    "url": lambda request: request.url,
+    "url": lambda request: portable_url(request.url),
     "host": lambda request: urlsplit(request.url).hostname,
     "path": _path,
     "query": _query,
