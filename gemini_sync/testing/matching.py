@@ -151,7 +151,7 @@ class Matching:
         return found
 
     def agree(self, recorded: Request, sent: Request) -> bool:
-        """True if the functions of ``match`` say so."""
+        """True if the functions of ``match`` say so, or if there are none."""
         return all(function(recorded, sent) for function in self._functions)
 
     def refusals(self, recorded: Request, sent: Request) -> list[str]:
