@@ -71,7 +71,7 @@ def test_import__needs_the_declared_dependencies_only() -> None:
     done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
     imported = set(done.stdout.split())
-    assert imported.isdisjoint({"google", "pytest", "responses", "hypothesis", "trustme", "argparse"})
+    assert imported.isdisjoint({"google", "pytest", "responses", "yaml", "hypothesis", "trustme", "argparse"})
     assert "gemini_sync.testing" not in imported
 
 
@@ -142,7 +142,8 @@ def test_readme__example_of_a_test(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", ["quickstart.md", "streaming.md", "testing.md"])
-def test_docs__examples_run(user: dict[str, Any], page: str) -> None:
+def test_docs__examples_run(user: dict[str, Any], page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # some write files
     blocks = _python_blocks((ROOT / "docs" / page).read_text(encoding="utf-8"))
     assert blocks
     for block in blocks:  # a block uses the names of the blocks before it

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple, Optional, Union
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from gemini_sync.testing.cassette.values import Exchange, Request, Response
+from gemini_sync.testing.cassette.values import Exchange, Request, Response, portable_url
 from gemini_sync.testing.scrub.finding import PLACEHOLDER
 from gemini_sync.testing.scrub.scrubber import Scrubber
 
 #: A name in ``MATCHERS``, or a function that says of a recorded and a sent request whether they match.
 Matcher = Union[str, Callable[[Request, Request], bool]]
 DEFAULT_MATCH = ("method", "service", "model", "body")
-_MISSING = "nothing"
+_MISSING, _UNKNOWN = "nothing", object()
 _CHARACTERS_BEFORE = 30
 _MOST_CHARACTERS = 160
 
@@ -71,9 +71,9 @@ def _model(request: Request) -> Any:
 
 
 def _body(request: Request) -> Any:
-    """The body as JSON or form without ids, else as text; None if it is not known."""
+    """The body as JSON or form without ids, else as text."""
     if request.body is None:
-        return None
+        return _UNKNOWN
     decoded = _json(request.body)
     if isinstance(decoded, (dict, list)):
         return _without_ids(decoded)
@@ -110,7 +110,7 @@ def _query(request: Request) -> Any:
 
 
 def _raw_body(request: Request) -> Any:
-    return None if request.body is None else request.body.decode("utf-8", "replace")
+    return _UNKNOWN if request.body is None else request.body.decode("utf-8", "replace")
 
 
 #: What a name in ``match=`` compares.
@@ -120,7 +120,7 @@ MATCHERS: dict[str, Callable[[Request], Any]] = {
     "model": _model,
     "body": _body,
     "raw_body": _raw_body,
-    "url": lambda request: request.url,
+    "url": lambda request: portable_url(request.url),
     "host": lambda request: urlsplit(request.url).hostname,
     "path": _path,
     "query": _query,
@@ -147,11 +147,11 @@ class Matching:
         found: dict[str, Any] = {}
         for name in self._names:
             value = MATCHERS[name](request)
-            found.update({name: None} if value is None else dict(_flat(name, value)))
+            found.update({name: value} if value is _UNKNOWN else dict(_flat(name, value)))
         return found
 
     def agree(self, recorded: Request, sent: Request) -> bool:
-        """True if the functions of ``match`` say so."""
+        """True if the functions of ``match`` say so, or if there are none."""
         return all(function(recorded, sent) for function in self._functions)
 
     def refusals(self, recorded: Request, sent: Request) -> list[str]:
@@ -163,18 +163,19 @@ def _named(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__name__", function))
 
 
-def equal(recorded: dict[str, Any], sent: dict[str, Any]) -> bool:
-    return recorded == sent or not any(True for _ in differences(recorded, sent))
+def key_of(fields: dict[str, Any]) -> Optional[str]:
+    """The same text for equal fields; None if one of them is not known, so that they must be compared one by one."""
+    return None if any(value is _UNKNOWN for value in fields.values()) else json.dumps(fields, sort_keys=True)
 
 
 def differences(recorded: dict[str, Any], sent: dict[str, Any]) -> Iterator[str]:
     """Each field in which two requests differ, in words."""
-    unknown = tuple(f"{name}." for name, value in recorded.items() if value is None)
+    unknown = tuple(f"{name}." for name, value in recorded.items() if value is _UNKNOWN)
     for name in [*recorded, *(name for name in sent if name not in recorded)]:
         before, after = recorded.get(name, _MISSING), sent.get(name, _MISSING)
-        if before is None or f"{name}.".startswith(unknown):
+        if before is _UNKNOWN or name.replace("[", ".").startswith(unknown):
             continue  # a file of another tool that does not tell it
-        if before != after:
+        if before != after or type(before) is not type(after):
             start = 0
             if isinstance(before, str) and isinstance(after, str):
                 start = max(0, _first_difference(before, after) - _CHARACTERS_BEFORE)

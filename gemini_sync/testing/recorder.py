@@ -30,6 +30,7 @@ from gemini_sync.testing.cassette.values import (
     Failure,
     Request,
     Response,
+    portable_url,
 )
 from gemini_sync.testing.cassette.writing import dumps
 from gemini_sync.testing.scrub.leaks import leaks
@@ -167,7 +168,7 @@ class _Entry:
 
     def __init__(self, request: Any, clock: Clock) -> None:
         headers = {str(name): _text(value) for name, value in request.headers.items()}
-        self._request = Request(str(request.method), str(request.url), headers, _sent(request.body))
+        self._request = Request(str(request.method), portable_url(str(request.url)), headers, _sent(request.body))
         self._tee = BodyTee(clock)
         self._response: Union[Response, Failure, None] = None
 

@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional, TypeVar, Union
 from gemini_sync.testing import mocks
 from gemini_sync.testing.cassette.storing import AnyPath, load
 from gemini_sync.testing.cassette.values import Cassette, Exchange, Failure, Request
-from gemini_sync.testing.matching import DEFAULT_MATCH, Matcher, Matching, as_recorded, differences, equal
+from gemini_sync.testing.matching import DEFAULT_MATCH, Matcher, Matching, as_recorded, differences, key_of
 from gemini_sync.testing.recorder import plain_function
 from gemini_sync.testing.scrub.scrubber import OwnScrubber, Scrubber
 from gemini_sync.testing.streaming import ReplayError, Sleep, make_error, make_response
@@ -73,8 +73,9 @@ class Player(contextlib.ContextDecorator):
         self.cassette = cassette if isinstance(cassette, Cassette) else Cassette((), os.fspath(cassette))
         self.misses: list[UnmatchedRequest] = []
         self._lock = threading.Lock()  # guards _used, misses and _scrubber
-        self._used: list[int] = []
+        self._used: set[int] = set()  # the positions of the exchanges that have answered
         self._fields: list[dict[str, Any]] = []
+        self._by_key: dict[Optional[str], list[int]] = {}
 
     def _recreate_cm(self) -> Player:
         return Player(self._source, **self._settings)  # each call of a decorated function replays from the start
@@ -85,9 +86,11 @@ class Player(contextlib.ContextDecorator):
     def __enter__(self) -> Player:
         if not isinstance(self._source, Cassette):
             self.cassette = load(self._source)
-        self._used, self.misses = [], []
+        self._used, self.misses, self._by_key = set(), [], {}
         self._scrubber = Scrubber(self._own, self._environ)
         self._fields = [self._matching.fields(exchange.request) for exchange in self.cassette.exchanges]
+        for position, fields in enumerate(self._fields):
+            self._by_key.setdefault(key_of(fields), []).append(position)
         mocks.add_player(self)
         return self
 
@@ -103,8 +106,7 @@ class Player(contextlib.ContextDecorator):
     def unused(self) -> list[Exchange]:
         """The exchanges that no request has asked for yet."""
         with self._lock:
-            used = set(self._used)
-        return [exchange for position, exchange in enumerate(self.cassette.exchanges) if position not in used]
+            return [exchange for at, exchange in enumerate(self.cassette.exchanges) if at not in self._used]
 
     # -- what the mocks ask
 
@@ -119,7 +121,7 @@ class Player(contextlib.ContextDecorator):
             sent = self._recorded(request)
             position = self._position(sent)
             if position is not None:
-                self._used.append(position)
+                self._used.add(position)
         if position is None:
             raise self.refuse(request)
         response = self.cassette.exchanges[position].response
@@ -139,23 +141,18 @@ class Player(contextlib.ContextDecorator):
         body = request.body
         if body is None or isinstance(body, str):
             body = (body or "").encode("utf-8", "surrogateescape")
-        return as_recorded(request, body if isinstance(body, bytes) else None, self._scrubber)
+        return as_recorded(request, body if isinstance(body, bytes) else b"", self._scrubber)
 
     def _position(self, sent: Request) -> Optional[int]:
         matching = self._all_matching(sent)
-        used = set(self._used)
-        left = [position for position in matching if position not in used]
-        if left:
-            return left[0]
-        return matching[-1] if matching and self._allow_repeats else None
+        repeated = matching[-1] if matching and self._allow_repeats else None
+        return next((position for position in matching if position not in self._used), repeated)
 
     def _all_matching(self, sent: Request) -> list[int]:
         fields = self._matching.fields(sent)
-        return [
-            position
-            for position, exchange in enumerate(self.cassette.exchanges)
-            if equal(self._fields[position], fields) and self._matching.agree(exchange.request, sent)
-        ]
+        partly_known = (at for at in self._by_key.get(None, ()) if not any(differences(self._fields[at], fields)))
+        found = sorted([*partly_known, *self._by_key.get(key_of(fields), ())])
+        return [at for at in found if self._matching.agree(self.cassette.exchanges[at].request, sent)]
 
     def _message(self, sent: Request) -> str:
         name, exchanges = self.cassette.path or "the cassette", self.cassette.exchanges
@@ -169,12 +166,12 @@ class Player(contextlib.ContextDecorator):
                 f"{head} any more: exchange {numbers} of it has been replayed already. Record as many requests as "
                 "the code sends, or replay with allow_repeats=True."
             )
-        fields, used = self._matching.fields(sent), set(self._used)
+        fields = self._matching.fields(sent)
         told = [
             [*differences(recorded, fields), *self._matching.refusals(exchange.request, sent)]
             for recorded, exchange in zip(self._fields, exchanges)
         ]
-        nearest = min(range(len(told)), key=lambda position: (len(told[position]), position in used, position))
+        nearest = min(range(len(told)), key=lambda position: (len(told[position]), position in self._used, position))
         lines = told[nearest][:_MOST_DIFFERENCES]
         if len(told[nearest]) > len(lines):
             lines.append(f"and {len(told[nearest]) - len(lines)} more")

@@ -42,10 +42,10 @@ def read(document: MarkedMapping, text: str, path: str) -> Cassette:
     if type(version) is not int or not 1 <= version <= VERSION:
         what = f"it has format {version!r}, but this version of gemini_sync reads formats up to {VERSION}"
         raise error(path, document.line, f"{what}. Update gemini_sync, or record the cassette again")
-    lines = text.rstrip().splitlines()
-    if lines[-1] != END_LINE:
+    written = text.rstrip()
+    if written.rpartition("\n")[2] != END_LINE:
         what = f"the file is cut off, because its last line is not {END_LINE!r}"
-        raise error(path, len(lines), f"{what}. Restore it, or record it again")
+        raise error(path, written.count("\n") + 1, f"{what}. Restore it, or record it again")
     return _Reader(path).cassette(document)
 
 

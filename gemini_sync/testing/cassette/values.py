@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Optional, Union
+from urllib.parse import urlsplit, urlunsplit
 
+from gemini_sync.config import is_loopback
 from gemini_sync.errors import GeminiSyncError
 
 VERSION = 1  # of our own file format
@@ -80,6 +82,15 @@ def split_sizes(data: bytes, sizes: tuple[int, ...]) -> tuple[bytes, ...]:
     if start != len(data):
         raise ValueError(f"the segments have {start} bytes, but the body has {len(data)}")
     return tuple(pieces)
+
+
+def portable_url(url: str) -> str:
+    """``url`` without the port of a server on this machine, which differs each time."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if not is_loopback(host):
+        return url
+    return urlunsplit(parts._replace(netloc=f"[{host}]" if ":" in host else host))
 
 
 @dataclass(frozen=True)

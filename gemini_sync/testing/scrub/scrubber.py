@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Optional, Union
 from urllib.parse import urlsplit, urlunsplit
 
-from gemini_sync.config import is_loopback
 from gemini_sync.testing.cassette.values import Body, Exchange, Failure, Request, Response, split_sizes
 from gemini_sync.testing.scrub import base64_text, finding
 from gemini_sync.testing.scrub.forms import tolerant_pattern
@@ -147,14 +146,10 @@ class Scrubber:
         return value if finding.PLACEHOLDER.fullmatch(secret) else scheme + self._seen.name(kind, secret)
 
     def _url(self, url: str) -> str:
-        """The URL without secrets, and without the port of a server on this machine, which differs each time."""
+        """The URL without secrets; the host is none."""
         parts = urlsplit(url)
-        host = parts.hostname or ""
-        where = parts.netloc.rpartition("@")[2]
-        if is_loopback(host):
-            where = f"[{host}]" if ":" in host else host
         rest = urlunsplit(("", "", parts.path, parts.query, ""))
-        return f"{parts.scheme}://{where}{self.text(rest)}"
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{self.text(rest)}"
 
     def _body(self, body: Body) -> Body:
         text = body.data.decode("latin-1")
