@@ -30,7 +30,7 @@ _MOST_LINES_IN_A_FILE = 300
 _TESTING = "gemini_sync.testing"
 _EMULATOR = "gemini_sync.testing.emulator"
 # The modules of the testing kit that stand between the requests library and the network.
-_AT_THE_WIRE = tuple(f"{_TESTING}.{name}" for name in ("hook", "mocks", "recorder", "streaming"))
+_AT_THE_WIRE = tuple(f"{_TESTING}.{name}" for name in ("hook", "mocks", "recorder", "registering", "streaming"))
 _IMPORTERS = {
     "requests": ("gemini_sync.network", *_AT_THE_WIRE),
     "urllib3": ("gemini_sync.network", *_AT_THE_WIRE),

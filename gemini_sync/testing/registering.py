@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Optional, Union
+from typing import Any, Callable, Optional, Union
 
-from gemini_sync.testing.cassette.values import Failure, Response
+from responses.registries import OrderedRegistry
+
+from gemini_sync.testing.cassette.values import Response
 from gemini_sync.testing.faults import Fault, Turn, apply
 from gemini_sync.testing.streaming import StreamedResponse
 from gemini_sync.testing.synthetic import (
@@ -22,8 +25,6 @@ from gemini_sync.testing.synthetic import (
     stream_response,
     token_response,
 )
-
-_DISCOVERY_URL = "https://cloudcode-pa.googleapis.com/v1internal:loadCodeAssist"
 
 
 def add_stream(
@@ -43,7 +44,7 @@ def add_stream(
     """Let ``rsps`` answer a request for a stream, byte for byte as the service does.
 
     With ``route="oauth"`` the token endpoint and the project discovery are answered as well, unless ``rsps`` has
-    answers of its own for them; these two need not be asked.
+    answers of its own for them; these two need not be asked. A registry that keeps the order gets the stream alone.
 
     Args:
         rsps: a ``RequestsMock``, or the module ``responses``.
@@ -94,6 +95,7 @@ def add_error(
     reason: Optional[str] = None,
     retry_after: Optional[float] = None,
     message: Optional[str] = None,
+    times: Optional[int] = None,
     base_url: Optional[str] = None,
     **status: Any,
 ) -> StreamedResponse:
@@ -107,6 +109,7 @@ def add_error(
         reason: the reason in ErrorInfo, in the domain of the service; or the ``error`` of the token endpoint.
         retry_after: seconds, as RetryInfo; the token endpoint has a header for it.
         message: the words, instead of those of the service.
+        times: how many requests get it; else all, until another answer is registered behind it.
         status: ``status``, ``domain``, ``metadata``, ``quota_id``, ``link``, ``fields`` and ``details``, for a
             google.rpc.Status that differs.
 
@@ -123,6 +126,8 @@ def add_error(
         mock = _mock(rsps, url, Turn(response, route, model), model, ())
         if route == OAUTH:
             _add_supporting(rsps, base_url)
+    if times is not None:
+        mock.match = (*mock.match, lambda _: (mock.call_count < times, f"it has answered {times} times"))
     rsps.add(mock)
     return mock
 
@@ -167,9 +172,9 @@ class _Supporting(StreamedResponse):
 class _LastResort(_Supporting):
     """An answer to what the test has registered no answer for."""
 
-    def __init__(self, rsps: Any, url: str, response: Union[Response, Failure]) -> None:
-        super().__init__("POST", url, response)
-        self._rsps = rsps
+    def __init__(self, rsps: Any, url: Any, make: Callable[[int], Response]) -> None:
+        super().__init__("POST", url, make(1))
+        self._rsps, self._make, self._numbers = rsps, make, itertools.count(1)
 
     def matches(self, request: Any) -> tuple[bool, str]:
         others: Iterable[Any] = (other for other in self._rsps.registered() if not isinstance(other, _LastResort))
@@ -177,11 +182,17 @@ class _LastResort(_Supporting):
             return False, "the test has an answer of its own"
         return super().matches(request)
 
+    def get_response(self, request: Any) -> Any:
+        self.response = self._make(next(self._numbers))  # an adapter does not take the same access token twice
+        return super().get_response(request)
+
 
 def _add_supporting(rsps: Any, base_url: Optional[str]) -> None:
     mock = getattr(rsps, "mock", rsps)  # the module has a mock by this name
-    discovery = _DISCOVERY_URL if base_url is None else service_of(OAUTH).url("loadCodeAssist", None, base_url)
-    for url, response in ((TOKEN_URL, token_response()), (discovery, project_response())):
-        added = _LastResort(mock, url, response)  # type: ignore[arg-type]
-        if added not in mock.registered():
+    if isinstance(mock.get_registry(), OrderedRegistry):
+        return  # it would have to be asked in its place
+    discovery = service_of(OAUTH).url("loadCodeAssist", None, base_url)
+    for url, make in ((TOKEN_URL, token_response), (discovery, lambda number: project_response())):
+        added = _LastResort(mock, url, make)
+        if added not in [other for other in mock.registered() if isinstance(other, _LastResort)]:
             mock.add(added)

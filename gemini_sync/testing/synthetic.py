@@ -203,7 +203,8 @@ def error_response(
     """An error of the service; ``add_error`` explains the arguments."""
     if route == TOKEN:
         headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
-        return _json_response(code, oauth_error(reason or "invalid_request", message), headers)
+        name = reason or ("invalid_request" if code < 500 else "internal_failure")
+        return _json_response(code, oauth_error(name, message), headers)
     body = error_body(code, route=route, model=model, reason=reason, retry_after=retry_after, message=message, **status)
     return _json_response(code, [body] if route == VERTEX_AI else body, {})  # Vertex AI puts it into an array
 
@@ -261,11 +262,10 @@ def _json_response(code: int, value: Any, headers: Mapping[str, str]) -> Respons
 TOKEN_URL = "https://oauth2.googleapis.com/token"
 
 
-def token_response() -> Response:
+def token_response(number: int = 1) -> Response:
     """The token endpoint's answer to a refresh."""
-    scope = "https://www.googleapis.com/auth/cloud-platform"
-    token = {"access_token": "synthetic-access-token", "expires_in": 3599, "scope": scope, "token_type": "Bearer"}
-    return _json_response(200, token, {})
+    found = {"access_token": f"synthetic-access-token-{number}", "expires_in": 3599, "token_type": "Bearer"}
+    return _json_response(200, {**found, "scope": "https://www.googleapis.com/auth/cloud-platform"}, {})
 
 
 def token_exchange() -> Exchange:
