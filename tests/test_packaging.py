@@ -21,7 +21,7 @@ from tests.support import ROOT, python_child, run_python
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TOP_LEVEL = {
     *(".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "docs", "gemini_sync", "pyproject.toml"),
-    *("setup.cfg", "tests", "tox.ini"),
+    *("gemini_sync_pytest.py", "setup.cfg", "tests", "tox.ini"),
 }
 
 

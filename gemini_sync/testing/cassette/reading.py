@@ -96,7 +96,7 @@ class _Reader:
         kind, cause = self._get(item, "kind", str), self._get(item, "cause", str, "").split()
         if kind not in FAILURES:
             raise self._error(item, f"expected kind to be one of {', '.join(FAILURES)}, came {kind!r}", "kind")
-        if cause and not (len(cause) == 2 and cause[1].isdigit()):
+        if cause and not (len(cause) == 2 and cause[1].lstrip("-").isdigit()):
             raise self._error(item, f"expected cause to be a name and a number, came {' '.join(cause)!r}", "cause")
         return Failure(kind, self._get(item, "message", str, ""), (cause[0], int(cause[1])) if cause else None)
 

@@ -1,0 +1,289 @@
+"""The pytest plugin: an emulator, an adapter and recorded responses as fixtures, and a guard in front of real hosts.
+
+It stands beside the package, because pytest imports it whenever it starts, and any import from the package takes in
+requests as well. So this module imports what it needs inside its functions.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    from gemini_sync import GeminiDualAdapter
+    from gemini_sync.testing import Emulator
+
+_MARKERS = (
+    "gemini_cassette(match, pace, allow_repeats, scrub, keep_headers): replay the cassette of this test; "
+    "the arguments are those of gemini_sync.testing.replay and record.",
+    "gemini_live: this test may reach the real hosts.",
+)
+_REPLAYING = ("match", "pace", "allow_repeats", "scrub")
+_RECORDING = ("scrub", "keep_headers")
+_MOST_CHARACTERS = 150  # in a file name; systems allow 255 bytes
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("gemini_sync")
+    group.addoption(
+        "--gemini-record",
+        choices=("none", "once", "rewrite"),
+        default="none",
+        help="what the fixture gemini_cassette records: nothing (the default), what is missing, or everything again",
+    )
+    parser.addini("gemini_guard", "fail tests that would reach Gemini's real hosts", type="bool", default=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in _MARKERS:
+        config.addinivalue_line("markers", marker)
+    guard = Guard()
+    if config.getini("gemini_guard"):
+        guard.install()
+        config.add_cleanup(guard.remove)
+    config.stash[_GUARD] = guard
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test with the marker has the fixture, also if it does not ask for it."""
+    for item in items:
+        names = getattr(item, "fixturenames", None)
+        if names is not None and "gemini_cassette" not in names and item.get_closest_marker("gemini_cassette"):
+            names.insert(0, "gemini_cassette")
+
+
+# -- fixtures
+
+
+@pytest.fixture
+def gemini_emulator() -> Iterator[Emulator]:
+    """A running ``gemini_sync.testing.Emulator``."""
+    from gemini_sync.testing.emulator import Emulator
+
+    with Emulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def gemini_adapter(gemini_emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GeminiDualAdapter]:
+    """An adapter with both routes to ``gemini_emulator``; it does not wait between its tries."""
+    from gemini_sync import Endpoints, GeminiDualAdapter, OAuthClient
+
+    credentials = gemini_emulator.write_credentials(tmp_path_factory.mktemp("gemini") / "oauth_creds.json")
+    with GeminiDualAdapter(
+        gemini_emulator.key,
+        credentials,
+        oauth_client=OAuthClient(gemini_emulator.client_id, gemini_emulator.client_secret),
+        endpoints=Endpoints(**gemini_emulator.urls),
+        sleep=lambda seconds: None,
+    ) as adapter:
+        yield adapter
+
+
+@pytest.fixture
+def gemini_cassette(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The recorded responses of this test, in a file beside its module and named after both.
+
+    The value is what ``replay()`` gives; while ``--gemini-record`` records, it is what ``record()`` gives.
+    """
+    item = request.node
+    marker = item.get_closest_marker("gemini_cassette")
+    settings = dict(marker.kwargs) if marker else {}
+    if (marker and marker.args) or not {*settings} <= {*_REPLAYING, *_RECORDING}:
+        pytest.fail(f"the marker gemini_cassette takes {', '.join(dict.fromkeys(_REPLAYING + _RECORDING))} by name")
+    path, mode = cassette_path(item), item.config.getoption("gemini_record")
+    if mode == "rewrite" or (mode == "once" and not os.path.exists(path)):
+        yield from _recorded(item, path, {name: settings[name] for name in _RECORDING if name in settings})
+    elif os.path.exists(path):
+        yield from _replayed(item, path, {name: settings[name] for name in _REPLAYING if name in settings})
+    else:
+        pytest.fail(
+            f"There is no cassette {path}. Record it with your credentials: pytest --gemini-record=once", pytrace=False
+        )
+
+
+def cassette_path(item: pytest.Item) -> str:
+    """Where the cassette of a test is, such as ``tests/test_app.test_hello.yaml``; parameters follow a hyphen."""
+    names = [node.name for node in item.listchain() if isinstance(node, (pytest.Class, pytest.Item))]
+    function, bracket, parameters = names[-1].partition("[")
+    name = ".".join([item.path.stem, *names[:-1], function]) + (f"-{parameters[:-1]}" if bracket else "")
+    name = re.sub(r"[^\w.,=+-]", lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), name)
+    if len(name) > _MOST_CHARACTERS:
+        import hashlib
+
+        name = f"{name[:_MOST_CHARACTERS]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return str(item.path.parent / f"{name}.yaml")
+
+
+def _replayed(item: pytest.Item, path: str, settings: dict[str, Any]) -> Iterator[Any]:
+    from gemini_sync.testing import replay
+
+    with replay(path, **settings) as player:
+        item.stash[_MISSES] = player.misses
+        yield player
+    if item.stash.get(_PASSED, False):
+        name, unused = os.path.relpath(path, item.config.rootpath), [*map(id, player.unused)]
+        numbered = enumerate(player.cassette.exchanges, 1)
+        left = [(number, exchange.request) for number, exchange in numbered if id(exchange) in unused]
+        item.stash[_UNUSED] = [f"{name}: exchange {number} ({sent.method} {sent.url})" for number, sent in left]
+
+
+def _recorded(item: pytest.Item, path: str, settings: dict[str, Any]) -> Iterator[Any]:
+    from gemini_sync.testing import record
+
+    guard, recorder = item.config.stash[_GUARD], record(path, **settings)
+    recorder.__enter__()
+    guard.is_lifted = True
+    try:
+        yield recorder
+    finally:
+        guard.is_lifted = False
+        failure = None if item.stash.get(_PASSED, False) else RuntimeError
+        recorder.__exit__(failure, None, None)  # after a failure it saves nothing
+
+
+# -- the guard, and what is reported
+
+_TOKEN_HOST = "oauth2.googleapis.com"
+_REAL_HOSTS = re.compile(
+    r"generativelanguage\.googleapis\.com|cloudcode-pa\.googleapis\.com|oauth2\.googleapis\.com"
+    r"|([a-z0-9-]+-)?aiplatform\.([a-z]+\.rep\.)?googleapis\.com"
+)
+
+
+class RealHostError(AssertionError):
+    """A test would have reached a real host. It is no network error, so that no client tries again."""
+
+
+class Guard:
+    """Refuses connections to Gemini's hosts while a test runs, also those through a proxy, in all threads.
+
+    The names are checked as they are looked up, because all libraries meet there, and no tool that replays gets there.
+
+    Attributes:
+        is_on: True while a test runs that may not reach the hosts.
+        is_lifted: True while a test records.
+        refused: the errors since the test began.
+    """
+
+    def __init__(self) -> None:
+        self.is_on = self.is_lifted = False
+        self.refused: list[RealHostError] = []
+        self._patches: list[tuple[Any, str, Any, Any]] = []
+
+    def install(self) -> None:
+        original = socket.getaddrinfo
+
+        def getaddrinfo(host: Any, *arguments: Any, **named: Any) -> Any:
+            self._watch_tunnels()
+            self.check(host)
+            return original(host, *arguments, **named)
+
+        self._patch(socket, "getaddrinfo", getaddrinfo)
+
+    def remove(self) -> None:
+        for owner, name, original, ours in reversed(self._patches):
+            if getattr(owner, name) is ours:  # else another tool has come in between, and ours does nothing now
+                setattr(owner, name, original)
+        self._patches.clear()
+        self.is_on = False
+
+    def check(self, host: Any) -> None:
+        """Raises ``RealHostError`` if a test may not reach ``host``."""
+        name = (host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)).lower().rstrip(".")
+        if not self.is_on or self.is_lifted or not _REAL_HOSTS.fullmatch(name):
+            return
+        if name == _TOKEN_HOST and not _is_called_by_package():
+            return  # other libraries of Google's need it as well
+        error = RealHostError(
+            f"This test would have reached {name}. Replay a recording with the fixture gemini_cassette, use the "
+            "fixture gemini_emulator, or mark the test with gemini_live if it may."
+        )
+        self.refused.append(error)
+        raise error
+
+    def _patch(self, owner: Any, name: str, ours: Any) -> None:
+        self._patches.append((owner, name, getattr(owner, name), ours))
+        setattr(owner, name, ours)
+
+    def _watch_tunnels(self) -> None:
+        """Through a proxy, a host is named in CONNECT. The classes may be imported in the middle of a test."""
+        for module in ("http.client", "urllib3.connection"):
+            owner = getattr(sys.modules.get(module), "HTTPConnection", None)
+            tunnel = vars(owner).get("_tunnel") if owner is not None else None
+            if tunnel is not None and not any(patch[3] is tunnel for patch in self._patches):
+                self._patch(owner, "_tunnel", self._checked_tunnel(tunnel))
+
+    def _checked_tunnel(self, tunnel: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def checked(connection: Any) -> Any:
+            self.check(connection._tunnel_host)
+            return tunnel(connection)
+
+        return checked
+
+
+def _is_called_by_package() -> bool:
+    frame: Any = sys._getframe()
+    while frame is not None and not str(frame.f_globals.get("__name__")).startswith("gemini_sync."):
+        frame = frame.f_back
+    return frame is not None
+
+
+_GUARD = pytest.StashKey[Guard]()
+_MISSES = pytest.StashKey["list[Any]"]()
+_PASSED = pytest.StashKey[bool]()
+_UNUSED = pytest.StashKey["list[str]"]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    guard = item.config.stash[_GUARD]
+    guard.refused, guard.is_on = [], item.get_closest_marker("gemini_live") is None
+    try:
+        return (yield)
+    finally:
+        guard.is_on = False
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    result = yield
+    _raise_what_was_swallowed(item)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    result = yield
+    if item.stash.get(_PASSED, False):
+        _raise_what_was_swallowed(item)
+    return result
+
+
+def _raise_what_was_swallowed(item: pytest.Item) -> None:
+    """Fail the test also if its code has caught the refusal, as code that falls back may do."""
+    for error in (*item.config.stash[_GUARD].refused, *item.stash.get(_MISSES, [])):
+        raise error
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call":
+        item.stash[_PASSED] = report.passed
+    elif report.when == "teardown":
+        vars(report)["gemini_unused"] = item.stash.get(_UNUSED, [])  # xdist takes attributes of a report along
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    for unused in (line for report in reports for line in getattr(report, "gemini_unused", ())):
+        terminalreporter.write_line(f"gemini_sync: not used: {unused}", yellow=True)
