@@ -131,14 +131,12 @@ def test_shape__of_a_secret_that_was_never_sent(secret):
         ("grant_type=x&refresh_token=a%2Fb&z=1", "grant_type=x&refresh_token=REFRESH-TOKEN-1&z=1"),
         ("https://host/?key=abc&alt=sse", "https://host/?key=API-KEY-1&alt=sse"),
         ('{"cloudaicompanionProject": {"id": "abc-de"}}', '{"cloudaicompanionProject": {"id": "PROJECT-1"}}'),
-        (
-            "consumer projects/123456789 and projects/my-proj-1/x",
-            "consumer projects/PROJECT-1 and projects/PROJECT-2/x",
-        ),
+        ("consumer projects/123456789 or project 12345678", "consumer projects/PROJECT-1 or project PROJECT-2"),
+        ("/v1/projects/my-proj-1/locations/global", "/v1/projects/PROJECT-1/locations/global"),
         ("http://user:pass-word@host/", "http://PASSWORD-1@host/"),
         ("write to a.b+c@mail.example.com, or a.b+c@mail.example.com", "write to EMAIL-1, or EMAIL-1"),
         ("-----BEGIN PRIVATE KEY-----\\nMIIB\\n-----END PRIVATE KEY-----", "PRIVATE-KEY-1"),
-        ("Authorization: Bearer abcdefgh", "Authorization: Bearer ACCESS-TOKEN-1"),
+        ("Authorization: Bearer abcdefg1", "Authorization: Bearer ACCESS-TOKEN-1"),
     ],
 )
 def test_field__is_known_by_its_name(text, clean):
@@ -156,6 +154,8 @@ def test_field__is_known_by_its_name(text, clean):
         "streamGenerateContent?alt=sse",
         "f(x) = a@b; @decorator, x@1.2",
         "ACCESS-TOKEN-1 and EMAIL-12",
+        "sorted(items, key=lambda item: item.code, code=5, token=9, api_key=None)",
+        "It uses Bearer authentication, see projects/backend/main.py and 1//comment-of-a-program.",
     ],
 )
 def test_ordinary_text__stays(text):
@@ -166,6 +166,22 @@ def test_short_credentials__are_replaced_in_their_fields_alone():
     sent = Request("POST", "https://host/", {"x-goog-api-key": "sky"}, b'{"text": "Why is the sky blue?"}')
     (clean,) = Scrubber().scrub([Exchange(sent, Response())])
     assert clean.request == Request("POST", "https://host/", {"x-goog-api-key": "API-KEY-1"}, sent.body)
+
+
+def test_word__in_a_field_is_not_looked_for_elsewhere():
+    """An answer may show a program, or a schema."""
+    text = '{"client_id": "undefined", "api_key": "required"} An undefined key is required.'
+    clean = '{"client_id": "CLIENT-ID-1", "api_key": "API-KEY-1"} An undefined key is required.'
+    (found,) = Scrubber().scrub([Exchange(Request("POST", "https://host/", {}, text.encode()), Response())])
+    assert found.request.body.decode() == clean
+
+
+def test_project__in_a_longer_word_does_not_hinder_saving(emulator, tmp_path):
+    emulator.oauth.answer(text="Use a-project-of-mine-2 or a-project-of-mine.")
+    with record(tmp_path / "a.yaml"):
+        "".join(ask(emulator.urls, "oauth", emulator.issue_token()))
+    assert "a-project-of-mine-2 " in (tmp_path / "a.yaml").read_text()
+    assert "a-project-of-mine." not in (tmp_path / "a.yaml").read_text()
 
 
 def test_project__is_replaced_as_a_word_alone():
