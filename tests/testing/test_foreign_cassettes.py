@@ -54,19 +54,6 @@ version: 1
         assert requests.post("https://host/3", "ab", timeout=5).content == b""
 
 
-def test_file__of_vcrpy_itself(emulator, tmp_path):
-    """With the vcrpy that is installed."""
-    vcr = pytest.importorskip("vcr", reason="vcrpy is not installed; tox -e recorders installs it")
-    emulator.api_key.answer(text=TEXT)
-    emulator.api_key.fail(503, times=1)
-    path = str(tmp_path / "a.yaml")
-    with vcr.use_cassette(path):
-        live = outcome(ask(emulator.urls, "api_key", emulator.key))
-    emulator.stop()
-    with replay(path):
-        assert outcome(ask(emulator.urls, "api_key", "a-fake-key")) == live
-
-
 def test_file__of_the_recorder_of_responses_itself(emulator, tmp_path):
     from responses import _recorder
 
