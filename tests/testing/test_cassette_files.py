@@ -6,9 +6,11 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import yaml
 from hypothesis import strategies as st
 
 from gemini_sync.testing import CassetteError
+from gemini_sync.testing.cassette import document
 from gemini_sync.testing.cassette.storing import load, loads
 from gemini_sync.testing.cassette.values import (
     CUT,
@@ -221,6 +223,12 @@ MISTAKES = {
     "no status": (FILE.replace("    status: 200\n", "", 1), 16, "status is missing"),
     "a status in words": (FILE.replace("status: 200", "status: OK", 1), "    status: OK", "status to be a number"),
     "an unknown name": (FILE.replace("  status: 200", "  stutus: 200", 1), "    stutus: 200", "came stutus"),
+    "a name twice": (FILE.replace("status: 200", "end: cut\n    end: cut", 1), 17, "end stands there twice"),
+    "a mapping as a name": (FILE.replace("status: 200", "{a: b}: 1", 1), "    {a: b}: 1", "expected a name"),
+    "two documents": (FILE + "---\nb: 1\n", "---", "a second document begins here"),
+    "a name that nothing has": (FILE.replace("status: 200", "status: *a", 1), "    status: *a", "is named 'a'"),
+    "no base64": (FILE.replace("status: 200", "status: !!binary a", 1), "    status: !!binary a", "this is no base64"),
+    "broken JSON": ('{\n"interactions": [\n}', 3, "this is no JSON"),
     "an unknown end": (FILE.replace("end: cut", "end: bad"), "    end: bad", "came 'bad'"),
     "an unknown format of a body": (FILE.replace("crlf: |+", "cr: |+"), "      text_cr: |+", "came text_cr"),
     "a body of the wrong kind": (FILE.replace("body: null", "body: 5"), "    body: 5  # not known", "body to be"),
@@ -243,6 +251,27 @@ def test_mistake__is_told_with_its_file_and_line(text, line, what) -> None:
     number = line if isinstance(line, int) else 1 + text.splitlines().index(line)
     assert str(caught.value).startswith(f"The cassette tape.yaml, line {number}: ")
     assert what in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["no YAML", "a control character", "cut off", "a status in words", "two documents"])
+def test_mistake__without_the_loader_in_c(name, monkeypatch) -> None:
+    monkeypatch.setattr(document, "_Loader", yaml.SafeLoader)
+    test_mistake__is_told_with_its_file_and_line(*MISTAKES[name])
+    assert read(FILE) == TAPE
+
+
+def test_mistake__nested_without_end() -> None:
+    with pytest.raises(CassetteError, match=r"nested without end|no YAML"):
+        read("a: " + "[" * 100_000)
+
+
+def test_anchors__are_followed() -> None:
+    """PyYAML writes them for a value that stands there twice."""
+    shared = FILE.replace("    headers:\n      Content-Type: text/event-stream", "    headers: *h").replace(
+        "    headers:\n      x-goog-api-key: API-KEY-1", "    headers: &h {A: b}"
+    )
+    asked, answered = read(shared).exchanges[0].request, read(shared).exchanges[0].response
+    assert asked.headers == answered.headers == {"A": "b"}
 
 
 def test_mistake__bytes_that_are_no_text(tmp_path: Path) -> None:

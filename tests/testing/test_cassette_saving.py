@@ -75,6 +75,12 @@ def test_lock__is_held_by_one_at_a_time(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+def test_lock__that_cannot_be_taken(tmp_path: Path) -> None:
+    (tmp_path / ".tape.yaml.lock").mkdir()
+    with pytest.raises(CassetteError, match=r"The lock .*tape\.yaml\.lock of the cassette cannot be taken"):
+        locked(tmp_path / "tape.yaml").__enter__()
+
+
 def test_two_processes__lose_nothing(emulator, tmp_path: Path) -> None:
     """Both begin before either ends."""
     program = """

@@ -13,6 +13,7 @@ from gemini_sync import GeminiDualAdapter, OAuthClient, QuotaError, Retry, strea
 from gemini_sync.testing import CassetteError, UnmatchedRequest, record, replay
 from gemini_sync.testing.cassette.storing import save
 from gemini_sync.testing.cassette.values import Failure, Response
+from gemini_sync.testing.matching import target_of
 from tests.testing.cassette_kit import (
     ANSWER,
     STREAM_URL,
@@ -80,6 +81,24 @@ def test_credentials_hosts_and_ids__do_not_matter():
     url = "http://127.0.0.1/v1internal:streamGenerateContent?alt=sse"
     with replay(tape_of(exchange([wrapped], url=url, body=body))):
         assert "".join(stream_gemini_oauth("Why?", "any-token", "any-project", "m")) == "Hi"
+
+
+VERTEX = "https://us-central1-aiplatform.googleapis.com/v1beta1/projects/{}/locations/{}/publishers/google/models/{}"
+
+
+def test_target__is_told_by_the_path():
+    method = ":streamGenerateContent?alt=sse"
+    assert target_of(VERTEX.format("p-1", "global", "m") + method) == ("vertex_ai streamGenerateContent", "m")
+    assert target_of(VERTEX.format("p-2", "europe", "m") + method) == ("vertex_ai streamGenerateContent", "m")
+    assert target_of("http://127.0.0.1:9/v1/models/m:countTokens") == ("gemini_api countTokens", "m")
+    assert target_of("https://host/v1beta/tunedModels/x:generateContent") == (
+        "gemini_api generateContent",
+        "tunedModels/x",
+    )
+    assert target_of("https://host/v1internal:loadCodeAssist") == ("code_assist loadCodeAssist", "")
+    assert target_of("https://host/v1internal/operations/a-1") == ("code_assist operations/a-1", "")
+    assert target_of("https://oauth2.googleapis.com/token") == ("token endpoint", "")
+    assert target_of("https://host/things?a=b") == ("host/things", "")
 
 
 @pytest.mark.parametrize(
