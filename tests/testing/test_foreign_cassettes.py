@@ -26,6 +26,19 @@ def test_file__replays_the_stream(name):
         assert player.unused == []
 
 
+def test_file__of_an_old_recorder_of_responses():
+    """It drops the content type of a stream."""
+    with replay(FOLDER / "responses_recorder_0.25.yaml"):
+        assert "".join(stream_gemini_api_key("Why?", "a-fake-key", "m")) == "Schöne"
+
+
+def test_file__of_the_recorder_of_responses_by_hand(tmp_path):
+    responses = "responses: [{response: {method: GET, url: 'https://host/', body: caf\xe9, content_type: text/plain}}]"
+    (tmp_path / "a.yaml").write_text(responses, encoding="utf-8")
+    with replay(tmp_path / "a.yaml"):
+        assert requests.get("https://host/", timeout=5).content == "caf\xe9".encode()
+
+
 def test_file__of_vcrpy_becomes_one_of_ours(tmp_path):
     tape = load(FOLDER / "vcrpy.yaml")
     save(tape, tmp_path / "a.yaml")
