@@ -27,7 +27,7 @@ from gemini_sync.testing.cassette.values import (
     split_events,
 )
 from gemini_sync.testing.emulator.messages import sse_event
-from gemini_sync.testing.matching import target_of
+from gemini_sync.testing.matching import TOKEN_ENDPOINT, target_of
 from gemini_sync.testing.synthetic import API_KEY, OAUTH, VERTEX_AI, error_body, error_response, token_exchange
 
 _ROUTES = {"gemini_api": API_KEY, "code_assist": OAUTH, "vertex_ai": VERTEX_AI}
@@ -81,7 +81,12 @@ def broken(
         named = "stream" if exchange is None else f"stream as exchange {exchange}"
         raise ValueError(f"{cassette.path or 'the cassette'} has {len(exchanges)} exchanges, but no {named}")
     before, damaged = exchanges[: numbers[0] - 1], exchanges[numbers[0] - 1]
-    found = tuple(_exchanges(damaged, faults))
+    found = _exchanges(damaged, faults)
+    # After a 401 an adapter refreshes its token. If the recording holds no refresh at all, a replay answers it anyway.
+    if any(target_of(one.request.url).service == TOKEN_ENDPOINT for one in exchanges):
+        found += [
+            token_exchange() for one in found if isinstance(one.response, Response) and one.response.status == 401
+        ]
     return dataclasses.replace(cassette, exchanges=(*before, *found, *exchanges[numbers[0] :]))
 
 
@@ -90,14 +95,11 @@ def _is_stream(exchange: Exchange) -> bool:
     return service in _ROUTES and method == _STREAM and isinstance(exchange.response, Response)
 
 
-def _exchanges(exchange: Exchange, faults: Union[Fault, Sequence[Fault]]) -> Sequence[Exchange]:
+def _exchanges(exchange: Exchange, faults: Union[Fault, Sequence[Fault]]) -> list[Exchange]:
+    assert isinstance(exchange.response, Response)
     target = target_of(exchange.request.url)
-    route = _ROUTES[target.service.partition(" ")[0]]
-    turns = apply(faults, Turn(exchange.response, route, target.model or None))
-    found = [Exchange(_continued(exchange.request, turn), turn.response) for turn in turns]
-    refused = any(isinstance(turn.response, Response) and turn.response.status == 401 for turn in turns)
-    # After a 401 an adapter asks for another access token, which the recording need not hold.
-    return [*found, token_exchange()] if refused and route != API_KEY else found
+    turn = Turn(exchange.response, _ROUTES[target.service.partition(" ")[0]], target.model or None)
+    return [Exchange(_continued(exchange.request, one), one.response) for one in apply(faults, turn)]
 
 
 def _continued(request: Request, turn: Turn) -> Request:

@@ -15,6 +15,7 @@ from gemini_sync.testing.scrub.scrubber import Scrubber
 #: A name in ``MATCHERS``, or a function that says of a recorded and a sent request whether they match.
 Matcher = Union[str, Callable[[Request, Request], bool]]
 DEFAULT_MATCH = ("method", "service", "model", "body")
+TOKEN_ENDPOINT = "token endpoint"
 _MISSING, _UNKNOWN = "nothing", object()
 _CHARACTERS_BEFORE = 30
 _MOST_CHARACTERS = 160
@@ -54,7 +55,7 @@ def target_of(url: str) -> Target:
     if code_assist:
         return Target(f"code_assist {code_assist['method']}", "")
     if parts.hostname == "oauth2.googleapis.com" or path.rstrip("/").endswith("/token"):
-        return Target("token endpoint", "")
+        return Target(TOKEN_ENDPOINT, "")
     return Target(f"{parts.hostname}{path}", "")
 
 

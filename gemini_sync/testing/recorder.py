@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import inspect
+import logging
 import os
 import threading
 import time
@@ -45,6 +46,7 @@ _KEPT = frozenset(
     )
 )
 _MOST_LEAKS_NAMED = 3
+_log = logging.getLogger(__name__)
 _F = TypeVar("_F", bound=Callable[..., Any])
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
@@ -113,6 +115,8 @@ class Recorder(contextlib.ContextDecorator):
         hook.stop_listening(self)
         if kind is None:
             self._save()
+        else:
+            _log.warning("%s was not recorded, because %s left the block", os.fspath(self.path), kind.__name__)
 
     def carry(self, send: Callable[[], Any], request: Any) -> Any:
         entry = _Entry(request, self._clock)

@@ -12,13 +12,26 @@ from typing import Any, Callable, Optional, TypeVar, Union
 
 from gemini_sync.testing import mocks
 from gemini_sync.testing.cassette.storing import AnyPath, load
-from gemini_sync.testing.cassette.values import Cassette, Exchange, Failure, Request
-from gemini_sync.testing.matching import DEFAULT_MATCH, Matcher, Matching, as_recorded, differences, key_of
+from gemini_sync.testing.cassette.values import Body, Cassette, Exchange, Failure, Request, Response
+from gemini_sync.testing.matching import (
+    DEFAULT_MATCH,
+    TOKEN_ENDPOINT,
+    Matcher,
+    Matching,
+    as_recorded,
+    differences,
+    key_of,
+    target_of,
+)
 from gemini_sync.testing.recorder import plain_function
 from gemini_sync.testing.scrub.scrubber import OwnScrubber, Scrubber
 from gemini_sync.testing.streaming import ReplayError, Sleep, make_error, make_response
 
 _MOST_DIFFERENCES = 8
+_TOKEN = Response(
+    headers={"Content-Type": "application/json"},
+    body=Body((b'{"access_token": "ACCESS-TOKEN-1", "expires_in": 3599, "token_type": "Bearer"}',)),
+)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -113,7 +126,8 @@ class Player(contextlib.ContextDecorator):
     def can_answer(self, request: Any) -> bool:
         """True if an exchange that is left matches ``request``; it stays there for ``answer``."""
         with self._lock:
-            return self._position(self._recorded(request)) is not None
+            sent = self._recorded(request)
+            return self._position(sent) is not None or self._is_refresh(sent)
 
     def answer(self, request: Any) -> Any:
         """The response to ``request``, as urllib3 would give it. Raises ``UnmatchedRequest``, or a recorded failure."""
@@ -122,9 +136,9 @@ class Player(contextlib.ContextDecorator):
             position = self._position(sent)
             if position is not None:
                 self._used.add(position)
-        if position is None:
+        if position is None and not self._is_refresh(sent):
             raise self.refuse(request)
-        response = self.cassette.exchanges[position].response
+        response = _TOKEN if position is None else self.cassette.exchanges[position].response
         if isinstance(response, Failure):
             raise make_error(response)
         return make_response(response, pace=self._pace, sleep=self._sleep, method=request.method)
@@ -142,6 +156,12 @@ class Player(contextlib.ContextDecorator):
         if body is None or isinstance(body, str):
             body = (body or "").encode("utf-8", "surrogateescape")
         return as_recorded(request, body if isinstance(body, bytes) else b"", self._scrubber)
+
+    def _is_refresh(self, sent: Request) -> bool:
+        """True for a refresh if none was recorded: by now, the token that was valid then may have expired."""
+        is_refresh = target_of(sent.url).service == TOKEN_ENDPOINT and b"grant_type=" in (sent.body or b"")
+        services = (target_of(exchange.request.url).service for exchange in self.cassette.exchanges)
+        return is_refresh and TOKEN_ENDPOINT not in services
 
     def _position(self, sent: Request) -> Optional[int]:
         matching = self._all_matching(sent)

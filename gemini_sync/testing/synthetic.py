@@ -268,10 +268,10 @@ def token_response(number: int = 1) -> Response:
     return _json_response(200, {**found, "scope": "https://www.googleapis.com/auth/cloud-platform"}, {})
 
 
-def token_exchange() -> Exchange:
+def token_exchange(number: int = 1) -> Exchange:
     """A refresh as a cassette holds it."""
     form = {"Content-Type": "application/x-www-form-urlencoded"}
-    return Exchange(Request("POST", TOKEN_URL, form, b"grant_type=refresh_token"), token_response())
+    return Exchange(Request("POST", TOKEN_URL, form, b"grant_type=refresh_token"), token_response(number))
 
 
 def project_response() -> Response:

@@ -86,7 +86,10 @@ class _FileTee:
         self._file, self._tee = file, tee
 
     def read(self, *size: Any) -> Any:
-        return self._noted(self._file.read, *size)
+        data = self._noted(self._file.read, *size)
+        if size in ((), (None,), (-1,)):
+            self._tee.note_end()
+        return data
 
     def read1(self, *size: Any) -> Any:
         return self._noted(getattr(self._file, "read1", self._file.read), *size)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from pathlib import Path
 
 import hypothesis
 import pytest
+import yaml
 from hypothesis import strategies as st
 
 from gemini_sync.testing import CassetteError
-from gemini_sync.testing.cassette import storing
-from gemini_sync.testing.cassette.storing import load, loads, locked, save
+from gemini_sync.testing.cassette import document
+from gemini_sync.testing.cassette.storing import load, loads
 from gemini_sync.testing.cassette.values import (
     CUT,
     ENDS,
@@ -25,7 +24,7 @@ from gemini_sync.testing.cassette.values import (
     Response,
 )
 from gemini_sync.testing.cassette.writing import dumps
-from tests.support import CORPUS_MISSING, run_python
+from tests.support import CORPUS_MISSING
 from tests.testing.cassette_kit import event, exchange, tape_of
 from tests.wire.support import recordings
 
@@ -224,6 +223,12 @@ MISTAKES = {
     "no status": (FILE.replace("    status: 200\n", "", 1), 16, "status is missing"),
     "a status in words": (FILE.replace("status: 200", "status: OK", 1), "    status: OK", "status to be a number"),
     "an unknown name": (FILE.replace("  status: 200", "  stutus: 200", 1), "    stutus: 200", "came stutus"),
+    "a name twice": (FILE.replace("status: 200", "end: cut\n    end: cut", 1), 17, "end stands there twice"),
+    "a mapping as a name": (FILE.replace("status: 200", "{a: b}: 1", 1), "    {a: b}: 1", "expected a name"),
+    "two documents": (FILE + "---\nb: 1\n", "---", "a second document begins here"),
+    "a name that nothing has": (FILE.replace("status: 200", "status: *a", 1), "    status: *a", "is named 'a'"),
+    "no base64": (FILE.replace("status: 200", "status: !!binary a", 1), "    status: !!binary a", "this is no base64"),
+    "broken JSON": ('{\n"interactions": [\n}', 3, "this is no JSON"),
     "an unknown end": (FILE.replace("end: cut", "end: bad"), "    end: bad", "came 'bad'"),
     "an unknown format of a body": (FILE.replace("crlf: |+", "cr: |+"), "      text_cr: |+", "came text_cr"),
     "a body of the wrong kind": (FILE.replace("body: null", "body: 5"), "    body: 5  # not known", "body to be"),
@@ -248,6 +253,27 @@ def test_mistake__is_told_with_its_file_and_line(text, line, what) -> None:
     assert what in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["no YAML", "a control character", "cut off", "a status in words", "two documents"])
+def test_mistake__without_the_loader_in_c(name, monkeypatch) -> None:
+    monkeypatch.setattr(document, "_Loader", yaml.SafeLoader)
+    test_mistake__is_told_with_its_file_and_line(*MISTAKES[name])
+    assert read(FILE) == TAPE
+
+
+def test_mistake__nested_without_end() -> None:
+    with pytest.raises(CassetteError, match=r"nested without end|no YAML"):
+        read("a: " + "[" * 100_000)
+
+
+def test_anchors__are_followed() -> None:
+    """PyYAML writes them for a value that stands there twice."""
+    shared = FILE.replace("    headers:\n      Content-Type: text/event-stream", "    headers: *h").replace(
+        "    headers:\n      x-goog-api-key: API-KEY-1", "    headers: &h {A: b}"
+    )
+    asked, answered = read(shared).exchanges[0].request, read(shared).exchanges[0].response
+    assert asked.headers == answered.headers == {"A": "b"}
+
+
 def test_mistake__bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes(FILE.encode().replace(b"ping", b"p\xffng"))
     with pytest.raises(CassetteError, match=r"a\.yaml, line 23: this is no UTF-8"):
@@ -259,87 +285,3 @@ def test_mistake__no_file(tmp_path: Path) -> None:
         load(tmp_path / "none.yaml")
     with pytest.raises(CassetteError, match="cannot be read"):
         load(tmp_path)
-
-
-# -- saving
-
-
-def test_save__makes_folders_and_keeps_the_mode_of_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "b" / "tape.yaml"
-    save(TAPE, path)
-    assert load(path).exchanges == TAPE.exchanges
-    os.chmod(path, 0o640)
-    save(tape_of(), path)
-    assert path.stat().st_mode & 0o777 == 0o640
-    assert os.listdir(path.parent) == ["tape.yaml"]
-
-
-def test_save__leaves_the_old_file_if_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "tape.yaml"
-    save(tape_of(), path)
-    before = path.read_bytes()
-
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(storing.os, "replace", fail)
-    with pytest.raises(CassetteError, match=r"tape\.yaml cannot be written: No space left"):
-        save(TAPE, path)
-    assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["tape.yaml"]
-
-
-def test_save__refuses_what_would_not_read_back(tmp_path: Path) -> None:
-    odd = tape_of(Exchange(Request("POST", "https://host/", {}, b""), Response(True, {}, Body())))
-    with pytest.raises(CassetteError):
-        save(odd, tmp_path / "tape.yaml")
-    assert os.listdir(tmp_path) == []
-
-
-def test_lock__is_held_by_one_at_a_time(tmp_path: Path) -> None:
-    path, inside, worst = tmp_path / "tape.yaml", [0], [0]
-    barrier = threading.Barrier(8)
-
-    def work() -> None:
-        barrier.wait(20)
-        for _ in range(20):
-            with locked(path):
-                inside[0] += 1
-                worst[0] = max(worst[0], inside[0])
-                inside[0] -= 1
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert (worst[0], inside[0]) == (1, 0)
-    assert os.listdir(tmp_path) == []
-
-
-def test_two_processes__lose_nothing(emulator, tmp_path: Path) -> None:
-    """Both begin before either ends."""
-    program = """
-import sys
-from gemini_sync import Endpoints, stream_gemini_api_key
-from gemini_sync.testing import record
-path, url, key, name = sys.argv[1:]
-with record(path):
-    "".join(stream_gemini_api_key(name, key, endpoints=Endpoints(gemini=url)))
-"""
-    path, both_in = tmp_path / "tape.yaml", threading.Barrier(2)
-    emulator.api_key.before = lambda: both_in.wait(30)
-    done = []
-
-    def run(name: str) -> None:
-        done.append(run_python("-c", program, str(path), emulator.url, emulator.key, name))
-
-    threads = [threading.Thread(target=run, args=(name,)) for name in ("first", "second")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert [child.stderr for child in done] == ["", ""]
-    sent = [exchange.request.body for exchange in load(path).exchanges]
-    assert sorted(b"first" in body for body in sent) == [False, True]
-    assert os.listdir(tmp_path) == ["tape.yaml"]

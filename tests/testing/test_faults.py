@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 import responses
 
 from gemini_sync import (
@@ -23,8 +22,8 @@ from gemini_sync.testing import add_stream, broken, faults, replay
 from gemini_sync.testing.cassette.storing import save
 from gemini_sync.testing.cassette.values import Body, Cassette, Exchange, Request, Response
 from gemini_sync.testing.faults import Turn, apply
-from gemini_sync.testing.synthetic import stream_response
-from tests.testing.cassette_kit import ANSWER, STREAM_URL, ask_plain, exchange, tape_of
+from gemini_sync.testing.synthetic import stream_response, token_exchange
+from tests.testing.cassette_kit import ANSWER, ask_plain, exchange, tape_of
 from tests.testing.mocks_kit import dual
 from tests.wire.support import drain
 
@@ -147,12 +146,14 @@ def dual_on_m(folder: Path, **settings: Any) -> GeminiDualAdapter:
     return dual(folder, expired=False, model="m", project="p", **settings)
 
 
-def test_expired_token__in_a_cassette_is_refreshed(tmp_path):
-    with replay(broken(tape_of(code_assist()), faults.expired_token())) as player, dual_on_m(tmp_path) as adapter:
+@pytest.mark.parametrize("recorded", [True, False])
+def test_expired_token__in_a_cassette_is_refreshed(tmp_path, recorded):
+    tape = tape_of(*[token_exchange()] * recorded, code_assist())
+    adapter = dual(tmp_path, expired=recorded, model="m", project="p")
+    with adapter, replay(broken(tape, faults.expired_token())) as player:
         reply = adapter.generate("Why?")
         assert (reply.text, reply.route, adapter.fallback_active) == ("Hi there", "oauth", False)
         assert player.unused == []
-    assert "synthetic-access-token" in (tmp_path / "creds.json").read_text()
 
 
 def test_expired_token__beside_mocks(tmp_path):
@@ -173,82 +174,6 @@ def test_fallback__over_a_broken_route(tmp_path):
         with dual_on_m(tmp_path, on_fallback=lambda event: None) as adapter:
             assert adapter.generate("Why?").text == "by key"
             assert adapter.fallback_active
-
-
-# -- answers in hops
-
-
-def post(url: str, body: Any) -> list[Any]:
-    response = requests.post(url, json=body, timeout=5)
-    return [json.loads(event.removeprefix("data: ")) for event in response.text.split("\r\n\r\n")[:-1]]
-
-
-def candidate(value: Any) -> Any:
-    return value.get("response", value)["candidates"][0]
-
-
-def texts(values: Any) -> list[str]:
-    return [candidate(value)["content"]["parts"][0]["text"] for value in values]
-
-
-URLS = {
-    "api_key": STREAM_URL,
-    "oauth": "https://cloudcode-pa.googleapis.com/v1internal:streamGenerateContent?alt=sse",
-    "vertex_ai": "https://aiplatform.googleapis.com/v1beta1/projects/p/locations/global/publishers/google/models/m"
-    ":streamGenerateContent?alt=sse",
-}
-
-
-def asked(route: str, token: str = "") -> Any:
-    body = {**PROMPT, "continuationToken": token} if token else PROMPT
-    return {"model": "m", "request": body} if route == "oauth" else body
-
-
-@pytest.fixture(params=["cassette", "stream"])
-def hops(request):
-    def start(route, *given):
-        if request.param == "stream":
-            mock = responses.RequestsMock()
-            add_stream(mock, ["one", " two", " three"], route=route, faults=given)
-            return mock
-        recorded = stream_response(["one", " two", " three"], route=route)
-        sent = Request("POST", URLS[route], {}, json.dumps(asked(route)).encode())
-        return replay(broken(tape_of(Exchange(sent, recorded)), given))
-
-    return start
-
-
-@pytest.mark.parametrize("route", URLS)
-def test_hop__ends_with_a_token_that_gets_the_rest(hops, route):
-    with hops(route, faults.hop(after=2)):
-        first = post(URLS[route], asked(route))
-        assert texts(first) == ["one", " two"]
-        assert candidate(first[-1])["finishReason"] == "CONTINUATION"
-        token = candidate(first[-1])["continuationToken"]
-        assert "continuationToken" not in candidate(first[0])
-        rest = post(URLS[route], asked(route, token))
-        assert (texts(rest), candidate(rest[-1])["finishReason"]) == ([" three"], "STOP")
-
-
-@pytest.mark.parametrize("route", URLS)
-def test_checkpoint__that_a_cut_stream_resumes_from(hops, route):
-    with hops(route, faults.checkpoint(after=1), faults.truncate(after=2)):
-        first = post(URLS[route], asked(route))
-        assert texts(first) == ["one", " two"]
-        assert "finishReason" not in candidate(first[0])
-        again = post(URLS[route], asked(route, candidate(first[0])["continuationToken"]))
-        assert texts(again) == [" two", " three"]
-
-
-def test_checkpoint__need_not_be_used():
-    with responses.RequestsMock() as mock:
-        add_stream(mock, ["one", " two"], faults=faults.checkpoint())
-        assert outcome(ask_plain()) == ("one two", None)
-
-
-def test_hop__as_this_package_reads_it_now(serve):
-    reply = serve(faults.hop(after=1))
-    assert (outcome(reply), reply.finish_reason) == (("one", None), "CONTINUATION")
 
 
 # -- which exchange, which faults

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import socket
 import threading
 
 import pytest
 import requests
-import responses
 from requests.adapters import HTTPAdapter
 
 from gemini_sync import GeminiDualAdapter, OAuthClient, QuotaError, Retry, stream_gemini_oauth
-from gemini_sync.network.cancelling import Call
 from gemini_sync.testing import CassetteError, UnmatchedRequest, record, replay
 from gemini_sync.testing.cassette.storing import save
 from gemini_sync.testing.cassette.values import Failure, Response
+from gemini_sync.testing.matching import target_of
 from tests.testing.cassette_kit import (
     ANSWER,
     STREAM_URL,
@@ -83,6 +81,24 @@ def test_credentials_hosts_and_ids__do_not_matter():
     url = "http://127.0.0.1/v1internal:streamGenerateContent?alt=sse"
     with replay(tape_of(exchange([wrapped], url=url, body=body))):
         assert "".join(stream_gemini_oauth("Why?", "any-token", "any-project", "m")) == "Hi"
+
+
+VERTEX = "https://us-central1-aiplatform.googleapis.com/v1beta1/projects/{}/locations/{}/publishers/google/models/{}"
+
+
+def test_target__is_told_by_the_path():
+    method = ":streamGenerateContent?alt=sse"
+    assert target_of(VERTEX.format("p-1", "global", "m") + method) == ("vertex_ai streamGenerateContent", "m")
+    assert target_of(VERTEX.format("p-2", "europe", "m") + method) == ("vertex_ai streamGenerateContent", "m")
+    assert target_of("http://127.0.0.1:9/v1/models/m:countTokens") == ("gemini_api countTokens", "m")
+    assert target_of("https://host/v1beta/tunedModels/x:generateContent") == (
+        "gemini_api generateContent",
+        "tunedModels/x",
+    )
+    assert target_of("https://host/v1internal:loadCodeAssist") == ("code_assist loadCodeAssist", "")
+    assert target_of("https://host/v1internal/operations/a-1") == ("code_assist operations/a-1", "")
+    assert target_of("https://oauth2.googleapis.com/token") == ("token endpoint", "")
+    assert target_of("https://host/things?a=b") == ("host/things", "")
 
 
 @pytest.mark.parametrize(
@@ -185,103 +201,6 @@ def test_missing_file__is_told_at_the_start(tmp_path):
     with pytest.raises(CassetteError, match="there is no such file"), replay(tmp_path / "none.yaml"):
         pass
     assert HTTPAdapter.send.__module__ == "requests.adapters"
-
-
-# -- together with mocks of responses
-
-
-def both_kinds():
-    assert text() == TEXT
-    assert requests.get(OTHER, timeout=5).json() == {"a": 1}
-    with pytest.raises(UnmatchedRequest) as caught:
-        requests.get("https://api.example.com/other", timeout=5)
-    assert f"Nor do the mocks of responses:\n  - GET {OTHER}" in str(caught.value)
-
-
-def test_mocks__around_the_block():
-    with responses.RequestsMock() as mock:
-        mock.add("GET", OTHER, json={"a": 1})
-        with replay(tape_of(exchange())):
-            both_kinds()
-        assert requests.get(OTHER, timeout=5).json() == {"a": 1}
-        with pytest.raises(requests.ConnectionError):
-            text_by_requests()
-
-
-def text_by_requests():
-    return requests.post(STREAM_URL, prompt_body("Why?"), timeout=5).text
-
-
-def test_mocks__inside_the_block():
-    with replay(tape_of(exchange())), responses.RequestsMock() as mock:
-        mock.add("GET", OTHER, json={"a": 1})
-        both_kinds()
-
-
-@responses.activate
-@replay(tape_of(exchange()))
-def test_mocks__decorators():
-    responses.get(OTHER, json={"a": 1})
-    both_kinds()
-
-
-@replay(tape_of(exchange()))
-@responses.activate
-def test_mocks__decorators_the_other_way_round():
-    responses.get(OTHER, json={"a": 1})
-    both_kinds()
-
-
-def test_mocks__of_the_user_win():
-    with replay(tape_of(exchange())), responses.RequestsMock() as mock:
-        mock.add("POST", STREAM_URL, body=event("mocked", "STOP"), content_type="text/event-stream")
-        assert text() == "mocked"
-
-
-def test_mocks__a_prefix_that_the_user_lets_through(monkeypatch):
-    sent = []
-    with (
-        replay(tape_of(exchange())),
-        responses.RequestsMock(
-            real_adapter_send=lambda adapter, request, **_: sent.append(request.url) or made(request, adapter)
-        ) as mock,
-    ):
-        mock.add_passthru("https://api.example.com/")
-        requests.get(OTHER, timeout=5)
-        assert text() == TEXT
-    assert sent == [OTHER]
-
-
-def made(request, adapter):
-    return adapter.build_response(request, responses.HTTPResponse(io.BytesIO(), status=204, preload_content=False))
-
-
-def test_replays__inside_one_another():
-    inner, outer = tape_of(exchange([event("inner", "STOP")])), tape_of(exchange([event("outer", "STOP")]))
-    with replay(outer) as outer_player, replay(inner):
-        assert (text(), text()) == ("inner", "outer")
-    assert outer_player.unused == []
-
-
-def test_end__puts_everything_back():
-    before = HTTPAdapter.send, responses.RequestsMock._find_match, Call.sleep
-    with replay(tape_of()), replay(tape_of()):
-        assert HTTPAdapter.send is not before[0]
-    assert (HTTPAdapter.send, responses.RequestsMock._find_match, Call.sleep) == before
-
-
-def test_record_inside_replay__does_not_reach_the_network(tmp_path):
-    with replay(tape_of(exchange())), record(tmp_path / "new.yaml"):
-        assert text() == TEXT
-    with replay(tmp_path / "new.yaml"):
-        assert text() == TEXT
-
-
-def test_replay_inside_record__does_not_reach_the_network(tmp_path):
-    with record(tmp_path / "new.yaml"), replay(tape_of(exchange())):
-        assert text() == TEXT
-        with pytest.raises(UnmatchedRequest):
-            text("How?")
 
 
 # -- errors, pauses, use

@@ -52,14 +52,16 @@ def _interaction(item: Any) -> Exchange:
 
 def _recorded_response(item: Any) -> Exchange:
     came = item["response"]
-    headers = _headers(came.get("headers"))
-    if came.get("content_type") and "content-type" not in {name.lower() for name in headers}:
-        headers["Content-Type"] = came["content_type"]
     data = _bytes(came.get("body"))
-    if str(came.get("content_type")).startswith("text/") and "charset" not in came["content_type"]:
-        with contextlib.suppress(UnicodeError):  # requests has read each byte as one character
-            data = came["body"].encode("latin-1")
-            data.decode()
+    if isinstance(came.get("body"), str):
+        with contextlib.suppress(UnicodeError):  # for a text without charset, requests reads each byte as a character
+            data = came["body"].encode("latin-1").decode().encode()
+    headers = _headers(came.get("headers"))
+    kind = str(came.get("content_type") or "")
+    if kind.startswith("text/plain") and data.startswith(b"data:"):
+        kind = "text/event-stream"  # some versions of the recorder drop the type of the response
+    if kind and "content-type" not in {name.lower() for name in headers}:
+        headers["Content-Type"] = kind
     request = Request(came["method"], came["url"], {}, None)
     return Exchange(request, Response(int(came.get("status", 200)), headers, Body(split_events(data))))
 

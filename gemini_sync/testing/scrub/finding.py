@@ -16,6 +16,7 @@ KINDS = (
     *(API_KEY, ACCESS_TOKEN, REFRESH_TOKEN, ID_TOKEN, CLIENT_ID, CLIENT_SECRET, ASSERTION, AUTH_CODE),
     *(PASSWORD, PRIVATE_KEY, COOKIE, EMAIL, PROJECT),
 )
+_SHORTEST_RANDOM = 24
 PLACEHOLDER = re.compile(rf"\b({'|'.join(KINDS)})-\d+\b")
 
 _FIELDS = {
@@ -68,29 +69,37 @@ _JSON_FIELD = re.compile(
     r"(?P<value>(?:(?!(?P=quote)).)+)(?P=quote)",
     re.IGNORECASE | re.DOTALL,
 )
-_FORM_FIELD = re.compile(
-    rf"(?:(?<=[?&\s\"'])|^)(?P<name>{_any_of(_FORM_FIELDS)})=(?P<value>[^&\s\"'\\<>]+)", re.IGNORECASE
-)
-
+# In a query or a form; nowhere else, because answers hold programs, with arguments such as key=lambda.
+_FORM_FIELD = re.compile(rf"(?:(?<=[?&])|\A)(?P<name>{_any_of(_FORM_FIELDS)})=(?P<value>[^&\s\"'\\<>]+)", re.IGNORECASE)
 _EMAIL = r"(?<![\w.+-])[\w.+-]{1,64}(?:@|%40|\\u0040)(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,}\b"
+_BEARER = r"ya29\.[\w.-]{6,}|(?<=Bearer )(?=[A-Za-z_.~+/=-]*\d)[\w.~+/=-]{8,}|(?<=Bearer%20)[\w.~%=-]{8,}"
 # Kind, pattern, and texts of which one is in each text that the pattern matches: most texts have none of them, and a
 # pattern takes a hundred times as long.
 _SHAPES = (
     (PRIVATE_KEY, r"-----BEGIN [A-Z ]*PRIVATE KEY-----.+?-----END [A-Z ]*PRIVATE KEY-----", ("PRIVATE KEY",)),
     (ASSERTION, r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*", ("eyJ",)),
     (API_KEY, r"AIza[\w-]{10,}|AIzv[\w-]{10,}|\bAQ\.[\w-]{10,}", ("AIz", "AQ.")),
-    (ACCESS_TOKEN, r"ya29\.[\w.-]{6,}|(?<=Bearer )[\w.~+/=-]{8,}|(?<=Bearer%20)[\w.~%=-]{8,}", ("ya29.", "Bearer")),
-    (REFRESH_TOKEN, r"(?:\b1//|\b1%2F%2F|\b1\\/\\/)[\w-]{10,}", ("1//", "1%2F%2F", "1\\/\\/")),
+    (ACCESS_TOKEN, _BEARER, ("ya29.", "Bearer")),
+    (REFRESH_TOKEN, r"\b1(?://|%2F%2F|\\/\\/)0[\w-]{10,}", ("1//", "1%2F%2F", "1\\/\\/")),
     (AUTH_CODE, r"\b4/0A[\w-]{20,}", ("4/0A",)),
     (CLIENT_SECRET, r"GOCSPX-[\w-]{6,}", ("GOCSPX-",)),
     (CLIENT_ID, r"(?<![\w-])[\w-]{1,100}\.apps\.googleusercontent\.com", (".apps.googleusercontent.com",)),
     (EMAIL, _EMAIL, ("@", "%40", "\\u0040")),
     (PASSWORD, r"(?<=://)[^/\s:@\"'<>]+:[^/\s@\"'<>]+(?=@)", ("://",)),
-    (PROJECT, r"(?<=projects/)(?:[a-z][a-z0-9-]{4,28}[a-z0-9]|\d{6,})\b|(?<=project )\d{6,}\b", ("project",)),
+    (
+        PROJECT,
+        r"(?<=projects/)[a-z][a-z0-9-]{4,28}[a-z0-9](?=/locations/)|(?<=projects/)\d{6,}\b|(?<=project )\d{6,}\b",
+        ("project",),
+    ),
 )
 _COMPILED = [(kind, re.compile(pattern, re.ASCII | re.DOTALL), needed) for kind, pattern, needed in _SHAPES]
 _NAMES = sorted({spelled for name in _FIELDS for spelled in (name, name.replace("_", "-"), name.replace("_", ""))})
 _FORM_NAMES = [f"{name}=" for name in (*_NAMES, "key", "code", "token")]
+
+
+def is_random(value: str) -> bool:
+    """True for a value that is no word or placeholder of a programmer's, so that it may be looked for elsewhere."""
+    return any(map(str.isdigit, value)) or len(value) >= _SHORTEST_RANDOM
 
 
 class Found(NamedTuple):

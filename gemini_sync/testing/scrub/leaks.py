@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import unquote_to_bytes
 
 from gemini_sync.testing.cassette.values import Cassette, Failure
 from gemini_sync.testing.scrub.forms import plain_forms
+from gemini_sync.testing.scrub.secrets_seen import WORDS
 
 
 def leaks(cassette: Cassette, text: str, secrets: Mapping[str, str]) -> Iterator[str]:
@@ -27,10 +29,12 @@ def leaks(cassette: Cassette, text: str, secrets: Mapping[str, str]) -> Iterator
         else:
             places.append((f"the body of response {number}", response.body.data))
     for secret, kind in secrets.items():
-        forms = [form.encode("utf-8", "surrogatepass") for form in plain_forms(secret)]
+        forms = [secret.encode("utf-8", "surrogatepass")]
+        forms += [form.encode("utf-8", "surrogatepass") for form in plain_forms(secret)]
         forms += _base64_forms(secret.encode("utf-8", "surrogatepass"))
+        alone = re.compile(rb"(?<![\w-])%s(?![\w-])" % re.escape(forms[0])) if kind in WORDS else None
         for place, data in places:
-            if any(form in data for form in forms):
+            if alone.search(data) if alone else any(form in data for form in forms):
                 yield f"{kind} in {place}"
 
 

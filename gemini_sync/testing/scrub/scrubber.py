@@ -79,7 +79,8 @@ class Scrubber:
 
     def _learn_from(self, text: str, depth: int = 0) -> None:
         for found in finding.find(text):
-            self._seen.add(found.kind, found.value)
+            if finding.is_random(found.value):
+                self._seen.add(found.kind, found.value)
         if depth < _MOST_DEPTH:
             for run in base64_text.RUN.finditer(text):
                 decoded = base64_text.decoded_text(run.group())
@@ -198,15 +199,20 @@ def header_secret(name: str, value: str) -> tuple[str, str]:
 
 
 def _named_in(exchange: Exchange) -> Iterator[tuple[str, str]]:
-    """What the headers and the envelope of Code Assist name as a secret."""
-    request = exchange.request
-    came = {} if isinstance(exchange.response, Failure) else exchange.response.headers
+    """What certainly is a secret: in the headers, in the envelope of Code Assist, in a refresh and its answer."""
+    request, response = exchange.request, exchange.response
+    came = {} if isinstance(response, Failure) else response.headers
     for name, value in (*request.headers.items(), *came.items()):
         if name.lower() in finding.HEADERS:
             yield finding.HEADERS[name.lower()], header_secret(name, value)[1]
-    if "/v1internal" in request.url and request.body:
+    sent = request.body or b""
+    if b"grant_type=" in sent:
+        answer = b"" if isinstance(response, Failure) else response.body.data
+        for found in (*finding.find(sent.decode("latin-1")), *finding.find(answer.decode("latin-1"))):
+            yield found.kind, found.value
+    if "/v1internal" in request.url and sent:
         with contextlib.suppress(ValueError, AttributeError):
-            yield finding.PROJECT, str(json.loads(request.body).get("project") or "")
+            yield finding.PROJECT, str(json.loads(sent).get("project") or "")
 
 
 def _texts(exchange: Exchange) -> Iterator[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
-from typing import Optional
 
 from gemini_sync.testing.scrub import finding
 from gemini_sync.testing.scrub.forms import base64_forms, tolerant_pattern
@@ -13,7 +13,13 @@ from gemini_sync.testing.scrub.spans import Span
 # A shorter one is replaced in its own field alone: elsewhere it may be an ordinary word.
 _SHORTEST = {finding.PROJECT: 6, finding.PASSWORD: 6}
 _SHORTEST_OTHER = 8
-_WORDS = (finding.PROJECT, finding.PASSWORD)  # a longer word may hold them
+WORDS = (finding.PROJECT, finding.PASSWORD)  # a longer word may hold them
+
+
+@functools.lru_cache(maxsize=64)
+def _pattern(values: tuple[str, ...], whole: tuple[bool, ...]) -> re.Pattern[str]:
+    patterns = (tolerant_pattern(value, whole=is_word) for value, is_word in zip(values, whole))
+    return re.compile("|".join(f"({pattern})" for pattern in patterns))
 
 
 class SecretsSeen:
@@ -23,27 +29,23 @@ class SecretsSeen:
         self.kinds: dict[str, str] = {}
         self.base64_forms: list[str] = []
         self._names: dict[tuple[str, str], str] = {}
-        self._pattern: Optional[re.Pattern[str]] = None
-        self._order: list[str] = []
+        self._cores: dict[str, str] = {}  # a part of each that all its spellings have
 
     def add(self, kind: str, value: str) -> None:
         long_enough = len(value) >= _SHORTEST.get(kind, _SHORTEST_OTHER)
         if long_enough and value not in self.kinds and not finding.PLACEHOLDER.fullmatch(value):
             self.kinds[value] = kind
             self.base64_forms += [form for form in base64_forms(value) if len(form) >= _SHORTEST_OTHER]
-            self._pattern = None
+            self._cores[value] = max(re.findall("[A-Za-z0-9]*", value), key=len)
 
     def spans(self, text: str) -> Iterator[Span]:
         """Where they occur, in any spelling but base64."""
-        if not self.kinds:
-            return
-        if self._pattern is None:
-            self._order = sorted(self.kinds, key=len, reverse=True)  # one may begin with another
-            patterns = (tolerant_pattern(value, whole=self.kinds[value] in _WORDS) for value in self._order)
-            self._pattern = re.compile("|".join(f"({pattern})" for pattern in patterns))
-        for hit in self._pattern.finditer(text):
-            value = self._order[(hit.lastindex or 1) - 1]
-            yield hit.start(), hit.end(), (self.kinds[value], value)
+        order = tuple(value for value, core in self._cores.items() if core in text)
+        if order:
+            order = tuple(sorted(order, key=len, reverse=True))  # one may begin with another
+            for hit in _pattern(order, tuple(self.kinds[value] in WORDS for value in order)).finditer(text):
+                value = order[(hit.lastindex or 1) - 1]
+                yield hit.start(), hit.end(), (self.kinds[value], value)
 
     def name(self, kind: str, value: str) -> str:
         """The placeholder: the same for the same secret."""
