@@ -84,9 +84,8 @@ def broken(
     found = _exchanges(damaged, faults)
     # After a 401 an adapter refreshes its token. If the recording holds no refresh at all, a replay answers it anyway.
     if any(target_of(one.request.url).service == TOKEN_ENDPOINT for one in exchanges):
-        found += [
-            token_exchange() for one in found if isinstance(one.response, Response) and one.response.status == 401
-        ]
+        refusals = [one for one in found if isinstance(one.response, Response) and one.response.status == 401]
+        found += [token_exchange(number) for number, _ in enumerate(refusals, 2)]
     return dataclasses.replace(cassette, exchanges=(*before, *found, *exchanges[numbers[0] :]))
 
 
