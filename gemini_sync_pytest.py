@@ -1,7 +1,8 @@
 """The pytest plugin: an emulator, an adapter and recorded responses as fixtures, and a guard in front of real hosts.
 
 It stands beside the package, because pytest imports it whenever it starts, and any import from the package takes in
-requests as well. So this module imports what it needs inside its functions.
+requests as well. So this module imports what it needs inside its functions. It has no assertions, and pytest need not
+look for any: PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations
