@@ -15,8 +15,8 @@ from tests.support import ROOT
 
 _SOURCES = ("gemini_sync", "gemini_sync_pytest.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 _SAMPLE = ROOT / "docs" / "sample_project"
-_INSTALL_SECONDS = 240.0
-_RUN_SECONDS = 120.0
+_INSTALL_SECONDS = 300.0
+_RUN_SECONDS = 180.0
 
 
 def _run(*arguments: object, seconds: float = _RUN_SECONDS, **options: object) -> subprocess.CompletedProcess[str]:
@@ -36,11 +36,20 @@ def _run(*arguments: object, seconds: float = _RUN_SECONDS, **options: object) -
 def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A Python with the package and its extra installed, and a copy of the sample project."""
     folder = tmp_path_factory.mktemp("sample")
-    made = _run(sys.executable, "-m", "venv", folder / "venv")
+    made = _run(sys.executable, "-m", "venv", "--without-pip", folder / "venv")
     if made.returncode:
         pytest.skip(f"this Python makes no virtual environment: {made.stdout or made.stderr}")
     python = folder / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    pip = (python, "-m", "pip", "--disable-pip-version-check", "--retries=1", "--timeout=15")
+    pip = (
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "--disable-pip-version-check",
+        "--retries=1",
+        "--timeout=15",
+    )
     source = folder / "source"
     source.mkdir()
     for name in _SOURCES:
@@ -48,10 +57,10 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         copy(ROOT / name, source / name)
     # A machine that is offline can install none of these. What fails after them is a fault of the package.
     needed = [*_requirements(), "setuptools>=64", "wheel"]
-    installed = _run(*pip, "install", "-q", *needed, seconds=_INSTALL_SECONDS)
+    installed = _run(*install, *needed, seconds=_INSTALL_SECONDS)
     if installed.returncode:
         pytest.skip(f"pip cannot install the libraries of the package: {installed.stderr.strip().splitlines()[-1:]}")
-    installed = _run(*pip, "install", "-q", "--no-build-isolation", f"{source}[testing]", "pytest-xdist")
+    installed = _run(*install, "--no-build-isolation", f"{source}[testing]", "pytest-xdist")
     assert installed.returncode == 0, installed.stderr
     shutil.copytree(_SAMPLE, folder / "project", ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache"))
     return python, folder / "project"
