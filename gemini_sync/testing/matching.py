@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Union
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from gemini_sync.testing.cassette.values import Exchange, Request, Response, portable_url
-from gemini_sync.testing.scrub.finding import PLACEHOLDER
+from gemini_sync.testing.scrub.finding import KINDS, PLACEHOLDER
 from gemini_sync.testing.scrub.scrubber import Scrubber
 
 #: A name in ``MATCHERS``, or a function that says of a recorded and a sent request whether they match.
 Matcher = Union[str, Callable[[Request, Request], bool]]
 DEFAULT_MATCH = ("method", "service", "model", "body")
+_ANY_NUMBER = "-#"  # in place of the number of a placeholder
+_SCRUBBED = re.compile(rf"({'|'.join(KINDS)}){_ANY_NUMBER}")
 TOKEN_ENDPOINT = "token endpoint"
 _MISSING, _UNKNOWN = "nothing", object()
 _CHARACTERS_BEFORE = 30
@@ -164,9 +166,14 @@ def _named(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__name__", function))
 
 
-def key_of(fields: dict[str, Any]) -> Optional[str]:
-    """The same text for equal fields; None if one of them is not known, so that they must be compared one by one."""
-    return None if any(value is _UNKNOWN for value in fields.values()) else json.dumps(fields, sort_keys=True)
+def key_of(fields: dict[str, Any]) -> str:
+    """The same text for equal fields."""
+    return json.dumps(fields, sort_keys=True, default=lambda unknown: None)
+
+
+def is_loose(recorded: dict[str, Any]) -> bool:
+    """True if more than one request may match: a field is not known, or a secret in it has been replaced."""
+    return any(value is _UNKNOWN or (isinstance(value, str) and _SCRUBBED.search(value)) for value in recorded.values())
 
 
 def differences(recorded: dict[str, Any], sent: dict[str, Any]) -> Iterator[str]:
@@ -176,11 +183,19 @@ def differences(recorded: dict[str, Any], sent: dict[str, Any]) -> Iterator[str]
         before, after = recorded.get(name, _MISSING), sent.get(name, _MISSING)
         if before is _UNKNOWN or name.replace("[", ".").startswith(unknown):
             continue  # a file of another tool that does not tell it
-        if before != after or type(before) is not type(after):
+        if (before != after or type(before) is not type(after)) and not _differs_in_secrets(before, after):
             start = 0
             if isinstance(before, str) and isinstance(after, str):
                 start = max(0, _first_difference(before, after) - _CHARACTERS_BEFORE)
             yield f"{name}: recorded {_shown(before, start)}, sent {_shown(after, start)}"
+
+
+def _differs_in_secrets(recorded: Any, sent: Any) -> bool:
+    """True if the texts differ only in what a placeholder stands for, which is a secret here no more."""
+    if not isinstance(recorded, str) or not isinstance(sent, str) or not _SCRUBBED.search(recorded):
+        return False
+    pieces = _SCRUBBED.split(recorded)[::2]
+    return re.fullmatch(".+?".join(map(re.escape, pieces)), sent, re.DOTALL) is not None
 
 
 def _first_difference(before: str, after: str) -> int:
@@ -205,7 +220,7 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         for position, item in enumerate(value):
             yield from _flat(f"{name}[{position}]", item)
     else:
-        yield name, PLACEHOLDER.sub(r"\1", value) if isinstance(value, str) else value
+        yield name, PLACEHOLDER.sub(rf"\1{_ANY_NUMBER}", value) if isinstance(value, str) else value
 
 
 def as_recorded(request: Any, body: Any, scrubber: Scrubber) -> Request:

@@ -51,7 +51,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
-class Recorder(contextlib.ContextDecorator):
+class record(contextlib.ContextDecorator):
     """Records every request that this process sends with the requests library, in all threads; with or decorator.
 
     The file is written as the block ends, in one step, unless an exception leaves the block. It replaces an older
@@ -94,13 +94,13 @@ class Recorder(contextlib.ContextDecorator):
         self._entries: list[_Entry] = []
         self._before: Optional[bytes] = None
 
-    def _recreate_cm(self) -> Recorder:
-        return Recorder(**self._settings)  # each call of a decorated function records by itself
+    def _recreate_cm(self) -> record:
+        return record(**self._settings)  # each call of a decorated function records by itself
 
     def __call__(self, func: _F) -> _F:
         return super().__call__(plain_function(func))
 
-    def __enter__(self) -> Recorder:
+    def __enter__(self) -> record:
         self._before = read_bytes(self.path)
         self._environ_before = dict(self._environ)
         hook.listen(self)
@@ -156,13 +156,10 @@ class Recorder(contextlib.ContextDecorator):
         return {name: value for name, value in headers.items() if name.lower() in self._kept}
 
 
-#: ``record(path)``: a context manager and a decorator.
-record = Recorder
-
-
 def plain_function(func: _F) -> _F:
     """``func``, unless it only prepares work that would run after the block has ended."""
-    if inspect.iscoroutinefunction(func) or inspect.isgeneratorfunction(func):
+    later = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    if any(is_later(func) for is_later in later):
         raise TypeError(f"{func.__qualname__} is no plain function: use a with block inside it.")
     return func
 

@@ -20,6 +20,7 @@ from gemini_sync.testing.matching import (
     Matching,
     as_recorded,
     differences,
+    is_loose,
     key_of,
     target_of,
 )
@@ -39,7 +40,7 @@ class UnmatchedRequest(ReplayError):
     """No exchange of the cassette answers a request; the message tells the nearest one and what differs."""
 
 
-class Player(contextlib.ContextDecorator):
+class replay(contextlib.ContextDecorator):
     """Answers the requests of this process, in all threads, from a cassette; with or decorator.
 
     No request reaches the network, and pauses between tries end at once. Mocks of ``responses`` that a test has
@@ -88,22 +89,25 @@ class Player(contextlib.ContextDecorator):
         self._lock = threading.Lock()  # guards _used, misses and _scrubber
         self._used: set[int] = set()  # the positions of the exchanges that have answered
         self._fields: list[dict[str, Any]] = []
-        self._by_key: dict[Optional[str], list[int]] = {}
+        self._by_key: dict[str, list[int]] = {}
+        self._loose: list[int] = []
 
-    def _recreate_cm(self) -> Player:
-        return Player(self._source, **self._settings)  # each call of a decorated function replays from the start
+    def _recreate_cm(self) -> replay:
+        return replay(self._source, **self._settings)  # each call of a decorated function replays from the start
 
     def __call__(self, func: _F) -> _F:
         return super().__call__(plain_function(func))
 
-    def __enter__(self) -> Player:
+    def __enter__(self) -> replay:
         if not isinstance(self._source, Cassette):
             self.cassette = load(self._source)
-        self._used, self.misses, self._by_key = set(), [], {}
+        self._used, self.misses, self._by_key, self._loose = set(), [], {}, []
         self._scrubber = Scrubber(self._own, self._environ)
         self._fields = [self._matching.fields(exchange.request) for exchange in self.cassette.exchanges]
         for position, fields in enumerate(self._fields):
             self._by_key.setdefault(key_of(fields), []).append(position)
+            if is_loose(fields):
+                self._loose.append(position)
         mocks.add_player(self)
         return self
 
@@ -170,9 +174,9 @@ class Player(contextlib.ContextDecorator):
 
     def _all_matching(self, sent: Request) -> list[int]:
         fields = self._matching.fields(sent)
-        partly_known = (at for at in self._by_key.get(None, ()) if not any(differences(self._fields[at], fields)))
-        found = sorted([*partly_known, *self._by_key.get(key_of(fields), ())])
-        return [at for at in found if self._matching.agree(self.cassette.exchanges[at].request, sent)]
+        found = {at for at in self._loose if not any(differences(self._fields[at], fields))}
+        found.update(self._by_key.get(key_of(fields), ()))
+        return [at for at in sorted(found) if self._matching.agree(self.cassette.exchanges[at].request, sent)]
 
     def _message(self, sent: Request) -> str:
         name, exchanges = self.cassette.path or "the cassette", self.cassette.exchanges
@@ -198,7 +202,3 @@ class Player(contextlib.ContextDecorator):
         differs = "".join(f"\n  - {line}" for line in lines)
         again = "Record it again, or choose with match= what is compared."
         return f"{head}. The nearest is exchange {nearest + 1}, which differs in:{differs}\n{again}"
-
-
-#: ``replay(path)``: a context manager and a decorator.
-replay = Player

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import urllib.parse
 
@@ -186,6 +187,14 @@ def test_borders__stay_where_they_were(data):
         at += len(segment)
         borders.add(at)
     assert borders == expected - {0, len(clean)}
+
+
+def test_secret_in_pieces__leaves_the_letters_around_it():
+    pieces = (event("Schlüssel \\u00fc \U0001f600: " + KEY[:9]), event(KEY[9:] + " für dich."), event("\\q", "STOP"))
+    body = scrubbed(b"", sizes=pieces).body
+    texts = [json.loads(text) for text in re.findall(r'"text": ("[^"]*")', body.data.decode())[:2]]
+    assert texts == ["Schlüssel ü \U0001f600: API-KEY-1", " für dich."]
+    assert body.segments[2] == pieces[2]
 
 
 def test_delays__of_a_segment_that_vanishes_are_kept():

@@ -169,7 +169,7 @@ class Scrubber:
     def _split_spans(self, text: str) -> Iterator[Span]:
         """Spans for secrets that a stream of events tells in pieces: each event has a part of one."""
         pieces = list(_TEXT.finditer(text))
-        values = [json.loads(f'"{piece[1]}"', strict=False) if "\\" in piece[1] else piece[1] for piece in pieces]
+        values = [_json_text(piece[1]) for piece in pieces]
         ends, total = [], 0
         for value in values:
             total += len(value)
@@ -187,6 +187,14 @@ class Scrubber:
                 changed[at] = before + (name if at == first else "") + after
         for at, value in changed.items():
             yield pieces[at].start(1), pieces[at].end(1), json.dumps(value)[1:-1]
+
+
+def _json_text(spelled: str) -> str:
+    """What the inside of a JSON string means; ``spelled`` has one character for each byte."""
+    text = spelled.encode("latin-1").decode("utf-8", "replace")
+    with contextlib.suppress(ValueError):
+        text = json.loads(f'"{text}"', strict=False) if "\\" in text else text
+    return text
 
 
 def header_secret(name: str, value: str) -> tuple[str, str]:
