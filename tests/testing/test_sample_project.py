@@ -40,16 +40,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     if made.returncode:
         pytest.skip(f"this Python makes no virtual environment: {made.stdout or made.stderr}")
     python = folder / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    pip = (
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        python,
-        "--disable-pip-version-check",
-        "--retries=1",
-        "--timeout=15",
-    )
+    pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "--retries=1")
+    install = (*pip, "install", "-q", "--no-compile")
     source = folder / "source"
     source.mkdir()
     for name in _SOURCES:
