@@ -7,7 +7,6 @@ look for any: PYTEST_DONT_REWRITE.
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import sys
@@ -20,15 +19,13 @@ if TYPE_CHECKING:
 
     from gemini_sync import GeminiDualAdapter
     from gemini_sync.testing import Emulator
+    from gemini_sync.testing.cassette_fixture import CassetteFixture
 
 _MARKERS = (
     "gemini_cassette(match, pace, allow_repeats, scrub, keep_headers): replay the cassette of this test; "
     "the arguments are those of gemini_sync.testing.replay and record.",
     "gemini_live: this test may reach the real hosts.",
 )
-_REPLAYING = ("match", "pace", "allow_repeats", "scrub")
-_RECORDING = ("scrub", "keep_headers")
-_MOST_CHARACTERS = 150  # in a file name; systems allow 255 bytes
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -94,66 +91,23 @@ def gemini_cassette(request: pytest.FixtureRequest) -> Iterator[Any]:
 
     The value is what ``replay()`` gives; while ``--gemini-record`` records, it is what ``record()`` gives.
     """
+    from gemini_sync.testing.cassette_fixture import CassetteFixture
+
     item = request.node
-    marker = item.get_closest_marker("gemini_cassette")
-    settings = dict(marker.kwargs) if marker else {}
-    if (marker and marker.args) or not {*settings} <= {*_REPLAYING, *_RECORDING}:
-        pytest.fail(f"the marker gemini_cassette takes {', '.join(dict.fromkeys(_REPLAYING + _RECORDING))} by name")
-    path, mode = cassette_path(item), item.config.getoption("gemini_record")
-    if mode == "rewrite" or (mode == "once" and not os.path.exists(path)):
-        yield from _recorded(item, path, {name: settings[name] for name in _RECORDING if name in settings})
-    elif os.path.exists(path):
-        yield from _replayed(item, path, {name: settings[name] for name in _REPLAYING if name in settings})
-    else:
-        pytest.fail(
-            f"There is no cassette {path}. Record it with your credentials: pytest --gemini-record=once", pytrace=False
-        )
-
-
-def cassette_path(item: pytest.Item) -> str:
-    """Where the cassette of a test is, such as ``tests/test_app.test_hello.yaml``; parameters follow a hyphen."""
-    names = [node.name for node in item.listchain() if isinstance(node, (pytest.Class, pytest.Item))]
-    function, bracket, parameters = names[-1].partition("[")
-    name = ".".join([item.path.stem, *names[:-1], function]) + (f"-{parameters[:-1]}" if bracket else "")
-    name = re.sub(r"[^\w.,=+-]", lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), name)
-    if len(name) > _MOST_CHARACTERS:
-        import hashlib
-
-        name = f"{name[:_MOST_CHARACTERS]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
-    return str(item.path.parent / f"{name}.yaml")
-
-
-def _replayed(item: pytest.Item, path: str, settings: dict[str, Any]) -> Iterator[Any]:
-    from gemini_sync.testing import replay
-
-    with replay(path, **settings) as player:
-        item.stash[_MISSES] = player.misses
-        yield player
-    if item.stash.get(_PASSED, False):
-        name, unused = os.path.relpath(path, item.config.rootpath), [*map(id, player.unused)]
-        numbered = enumerate(player.cassette.exchanges, 1)
-        left = [(number, exchange.request) for number, exchange in numbered if id(exchange) in unused]
-        item.stash[_UNUSED] = [f"{name}: exchange {number} ({sent.method} {sent.url})" for number, sent in left]
-
-
-def _recorded(item: pytest.Item, path: str, settings: dict[str, Any]) -> Iterator[Any]:
-    from gemini_sync.testing import record
-
-    guard, recorder = item.config.stash[_GUARD], record(path, **settings)
-    recorder.__enter__()
-    guard.is_lifted = True
+    guard, cassette = item.config.stash[_GUARD], CassetteFixture(item, item.config.getoption("gemini_record"))
+    item.stash[_CASSETTE] = cassette
+    guard.is_lifted = cassette.records
     try:
-        yield recorder
+        yield cassette.start()
     finally:
         guard.is_lifted = False
-        failure = None if item.stash.get(_PASSED, False) else RuntimeError
-        recorder.__exit__(failure, None, None)  # after a failure it saves nothing
+        cassette.stop(passed=item.stash.get(_PASSED, False))
 
 
 # -- the guard, and what is reported
 
 _TOKEN_HOST = "oauth2.googleapis.com"
-_REAL_HOSTS = re.compile(
+_REAL_HOSTS = (  # compiled when the first name is looked up
     r"generativelanguage\.googleapis\.com|cloudcode-pa\.googleapis\.com|oauth2\.googleapis\.com"
     r"|([a-z0-9-]+-)?aiplatform\.([a-z]+\.rep\.)?googleapis\.com"
 )
@@ -199,7 +153,7 @@ class Guard:
     def check(self, host: Any) -> None:
         """Raises ``RealHostError`` if a test may not reach ``host``."""
         name = (host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)).lower().rstrip(".")
-        if not self.is_on or self.is_lifted or not _REAL_HOSTS.fullmatch(name):
+        if not self.is_on or self.is_lifted or not re.fullmatch(_REAL_HOSTS, name):
             return
         if name == _TOKEN_HOST and not _is_called_by_package():
             return  # other libraries of Google's need it as well
@@ -238,9 +192,8 @@ def _is_called_by_package() -> bool:
 
 
 _GUARD = pytest.StashKey[Guard]()
-_MISSES = pytest.StashKey["list[Any]"]()
+_CASSETTE: pytest.StashKey[CassetteFixture] = pytest.StashKey()
 _PASSED = pytest.StashKey[bool]()
-_UNUSED = pytest.StashKey["list[str]"]()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -270,7 +223,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 
 def _raise_what_was_swallowed(item: pytest.Item) -> None:
     """Fail the test also if its code has caught the refusal, as code that falls back may do."""
-    for error in (*item.config.stash[_GUARD].refused, *item.stash.get(_MISSES, [])):
+    cassette = item.stash.get(_CASSETTE, None)
+    for error in (*item.config.stash[_GUARD].refused, *(cassette.misses if cassette else ())):
         raise error
 
 
@@ -279,8 +233,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     if report.when == "call":
         item.stash[_PASSED] = report.passed
-    elif report.when == "teardown":
-        vars(report)["gemini_unused"] = item.stash.get(_UNUSED, [])  # xdist takes attributes of a report along
+    elif report.when == "teardown" and _CASSETTE in item.stash:
+        vars(report)["gemini_unused"] = item.stash[_CASSETTE].unused  # xdist takes attributes of a report along
     return report
 
 

@@ -38,6 +38,7 @@ _IMPORTERS = {
     "tenacity": ("gemini_sync.retrying",),
     "responses": _AT_THE_WIRE,
     "yaml": (f"{_TESTING}.cassette.document",),
+    "pytest": (f"{_TESTING}.cassette_fixture",),
 }
 _WRITERS = {"gemini_sync.cli.main", f"{_EMULATOR}.__main__"}
 _STANDARD = getattr(sys, "stdlib_module_names", frozenset[str]())  # Python 3.9 has no such list
