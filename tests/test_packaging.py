@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import importlib.metadata
+import inspect
 import os
 import re
 import signal
@@ -135,10 +136,10 @@ def test_readme__first_example(user: dict[str, Any], capsys: pytest.CaptureFixtu
     user["adapter"].close()
 
 
-def test_readme__example_of_a_test(tmp_path: Path) -> None:
-    names: dict[str, Any] = {}
-    exec(_python_blocks(README)[-1], names)
-    names["test_my_code"](tmp_path)
+def test_readme__examples_of_tests(tmp_path: Path) -> None:
+    (tmp_path / "test_readme.py").write_text(_python_blocks(README)[-1], encoding="utf-8")
+    done = run_python("-m", "pytest", "-p", "gemini_sync_pytest", "-p", "no:cacheprovider", cwd=tmp_path)
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("page", ["quickstart.md", "streaming.md", "testing.md"])
@@ -148,6 +149,9 @@ def test_docs__examples_run(user: dict[str, Any], page: str, tmp_path: Path, mon
     assert blocks
     for block in blocks:  # a block uses the names of the blocks before it
         exec(block, user)
+    for test in [value for name, value in user.items() if name.startswith("test_")]:
+        if not inspect.signature(test).parameters:
+            test()
     user["adapter"].close()
 
 
