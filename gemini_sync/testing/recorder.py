@@ -127,7 +127,7 @@ class record(contextlib.ContextDecorator):
     def _save(self) -> None:
         with self._lock:
             found = [entry.exchange() for entry in self._entries]
-        scrubber = Scrubber(self._own, {**self._environ_before, **self._environ})
+        scrubber = Scrubber(self._own, self._environ_before, self._environ)
         exchanges = tuple(map(self._without_headers, scrubber.scrub(filter(None, found))))
         if not exchanges and self._before is None:
             return
