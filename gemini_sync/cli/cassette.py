@@ -123,7 +123,7 @@ def _scrub(options: argparse.Namespace, output: Output) -> None:
 
 
 def _scrubbed(cassette: Cassette) -> Cassette:
-    return Cassette(tuple(Scrubber(environ=os.environ).scrub(cassette.exchanges)), cassette.path)
+    return Cassette(tuple(Scrubber((), os.environ).scrub(cassette.exchanges)), cassette.path)
 
 
 def _changes(before: Cassette, after: Cassette) -> Iterator[str]:

@@ -52,10 +52,11 @@ _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
 class record(contextlib.ContextDecorator):
-    """Records every request that this process sends with the requests library, in all threads; with or decorator.
+    """Records every request that this process sends with the requests library, in all threads.
 
-    The file is written as the block ends, in one step, unless an exception leaves the block. It replaces an older
-    recording. If another process has written to the same file since the block began, both recordings are kept.
+    It is a context manager and a decorator. The file is written as the block ends, in one step, unless an exception
+    leaves the block. It replaces an older recording. If another process has written to the same file since the block
+    began, both recordings are kept.
 
     Args:
         path: the cassette file.
@@ -101,7 +102,7 @@ class record(contextlib.ContextDecorator):
         return super().__call__(plain_function(func))
 
     def __enter__(self) -> record:
-        self._before = read_bytes(self.path)
+        self._before, self._entries = read_bytes(self.path), []
         self._environ_before = dict(self._environ)
         hook.listen(self)
         return self
@@ -127,7 +128,7 @@ class record(contextlib.ContextDecorator):
     def _save(self) -> None:
         with self._lock:
             found = [entry.exchange() for entry in self._entries]
-        scrubber = Scrubber(self._own, {**self._environ_before, **self._environ})
+        scrubber = Scrubber(self._own, self._environ_before, self._environ)
         exchanges = tuple(map(self._without_headers, scrubber.scrub(filter(None, found))))
         if not exchanges and self._before is None:
             return

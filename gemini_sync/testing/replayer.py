@@ -41,10 +41,11 @@ class UnmatchedRequest(ReplayError):
 
 
 class replay(contextlib.ContextDecorator):
-    """Answers the requests of this process, in all threads, from a cassette; with or decorator.
+    """Answers the requests of this process, in all threads, from a cassette.
 
-    No request reaches the network, and pauses between tries end at once. Mocks of ``responses`` that a test has
-    registered answer first. A request that nothing answers fails with ``UnmatchedRequest``, which is not retried.
+    It is a context manager and a decorator. No request reaches the network, and pauses between tries end at once.
+    Mocks of ``responses`` that a test has registered answer first. A request that nothing answers fails with
+    ``UnmatchedRequest``, which is not retried. Credentials do not matter; a refresh that is not recorded succeeds.
 
     Args:
         cassette: the file, of this package, of vcrpy or of the recorder of ``responses``; or a ``Cassette``.

@@ -63,6 +63,7 @@ class SegmentedFile(io.RawIOBase):
         return len(data)
 
     def _finish(self) -> None:
+        self.close()  # some readers of urllib3 go on until the file is closed, which http.client does at its end
         if self._end == CUT:
             raise http.client.IncompleteRead(b"")
         if self._end == RESET:

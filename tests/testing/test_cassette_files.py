@@ -194,6 +194,7 @@ def test_anything__reads_back_the_same(segments, paced, end, sent, name, value) 
     failure = Failure(FAILURES[len(name) % len(FAILURES)], value, ("OSError", 5) if paced else None)
     tape = tape_of(Exchange(request, Response(200, {name: value}, body)), Exchange(request, failure))
     assert read(dumps(tape)) == tape
+    assert [line for line in dumps(tape).split("\n") if line != line.rstrip()] == []  # editors would change it
 
 
 @pytest.mark.skipif(not recordings(), reason=CORPUS_MISSING)

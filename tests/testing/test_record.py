@@ -83,6 +83,14 @@ def test_decorator__records_each_call(once, path):
     assert prompts_in(path) == ["second"]
 
 
+def test_same_recorder_twice__begins_with_nothing(once, path):
+    recorder = record(path)
+    for prompt in ("first", "second"):
+        with recorder:
+            once(prompt)
+    assert prompts_in(path) == ["second"]
+
+
 def test_after_the_block__nothing_is_recorded(once, path):
     before = HTTPAdapter.send
     with record(path):

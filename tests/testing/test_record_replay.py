@@ -73,6 +73,7 @@ def test_framing__is_no_part_of_the_recording(emulator, path, framing):
     assert live == again
     assert "ransfer-" not in path.read_text()
     assert "ontent-Length" not in path.read_text()
+    assert "url: http://127.0.0.1/v1beta/" in path.read_text()  # the port would differ each time
 
 
 def fault_arguments(fault):

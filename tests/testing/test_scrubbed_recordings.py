@@ -106,6 +106,15 @@ def test_recording__can_be_read_in_a_review(canaries, tmp_path):
     assert "      x-goog-api-key: API-KEY-1" in lines
 
 
+def test_environment__at_both_ends_of_the_block_counts(canaries, tmp_path, monkeypatch):
+    monkeypatch.setenv("GEMINI_API_KEY", "key-before-the-block")
+    canaries.api_key.answer(text="key-before-the-block key-inside-the-block")
+    with record(tmp_path / "a.yaml"):
+        monkeypatch.setenv("GEMINI_API_KEY", "key-inside-the-block")
+        "".join(ask(canaries.urls, "api_key", KEY))
+    assert_clean(tmp_path / "a.yaml", ("key-before-the-block", "key-inside-the-block"))
+
+
 def test_compressed_answers__are_recorded_in_the_clear(canaries, tmp_path):
     canaries.api_key.fail("gzip", times=None)
     canaries.api_key.answer(text=f"It is {KEY}.")

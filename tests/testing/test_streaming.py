@@ -29,6 +29,7 @@ READERS = {
     "read in parts": lambda response: b"".join(iter(lambda: response.raw.read(3), b"")),
     "read1": lambda response: b"".join(iter(response.raw.read1, b"")),
     "readinto": lambda response: io.BufferedReader(response.raw, 5).read(),
+    "stream": lambda response: b"".join(HTTPResponse.stream(response.raw, None)),
     "lines": lambda response: b"".join(response.raw),
 }
 

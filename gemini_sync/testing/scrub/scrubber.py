@@ -44,10 +44,10 @@ class Scrubber:
 
     Args:
         own: scrubbers of the user's own.
-        environ: the variables that may hold credentials.
+        environs: the variables that may hold credentials, at one time or at several.
     """
 
-    def __init__(self, own: Iterable[OwnScrubber] = (), environ: Optional[Mapping[str, str]] = None) -> None:
+    def __init__(self, own: Iterable[OwnScrubber] = (), *environs: Mapping[str, str]) -> None:
         own = list(own)
         # Bodies are read as one character for each byte, so names must be written so.
         self._own_patterns = [
@@ -55,8 +55,9 @@ class Scrubber:
         ]
         self._own_functions = [item for item in own if not isinstance(item, tuple)]
         self._seen = SecretsSeen()
-        for name, kind in ENVIRONMENT.items():
-            self._seen.add(kind, (environ or {}).get(name, "").strip())
+        for environ in environs:
+            for name, kind in ENVIRONMENT.items():
+                self._seen.add(kind, environ.get(name, "").strip())
 
     @property
     def secrets(self) -> dict[str, str]:
