@@ -8,7 +8,6 @@ look for any: PYTEST_DONT_REWRITE.
 from __future__ import annotations
 
 import re
-import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -42,11 +41,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
-    guard = Guard()
-    if config.getini("gemini_guard"):
-        guard.install()
-        config.add_cleanup(guard.remove)
-    config.stash[_GUARD] = guard
+    config.stash[_GUARD] = guard = Guard()
+    config.add_cleanup(guard.remove)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -134,6 +130,11 @@ class Guard:
         self._patches: list[tuple[Any, str, Any, Any]] = []
 
     def install(self) -> None:
+        """Begin to check names; a second call does nothing."""
+        if self._patches:
+            return
+        import socket
+
         original = socket.getaddrinfo
 
         def getaddrinfo(host: Any, *arguments: Any, **named: Any) -> Any:
@@ -200,6 +201,8 @@ _PASSED = pytest.StashKey[bool]()
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     guard = item.config.stash[_GUARD]
     guard.refused, guard.is_on = [], item.get_closest_marker("gemini_live") is None
+    if item.config.getini("gemini_guard"):
+        guard.install()  # not before the first test, because not every pytest has imported socket at its start
     try:
         return (yield)
     finally:
