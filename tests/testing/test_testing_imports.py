@@ -18,6 +18,8 @@ SHOW = "import sys; print(*sorted({'yaml', 'responses', 'pytest', 'requests', 'h
         ("from gemini_sync.testing import CassetteError", "requests"),
         ("from gemini_sync.testing import record", "requests yaml"),
         ("from gemini_sync.testing import replay", "requests responses yaml"),
+        ("from gemini_sync.testing import broken, faults", "requests yaml"),
+        ("from gemini_sync.testing import add_error, add_stream", "requests responses yaml"),
     ],
 )
 def test_import__takes_what_is_used(code: str, imported: str) -> None:
