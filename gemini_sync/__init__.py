@@ -2,15 +2,7 @@
 
 from gemini_sync.adapter import GeminiDualAdapter
 from gemini_sync.auth.credentials import TokenSource, get_access_token
-from gemini_sync.config import (
-    CODE_ASSIST_MODELS,
-    DEFAULT_MODEL,
-    CodeAssist,
-    Endpoints,
-    OAuthClient,
-    Retry,
-    Timeouts,
-)
+from gemini_sync.config import DEFAULT_MODEL, Endpoints, OAuthClient, Retry, Timeouts
 from gemini_sync.errors import (
     ApiError,
     Attempt,
@@ -33,12 +25,15 @@ from gemini_sync.errors import (
     TransportError,
 )
 from gemini_sync.functions import stream_gemini_api_key, stream_gemini_oauth
+from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.parts import Blob, FunctionCall
 from gemini_sync.messages.reply import Reply
-from gemini_sync.messages.response import Blob, Chunk, FunctionCall, Usage
 from gemini_sync.messages.rest_json import Content, GenerationConfig, Part, SafetySetting, Tool, ToolConfig
+from gemini_sync.messages.usage import Usage
 from gemini_sync.routing.events import FallbackEvent, notify_stderr
 from gemini_sync.routing.fallback import RouteStatus
 from gemini_sync.routing.policy import Decision, Explanation, decide, explain
+from gemini_sync.services.code_assist import CODE_ASSIST_MODELS, CodeAssist
 from gemini_sync.services.project import load_code_assist
 from gemini_sync.version import VERSION as __version__
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, cast
 
 from gemini_sync.auth.credentials import Credentials, CredentialsLike, credentials_for
 from gemini_sync.config import (
     DEFAULT_MAX_EVENT_BYTES,
     DEFAULT_MODEL,
-    CodeAssist,
     Endpoints,
     OAuthClient,
     Retry,
@@ -34,7 +33,7 @@ from gemini_sync.routing.policy import decide
 from gemini_sync.routing.router import Policy, Router
 from gemini_sync.services.api_key import ApiKeyService
 from gemini_sync.services.base import API_KEY, OAUTH, Service
-from gemini_sync.services.code_assist import CodeAssistService
+from gemini_sync.services.code_assist import CodeAssist, CodeAssistService
 from gemini_sync.services.project import Projects
 
 if TYPE_CHECKING:
@@ -100,38 +99,15 @@ class GeminiDualAdapter:
         clock: Optional[Callable[[], float]] = None,
         sleep: Optional[Callable[[float], Any]] = None,
     ) -> None:
-        self._settings: AdapterSettings = {
-            "api_key": api_key,
-            "oauth_creds_path": oauth_creds_path,
-            "oauth_service": oauth_service,
-            "model": model,
-            "project": project,
-            "oauth_client": oauth_client,
-            "endpoints": endpoints,
-            "timeouts": timeouts,
-            "retry": retry,
-            "fallback": fallback,
-            "sticky_for": sticky_for,
-            "on_fallback": on_fallback,
-            "policy": policy,
-            "require_finish": require_finish,
-            "max_event_bytes": max_event_bytes,
-            "persist_credentials": persist_credentials,
-            "session_factory": session_factory,
-            "clock": clock,
-            "sleep": sleep,
-        }
+        given = {name: value for name, value in locals().items() if name != "self"}
+        self._settings = cast("AdapterSettings", given)
         check_settings(self._settings)
-        if api_key is None and oauth_creds_path is None:
-            raise ConfigError(_NO_CREDENTIALS)
-        self._model = check_model(model)
-        self._timeouts = timeouts
+        self._model, self._timeouts = check_model(model), timeouts
         self._transport = Transport(session_factory)
         self._credentials: Optional[Credentials] = None
-        services = self._make_services(self._settings)
-        self._routes = list(services)
+        self._services = self._make_services(self._settings)
         self._router = Router(
-            services,
+            self._services,
             retry=retry,
             policy=policy,
             fallback=fallback,
@@ -143,7 +119,6 @@ class GeminiDualAdapter:
         )
 
     def _make_services(self, settings: AdapterSettings) -> dict[str, Service]:
-        """A service for each route that has a credential."""
         source, api_key, endpoints = settings["oauth_creds_path"], settings["api_key"], settings["endpoints"]
         services: dict[str, Service] = {}
         signatures = Signatures()  # each service tells the other which ones it made
@@ -154,11 +129,13 @@ class GeminiDualAdapter:
                 source, transport=self._transport, oauth_client=client, endpoints=endpoints, persist=persist
             )
             find_project = Projects(self._transport, endpoints, settings["project"]).project
-            models = settings["oauth_service"].models
-            services[OAUTH] = CodeAssistService(self._credentials, find_project, *common, models, signatures)
+            spelling = settings["oauth_service"]
+            services[OAUTH] = CodeAssistService(self._credentials, find_project, *common, spelling, signatures)
         if api_key is not None:
             check_secret(api_key, "api_key", "Give a Gemini API key, or None to leave this route off.")
             services[API_KEY] = ApiKeyService(api_key, *common, signatures)
+        if not services:
+            raise ConfigError(_NO_CREDENTIALS)
         return services
 
     @classmethod
@@ -242,12 +219,8 @@ class GeminiDualAdapter:
         Raises:
             GeminiSyncError: anything that iterating a reply can raise.
         """
-        request = build(
-            contents,
-            model=self._model if model is None else model,
-            system_instruction=system_instruction,
-            tools=tools,
-        )
+        name = self._model if model is None else model
+        request = build(contents, model=name, system_instruction=system_instruction, tools=tools)
         return self._router.count_tokens(request, self._timeouts_for(timeouts))
 
     def _timeouts_for(self, timeouts: Optional[Timeouts]) -> Timeouts:
@@ -292,6 +265,6 @@ class GeminiDualAdapter:
     def __repr__(self) -> str:
         model, status = self._settings["model"], self._router.status()
         return (
-            f"{type(self).__name__}(routes={self._routes}, model={model!r}, preferred={status.preferred!r}, "
+            f"{type(self).__name__}(routes={list(self._services)}, model={model!r}, preferred={status.preferred!r}, "
             f"fallback_active={status.fallback_active})"
         )

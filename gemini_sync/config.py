@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from types import MappingProxyType
 from typing import Any, Optional
 from urllib.parse import urlsplit
 
@@ -72,12 +72,9 @@ def _check_url(name: str, url: object) -> str:
 
 def is_loopback(host: str) -> bool:
     """True if ``host`` is this machine and needs no name service."""
-    if host == "localhost":
-        return True
-    try:
+    with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return host == "localhost"
 
 
 @dataclass(frozen=True)
@@ -128,34 +125,6 @@ def _with_version(url: str, version: str) -> str:
     return url if _API_VERSION.fullmatch(url.rpartition("/")[2]) else f"{url}/{version}"
 
 
-#: How Code Assist spells the models that it does not call by their own names (GC config/models.ts).
-CODE_ASSIST_MODELS: Mapping[str, str] = MappingProxyType({"gemini-3.5-flash": "gemini-3-flash"})
-
-
-@dataclass(frozen=True)
-class CodeAssist:
-    """Code Assist as the service of the OAuth route.
-
-    Attributes:
-        models: how Code Assist spells a model, by the model's own name. A model that is not in it is sent as it is.
-
-    Raises:
-        ConfigError: ``models`` does not map names to names.
-    """
-
-    models: Mapping[str, str] = field(default_factory=lambda: CODE_ASSIST_MODELS, hash=False)
-
-    def __post_init__(self) -> None:
-        pairs = list(self.models.items()) if isinstance(self.models, Mapping) else [(None, None)]
-        if not all(isinstance(name, str) and name.strip() for pair in pairs for name in pair):
-            raise ConfigError(
-                "CodeAssist.models must map model names to the names that Code Assist has for them, such as "
-                f"{dict(CODE_ASSIST_MODELS)!r}, not {type(self.models).__name__} with other values."
-            )
-        plain = {name.strip().removeprefix("models/"): to.strip().removeprefix("models/") for name, to in pairs}
-        object.__setattr__(self, "models", plain)  # a copy, which can be pickled
-
-
 @dataclass(frozen=True)
 class OAuthClient:
     """An OAuth client of your own (type "Desktop app"), from the Google Cloud console, page Credentials."""
@@ -168,11 +137,11 @@ class OAuthClient:
         object.__setattr__(self, "secret", check_secret(self.secret, "OAuthClient.secret"))
 
 
-def _check_number(name: str, value: object, *, minimum: float = 0.0, above: bool = True) -> None:
+def _check_seconds(name: str, value: Any, *, above: bool = True) -> None:
     good = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not good or not (value > minimum if above else value >= minimum):  # type: ignore[operator]
-        raise ConfigError(f"{name} must be a number {'above' if above else 'of at least'} {minimum:g}, not {value!r}.")
-    if LONGEST_SECONDS < value < math.inf:  # type: ignore[operator]
+    if not good or not (value > 0 if above else value >= 0):
+        raise ConfigError(f"{name} must be a number {'above' if above else 'of at least'} 0, not {value!r}.")
+    if LONGEST_SECONDS < value < math.inf:
         raise ConfigError(f"{name} must be at most {LONGEST_SECONDS:g} seconds, or math.inf, not {value!r}.")
 
 
@@ -198,7 +167,7 @@ class Timeouts:
     def __post_init__(self) -> None:
         for item in fields(self):
             if getattr(self, item.name) is not None:
-                _check_number(f"Timeouts.{item.name}", getattr(self, item.name))
+                _check_seconds(f"Timeouts.{item.name}", getattr(self, item.name))
 
 
 @dataclass(frozen=True)
@@ -221,13 +190,12 @@ class Retry:
         if not isinstance(self.max_attempts, int) or isinstance(self.max_attempts, bool) or self.max_attempts < 1:
             raise ConfigError(f"Retry.max_attempts must be a whole number of at least 1, not {self.max_attempts!r}.")
         for name in ("wait_limit", "backoff_base", "backoff_cap"):
-            _check_number(f"Retry.{name}", getattr(self, name), above=False)
+            _check_seconds(f"Retry.{name}", getattr(self, name), above=False)
 
 
 _NONE = type(None)
 # The wrong type of these would fail late, or pass for something else, as fallback="false" would.
 _KINDS: Mapping[str, tuple[Any, ...]] = {
-    "oauth_service": (CodeAssist,),
     "project": (str, _NONE),
     "oauth_client": (OAuthClient, _NONE),
     "endpoints": (Endpoints,),

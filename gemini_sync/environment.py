@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Optional, TypedDict, cast
 
-from gemini_sync.config import CodeAssist, Endpoints, OAuthClient, Retry, Timeouts, unquoted
+from gemini_sync.config import Endpoints, OAuthClient, Retry, Timeouts, unquoted
 from gemini_sync.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gemini_sync.network.sessions import SessionFactory
     from gemini_sync.routing.events import FallbackEvent
     from gemini_sync.routing.router import Policy
+    from gemini_sync.services.code_assist import CodeAssist
 
     class AdapterSettings(TypedDict, total=False):
         """The arguments of ``GeminiDualAdapter``."""
@@ -55,7 +56,7 @@ def settings_from(environ: Mapping[str, str], given: AdapterSettings) -> Adapter
         "api_key": environ.get("GEMINI_API_KEY") or environ.get("GOOGLE_API_KEY"),
         "model": environ.get("GEMINI_MODEL"),
         "project": environ.get("GOOGLE_CLOUD_PROJECT") or environ.get("GOOGLE_CLOUD_PROJECT_ID"),
-        "oauth_creds_path": _credentials_path(environ),
+        "oauth_creds_path": credentials_path_from(environ),
     }
     if "endpoints" not in given:
         endpoints = {
@@ -75,13 +76,19 @@ def _cleaned(environ: Mapping[str, str]) -> dict[str, str]:
 
     In a shell or a compose file a blank variable means "not set". ``docker run --env-file`` keeps quotes.
     """
-    cleaned = {name: unquoted(value) for name, value in environ.items()}
-    return {name: value for name, value in cleaned.items() if value}
+    return {name: cleaned for name, value in environ.items() if (cleaned := unquoted(value))}
 
 
-def credentials_path_from(environ: Mapping[str, str]) -> str:
-    """The credentials file that ``environ`` names, else the default one, even if there is no such file."""
-    return _cleaned(environ).get("GOOGLE_APPLICATION_CREDENTIALS", DEFAULT_CREDENTIALS_PATH)
+def credentials_path_from(environ: Mapping[str, str]) -> Optional[str]:
+    """The credentials file that ``environ`` names, else the default one if it exists.
+
+    ``~`` stands for the home that ``environ`` names, else for that of the user.
+    """
+    environ = _cleaned(environ)
+    named = environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    path, home = named or DEFAULT_CREDENTIALS_PATH, environ.get("USERPROFILE" if os.name == "nt" else "HOME")
+    path = os.path.join(home, path[2:]) if home and path.startswith("~/") else os.path.expanduser(path)
+    return path if named or os.path.exists(path) else None
 
 
 def oauth_client_from(environ: Mapping[str, str]) -> Optional[OAuthClient]:
@@ -98,16 +105,3 @@ def oauth_client_from(environ: Mapping[str, str]) -> Optional[OAuthClient]:
         missing = _CLIENT_VARIABLES[values.index("")]
         raise ConfigError(f"{' and '.join(_CLIENT_VARIABLES)} belong together, but {missing} is not set.")
     return OAuthClient(*values)
-
-
-def _credentials_path(environ: Mapping[str, str]) -> Optional[str]:
-    """The file that ``environ`` names, else the default one if it exists."""
-    named = environ.get("GOOGLE_APPLICATION_CREDENTIALS")
-    path = _in_home(named or DEFAULT_CREDENTIALS_PATH, environ)
-    return path if named or os.path.exists(path) else None
-
-
-def _in_home(path: str, environ: Mapping[str, str]) -> str:
-    """``path`` with ``~`` replaced by the home that ``environ`` names, else by the home of the user."""
-    home = environ.get("USERPROFILE" if os.name == "nt" else "HOME")
-    return os.path.join(home, path[2:]) if home and path.startswith("~/") else os.path.expanduser(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Optional
 
 if TYPE_CHECKING:
     from gemini_sync.messages.reply import Reply
@@ -20,8 +20,6 @@ TLS_FILE_INVALID = "TLS_FILE_INVALID"
 SECURITY_POLICY_VIOLATED = "SECURITY_POLICY_VIOLATED"
 UNREADABLE_ANSWER = "UNREADABLE_ANSWER"  # a good status, but no stream; it would come in the same way each time
 VALIDATION_REQUIRED = "VALIDATION_REQUIRED"
-
-_Self = TypeVar("_Self", bound="GeminiSyncError")
 
 
 @dataclass(frozen=True)
@@ -79,36 +77,23 @@ class GeminiSyncError(Exception):
         route: Optional[str] = None,
     ) -> None:
         super().__init__(message)
-        self.code = code
-        self.status = status
-        self.reason = reason
-        self.details = tuple(details)
-        self.retry_after = retry_after
-        self.link = link
-        self.trace_id = trace_id
-        self.route = route
+        self.code, self.status, self.reason, self.details = code, status, reason, tuple(details)
+        self.retry_after, self.link, self.trace_id, self.route = retry_after, link, trace_id, route
         self.attempts: tuple[Attempt, ...] = ()
 
     def __reduce__(self) -> Any:
+        """What a copy and a pickle are made from: no traceback, causes included.
+
+        Store a copy, not the original: a stored traceback keeps every caller's frame alive.
+        """
         state = dict(self.__dict__)
         # A cause from requests, urllib3 or ssl may hold sockets; our own errors hold data only.
         if isinstance(self.__cause__, GeminiSyncError):
-            state["__cause__"] = self.__cause__
+            state["__cause__"] = copy.copy(self.__cause__)
         return _rebuild, (type(self), self.args), state
 
-    def __copy__(self: _Self) -> _Self:
-        """A copy without tracebacks, causes included.
 
-        Store this, not the original: a stored traceback keeps every caller's frame alive.
-        """
-        copied = _rebuild(type(self), self.args)
-        copied.__dict__.update(self.__dict__)
-        if isinstance(self.__cause__, GeminiSyncError):
-            copied.__cause__ = copy.copy(self.__cause__)
-        return copied
-
-
-def _rebuild(cls: type[_Self], args: tuple[Any, ...]) -> _Self:
+def _rebuild(cls: type[GeminiSyncError], args: tuple[Any, ...]) -> GeminiSyncError:
     return cls.__new__(cls, *args)
 
 
@@ -167,8 +152,7 @@ class DeadlineExceeded(TransportError):
 
     def __init__(self, message: str, *, deadline: str, seconds: float) -> None:
         super().__init__(message)
-        self.deadline = deadline
-        self.seconds = seconds
+        self.deadline, self.seconds = deadline, seconds
 
 
 class ProtocolError(GeminiSyncError):
@@ -185,8 +169,7 @@ class StreamInterrupted(GeminiSyncError):
 
     def __init__(self, message: str, *, partial: Optional[Reply] = None, cancelled: bool = False) -> None:
         super().__init__(message)
-        self.partial = partial
-        self.cancelled = cancelled
+        self.partial, self.cancelled = partial, cancelled
 
 
 class FinishReasonError(GeminiSyncError):
@@ -201,8 +184,7 @@ class FinishReasonError(GeminiSyncError):
         self, message: str, *, reason: Optional[str], partial: Reply, finish_message: Optional[str] = None
     ) -> None:
         super().__init__(message, reason=reason)
-        self.partial = partial
-        self.finish_message = finish_message
+        self.partial, self.finish_message = partial, finish_message
 
 
 class BlockedError(FinishReasonError):

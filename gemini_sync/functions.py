@@ -7,8 +7,17 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gemini_sync.auth.sources import GivenToken
-from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES, DEFAULT_MODEL, Endpoints, Retry, Timeouts, check_settings
+from gemini_sync.auth.credentials import Credentials
+from gemini_sync.auth.sources import CallableSource
+from gemini_sync.config import (
+    DEFAULT_MAX_EVENT_BYTES,
+    DEFAULT_MODEL,
+    Endpoints,
+    Retry,
+    Timeouts,
+    check_secret,
+    check_settings,
+)
 from gemini_sync.errors import ConfigError
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import Contents, RequestOptions, build
@@ -83,8 +92,9 @@ def stream_gemini_oauth(
     """
     if not isinstance(project, str) or not project.strip():
         raise ConfigError("project must be a project id; load_code_assist(access_token) finds yours.")
-    token = GivenToken(access_token)
-    make_service = partial(CodeAssistService, token, lambda call, token: project.strip())
+    given = check_secret(access_token, "access_token")
+    credentials = Credentials(CallableSource(lambda: given))
+    make_service = partial(CodeAssistService, credentials, lambda call, token: project.strip())
     return _stream(make_service, prompt, model, endpoints, options)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,14 +19,14 @@ from gemini_sync.errors import (
     PermissionDeniedError,
     ServerError,
 )
+from gemini_sync.messages.chunk import Chunk
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import Request, build
-from gemini_sync.messages.response import Chunk
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.routing.events import FallbackEvent
 from gemini_sync.routing.router import Router
 from gemini_sync.services.base import OpenStream
-from gemini_sync.testing.emulator import Emulator
+from gemini_sync.testing.emulator import Emulator, default_text
 
 TIMEOUTS = Timeouts(connect=20, first_token=20, idle=20)
 LINK = "https://example.com/validate"
@@ -214,3 +215,16 @@ def bad_request() -> GeminiSyncError:
 
 def validation() -> GeminiSyncError:
     return PermissionDeniedError("403: validate.", code=403, reason="VALIDATION_REQUIRED", link=LINK)
+
+
+class Asker:
+    """Asks a new question at each call, checks the answer and returns the route; any thread may call it."""
+
+    def __init__(self, adapter: GeminiDualAdapter) -> None:
+        self._adapter, self._numbers = adapter, itertools.count()
+
+    def __call__(self) -> Any:
+        question = f"Question {next(self._numbers)}"
+        reply = self._adapter.generate(question)
+        assert reply.text == default_text(question)
+        return reply.route

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import os
 import signal
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from tests.adapter_kit import Rig
 from tests.support import CORPUS_MISSING, find_corpus
 
 _OURS = ("GEMINI_", "GOOGLE_", "CODE_ASSIST_", "CLOUDSDK_")
+_numbers = itertools.count()
 _NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 # Each run tries the same examples, keeps none on disk and has no deadline, because a busy machine could miss it.
@@ -22,10 +25,17 @@ hypothesis.settings.register_profile("here", derandomize=True, database=None, de
 hypothesis.settings.load_profile("here")
 
 
+def pytest_collection_finish() -> None:
+    """The collected tests stay until the end, so the garbage collections of the tests need not look at them."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home directory, and an environment without the variables that the package reads."""
-    folder = tmp_path_factory.mktemp("home")
+    folder = tmp_path_factory.getbasetemp() / f"home-{next(_numbers)}"  # mktemp() would look at all homes each time
+    folder.mkdir()
     for name in list(os.environ):
         if (name.startswith(_OURS) and name != "GEMINI_SYNC_CORPUS") or name.upper() in _NETWORK:
             monkeypatch.delenv(name)

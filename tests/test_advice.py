@@ -28,7 +28,7 @@ from gemini_sync import (
     stream_gemini_api_key,
     stream_gemini_oauth,
 )
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.exchange import Exchange
 from gemini_sync.testing.emulator import Emulator
 from tests.adapter_kit import Rig

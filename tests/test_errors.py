@@ -30,8 +30,8 @@ from gemini_sync.errors import (
     StreamInterrupted,
     TransportError,
 )
+from gemini_sync.messages.chunk import Chunk
 from gemini_sync.messages.reply import Reply
-from gemini_sync.messages.response import Chunk
 
 
 def some_reply() -> Reply:

@@ -17,7 +17,6 @@ SHORT = Timeouts(connect=20, first_token=0.05, idle=0.05)  # the deadline or the
 
 @pytest.fixture
 def no_gc() -> Iterator[None]:
-    gc.collect()
     gc.disable()
     yield
     gc.enable()

@@ -11,7 +11,7 @@ import pytest
 
 from gemini_sync import fork
 from gemini_sync.auth.single_flight import SingleFlight
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from tests.adapter_kit import Gate, in_thread
 from tests.support import in_child, run_python
 

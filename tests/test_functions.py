@@ -135,6 +135,11 @@ def test_plain_oauth__needs_a_project(project: Any) -> None:
         stream_gemini_oauth("Hi", "a-token", project)
 
 
+def test_plain_oauth__access_token_that_cannot_be_one() -> None:
+    with pytest.raises(ConfigError, match="access_token holds white space"):
+        stream_gemini_oauth("Hi", "kit given", "a-project")
+
+
 def test_plain_oauth__white_space_around_the_project_is_removed(emulator: Emulator) -> None:
     ask = OneFunction("oauth", emulator)
     assert list(ask(project=" my-project\n"))

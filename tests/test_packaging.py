@@ -42,7 +42,7 @@ def committable() -> Iterator[Path]:
 
 def test_dependencies__are_the_four_libraries(setup_cfg: configparser.ConfigParser) -> None:
     stated = setup_cfg["options"]["install_requires"].split()
-    assert stated == ["requests>=2.32.3", "sseclient-py>=1.8", "tenacity>=8.5", "urllib3>=2.3"]
+    assert stated == ["requests>=2.32.3", "sseclient-py>=1.8,<2", "tenacity>=8.5", "urllib3>=2.3"]
 
 
 def test_metadata__of_the_installed_package() -> None:
@@ -52,7 +52,7 @@ def test_metadata__of_the_installed_package() -> None:
     assert distribution.version == gemini_sync.__version__
     assert distribution.metadata["Requires-Python"] == ">=3.9"
     required = [line for line in distribution.requires or () if "extra ==" not in line]
-    assert sorted(required) == ["requests>=2.32.3", "sseclient-py>=1.8", "tenacity>=8.5", "urllib3>=2.3"]
+    assert sorted(required) == ["requests>=2.32.3", "sseclient-py<2,>=1.8", "tenacity>=8.5", "urllib3>=2.3"]
     (script,) = (point for point in distribution.entry_points if point.group == "console_scripts")
     assert (script.name, script.value) == ("gemini-sync", "gemini_sync.cli:main")
 

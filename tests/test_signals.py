@@ -13,12 +13,12 @@ import pytest
 
 from gemini_sync import ConfigError, GeminiDualAdapter, GeminiSyncError, StreamInterrupted
 from gemini_sync.auth import single_flight
-from gemini_sync.network import deadlines
+from gemini_sync.network import cancelling, deadlines
 from gemini_sync.routing import fallback, router
 from gemini_sync.testing.emulator import default_text
 from tests.adapter_kit import Rig
 
-LINES_OF = {module.__file__ for module in (deadlines, single_flight, router, fallback)}
+LINES_OF = {module.__file__ for module in (cancelling, deadlines, single_flight, router, fallback)}
 BOUND_SECONDS = 10.0
 
 
@@ -104,11 +104,11 @@ def test_status_and_reset__at_any_line_of_a_call_that_falls_back_block_nothing(r
 
 @pytest.mark.parametrize("wait", [lambda c: c.sleep(3600), lambda c: c.wait_for(Future())], ids=["sleep", "wait_for"])
 def test_cancel__at_any_line_of_a_wait_ends_it(
-    wait: Callable[[deadlines.Call], None], monkeypatch: pytest.MonkeyPatch
+    wait: Callable[[cancelling.Call], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deadlines, "_SLICE_SECONDS", 0.01)
+    monkeypatch.setattr(cancelling, "_SLICE_SECONDS", 0.01)
 
-    def run(tracer: AtLine, waiting: deadlines.Call) -> None:
+    def run(tracer: AtLine, waiting: cancelling.Call) -> None:
         before = sys.gettrace()
         sys.settrace(tracer)
         try:
@@ -118,7 +118,7 @@ def test_cancel__at_any_line_of_a_wait_ends_it(
             sys.settrace(before)
 
     for number in range(1, 40):
-        waiting = deadlines.Call().start()
+        waiting = cancelling.Call().start()
         tracer = AtLine(number, waiting.cancel, {threading.__file__})
         in_time(partial(run, tracer, waiting))
         assert tracer.left <= 0

@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any, NamedTuple, Optional, Protocol, Union
 
 from gemini_sync.auth.access_token import AccessToken
@@ -16,10 +17,11 @@ from gemini_sync.auth.google_auth import GoogleAuthSource
 from gemini_sync.auth.single_flight import SingleFlight
 from gemini_sync.auth.sources import CallableSource, Source
 from gemini_sync.config import Endpoints, OAuthClient
-from gemini_sync.environment import credentials_path_from, oauth_client_from
+from gemini_sync.environment import DEFAULT_CREDENTIALS_PATH, credentials_path_from, oauth_client_from
 from gemini_sync.errors import ConfigError, CredentialsError, GeminiSyncError, ends_the_call
 from gemini_sync.interruptions import raise_interruption
-from gemini_sync.network.deadlines import Call, Clock
+from gemini_sync.network.cancelling import Call
+from gemini_sync.network.deadlines import Clock
 from gemini_sync.network.transport import Transport
 from gemini_sync.redaction import redact_text, redacted_excerpt
 
@@ -121,7 +123,6 @@ class Credentials:
         return self._clock() < token.usable_until and token.access_token not in self._refused
 
     def _is_due(self, token: AccessToken) -> bool:
-        """True if ``token`` should be refreshed early."""
         return self._clock() >= token.refresh_from and not self._is_within(_EARLY_PAUSE_SECONDS, self._early_failure_at)
 
     def _is_within(self, seconds: float, since: float) -> bool:
@@ -175,14 +176,13 @@ def credentials_for(
     """The credentials behind ``source``; nothing is read yet.
 
     Args:
-        source: the path of a credentials file (the Gemini CLI's, or gcloud's ``authorized_user``), a callable that
-            returns an access token, a ``TokenSource``, or a google-auth ``Credentials`` object.
+        source: as ``GeminiDualAdapter(oauth_creds_path=…)``.
         oauth_client: refreshes the tokens of files that name no client.
         persist: False writes nothing to the file.
         clock: gives the seconds since the epoch.
 
     Raises:
-        ConfigError: ``source`` is none of these.
+        ConfigError: ``source`` is not one.
     """
     if isinstance(source, (str, os.PathLike)):
         path, url = _path(source), endpoints.token
@@ -227,10 +227,7 @@ def get_access_token(
         CredentialsError, ConfigError, TransportError: as ``Credentials.fetch``.
     """
     if creds_path is None:
-        creds_path = credentials_path_from(os.environ)
-    transport = Transport()
-    try:
-        client = oauth_client or oauth_client_from(os.environ)
+        creds_path = credentials_path_from(os.environ) or DEFAULT_CREDENTIALS_PATH
+    client = oauth_client or oauth_client_from(os.environ)
+    with closing(Transport()) as transport:
         return credentials_for(creds_path, transport=transport, oauth_client=client, endpoints=endpoints).token()
-    finally:
-        transport.close()

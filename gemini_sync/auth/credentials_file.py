@@ -10,7 +10,6 @@ import stat
 import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from functools import partial
 from typing import Any, NamedTuple, Optional
 
 from gemini_sync.auth.access_token import hide_fields
@@ -18,7 +17,7 @@ from gemini_sync.auth.file_writing import replace_file
 from gemini_sync.config import OAuthClient, check_secret
 from gemini_sync.errors import ConfigError, CredentialsError
 from gemini_sync.interruptions import raise_interruption
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 
 # The Gemini CLI truncates the file and then writes it, without a lock. So a file that does not parse is read again for
 # 250 ms. 7 ms divides no round interval, so a program that writes regularly is not caught mid-write every time.
@@ -69,6 +68,9 @@ class FileContent(NamedTuple):
         """What differs if another login or other tokens are in the file."""
         return self.access_token, self.expires_at, self.refresh_token, self.client
 
+    def is_of(self, status: os.stat_result) -> bool:
+        return self.version == _version(status)
+
 
 def file_version(path: str) -> FileVersion:
     """The present version of the file, for the price of one system call.
@@ -81,10 +83,6 @@ def file_version(path: str) -> FileVersion:
 
 def _version(status: os.stat_result) -> FileVersion:
     return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _is_version(expected: FileVersion, status: os.stat_result) -> bool:
-    return _version(status) == expected
 
 
 def _stat(path: str) -> os.stat_result:
@@ -219,8 +217,7 @@ def update(path: str, refresh_token: Optional[str], changes: Mapping[str, Any], 
             return content
         document = {**content.document, **changes}
         data = json.dumps(document, indent=2).encode()
-        is_current = partial(_is_version, content.version)
-        status = replace_file(os.path.realpath(path), data, is_current, call.sleep)
+        status = replace_file(os.path.realpath(path), data, content.is_of, call.sleep)
         if status is not None:
             return _content(path, document, status)
     raise BlockingIOError("another program keeps changing it")

@@ -16,7 +16,8 @@ from gemini_sync.config import OAuthClient
 from gemini_sync.errors import ConfigError, CredentialsError, RefreshError
 from gemini_sync.fork import register_after_fork
 from gemini_sync.interruptions import raise_interruption
-from gemini_sync.network.deadlines import Call, Clock
+from gemini_sync.network.cancelling import Call
+from gemini_sync.network.deadlines import Clock
 from gemini_sync.network.transport import Transport
 
 _log = logging.getLogger(__name__)
@@ -74,7 +75,8 @@ class FileSource:
             if cached is not None and cached.content.login == content.login:
                 adopted = cached._replace(content=content)
             else:
-                token = _token_in(content)
+                login = _digest(content.refresh_token or content.access_token or "")
+                token = AccessToken(content.access_token or "", content.expires_at, login)
                 if cached is not None and cached.refresh_token and cached.refresh_token == content.refresh_token:
                     is_over = self._clock() >= token.usable_until
                     is_unsaved = cached.token.access_token != cached.content.access_token
@@ -158,11 +160,6 @@ class FileSource:
             self._warned.add(message)
         if not known:
             _log.warning(message, *arguments)
-
-
-def _token_in(content: FileContent) -> AccessToken:
-    login = content.refresh_token or content.access_token or ""
-    return AccessToken(content.access_token or "", content.expires_at, _digest(login))
 
 
 def _digest(secret: str) -> str:

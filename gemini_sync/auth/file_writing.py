@@ -21,11 +21,10 @@ _REFUSALS = frozenset(
 _NO_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.ENOSYS))
 
 _IsCurrent = Callable[[os.stat_result], bool]
+_Sleep = Callable[[float], Any]
 
 
-def replace_file(
-    target: str, data: bytes, is_current: _IsCurrent, sleep: Callable[[float], Any]
-) -> Optional[os.stat_result]:
+def replace_file(target: str, data: bytes, is_current: _IsCurrent, sleep: _Sleep) -> Optional[os.stat_result]:
     """Put ``data`` in the place of the content of ``target``, with mode 0600, and return the file's status.
 
     If ``is_current`` says of the status of ``target`` that it is another one by now, do nothing and return None.
@@ -41,9 +40,7 @@ def replace_file(
     return _write_in_place(target, data, is_current)
 
 
-def _rename_over(
-    target: str, data: bytes, is_current: _IsCurrent, sleep: Callable[[float], Any]
-) -> Optional[os.stat_result]:
+def _rename_over(target: str, data: bytes, is_current: _IsCurrent, sleep: _Sleep) -> Optional[os.stat_result]:
     file, temporary = _file_beside(target, ".tmp")
     try:
         with file:
@@ -52,21 +49,21 @@ def _rename_over(
             if hasattr(os, "fchown") and current.st_uid != os.geteuid():
                 os.fchown(file.fileno(), current.st_uid, current.st_gid)  # for root: the file keeps its owner
             status = os.fstat(file.fileno())
-        for pause in (*_RENAME_PAUSES_SECONDS, None):
-            if not is_current(current):
-                return None
+        pauses = iter(_RENAME_PAUSES_SECONDS)
+        while is_current(current):
             try:
                 os.replace(temporary, target)
                 temporary = ""
                 return status
             except OSError as exc:
+                pause = next(pauses, None)
                 if pause is None or exc.errno not in _REFUSALS:
                     raise
                 sleep(pause)
             current = os.stat(target)
+        return None
     finally:
         _remove(temporary)
-    raise AssertionError  # the last pause is None, so the loop returned or raised
 
 
 def _write_in_place(target: str, data: bytes, is_current: _IsCurrent) -> Optional[os.stat_result]:

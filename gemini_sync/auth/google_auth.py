@@ -9,7 +9,8 @@ from typing import Any
 
 from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.errors import CERTIFICATE_VERIFY_FAILED, ConfigError, GeminiSyncError, RefreshError, ends_the_call
-from gemini_sync.network.deadlines import Call, Clock
+from gemini_sync.network.cancelling import Call
+from gemini_sync.network.deadlines import Clock
 from gemini_sync.network.error_mapping import map_error
 from gemini_sync.network.sessions import borrowed_session
 from gemini_sync.redaction import redacted_excerpt

@@ -10,7 +10,7 @@ from typing import Generic, Optional, TypeVar
 
 from gemini_sync.errors import GeminiSyncError, ends_the_call
 from gemini_sync.fork import register_after_fork
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 
 Result = TypeVar("Result")
 

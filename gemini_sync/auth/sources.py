@@ -1,4 +1,4 @@
-"""What a source of tokens is; a callable and a given token as sources."""
+"""What a source of tokens is, and a callable as a source."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.config import check_secret
 from gemini_sync.errors import ConfigError, CredentialsError, GeminiSyncError
 from gemini_sync.interruptions import raise_interruption
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.redaction import redacted_excerpt
 
 _GIVE_TOKEN = "Let it return the access token alone, without 'Bearer' before it."
@@ -47,20 +47,3 @@ class CallableSource:
 
     def refresh(self, call: Call, used_up: AccessToken, *, quick: bool = False) -> AccessToken:
         return self.current(call)
-
-
-class GivenToken:
-    """Credentials that are one access token, which the caller gave.
-
-    Raises:
-        ConfigError: ``access_token`` cannot be one.
-    """
-
-    def __init__(self, access_token: str) -> None:
-        self._token = AccessToken(check_secret(access_token, "access_token"))
-
-    def fetch(self, call: Call) -> AccessToken:
-        return self._token
-
-    def invalidate(self, access_token: str) -> None:
-        """Do nothing: the next ``fetch`` gives the same token, so the caller gets the 401."""

@@ -8,21 +8,13 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, Optional
 from urllib.parse import quote_plus, urlencode
 
+from gemini_sync import errors
 from gemini_sync.auth.access_token import hide_fields
 from gemini_sync.config import OAuthClient, Retry, check_secret
-from gemini_sync.errors import (
-    CERTIFICATE_VERIFY_FAILED,
-    ConfigError,
-    GeminiSyncError,
-    ProtocolError,
-    RefreshError,
-    TransportError,
-    ends_the_call,
-)
 from gemini_sync.messages.api_errors import decode_body, find_error
 from gemini_sync.messages.delay_hints import retry_after_header
 from gemini_sync.messages.rest_json import text_of
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.exchange import Answer
 from gemini_sync.network.transport import Transport
 from gemini_sync.redaction import redact_text, redacted_excerpt
@@ -101,10 +93,10 @@ def _ask(transport: Transport, url: str, form: Mapping[str, str], call: Call, se
     what = "The answer of the token endpoint"
     try:
         answer = transport.fetch(call, "POST", url, headers, body, seconds=seconds, what=what)
-    except (TransportError, ProtocolError) as exc:
-        if exc.reason == CERTIFICATE_VERIFY_FAILED or ends_the_call(exc):
+    except (errors.TransportError, errors.ProtocolError) as exc:
+        if exc.reason == errors.CERTIFICATE_VERIFY_FAILED or errors.ends_the_call(exc):
             raise
-        raise RefreshError(f"The access token could not be refreshed: {exc}", code=exc.code) from exc
+        raise errors.RefreshError(f"The access token could not be refreshed: {exc}", code=exc.code) from exc
     return _read(answer, secrets)
 
 
@@ -118,7 +110,7 @@ def _read(answer: Answer, secrets: Collection[str]) -> TokenAnswer:
         raise _unusable(f"expected a JSON object, came {kind}")
     try:
         access_token = check_secret(decoded.get("access_token"), "access_token", "")
-    except ConfigError as exc:
+    except errors.ConfigError as exc:
         raise _unusable(str(exc)) from exc
     texts = {name: value for name, value in decoded.items() if isinstance(value, str)}
     fields = {name: texts[name] for name in ("scope", "token_type", "id_token") if name in texts}
@@ -135,20 +127,20 @@ def _lifetime(value: Any) -> float:
     raise _unusable("expires_in is no positive number: the token would be expired already")
 
 
-def _unusable(what: str) -> RefreshError:
+def _unusable(what: str) -> errors.RefreshError:
     # The body is not quoted, because it may hold a token.
     what = f"{what.rstrip('.')}. {_CHECK_ENDPOINT}, or try again later."
-    return RefreshError(f"The token endpoint answered 200 without a usable token: {what}", code=200)
+    return errors.RefreshError(f"The token endpoint answered 200 without a usable token: {what}", code=200)
 
 
-def _refusal(answer: Answer, decoded: Any, error: Mapping[str, Any], secrets: Collection[str]) -> RefreshError:
+def _refusal(answer: Answer, decoded: Any, error: Mapping[str, Any], secrets: Collection[str]) -> errors.RefreshError:
     subtype = text_of(decoded.get("error_subtype")) if isinstance(decoded, dict) else None
     reason = redact_text(subtype or text_of(error.get("status")) or "", secrets) or None
     said = text_of(error.get("message")) or ("" if answer.status == 200 else answer.text)
     said = redacted_excerpt(said, secrets)
     step = _next_step(answer.status, reason)
     what = " ".join(filter(None, [str(answer.status), reason, f"({said})" if said not in ("", reason) else ""]))
-    return RefreshError(
+    return errors.RefreshError(
         f"The token endpoint did not refresh the access token: {what}. {step}",
         code=answer.status,
         reason=reason,
@@ -171,7 +163,7 @@ def _may_pass(code: int, reason: Optional[str]) -> bool:
     return code in (200, 408, 429) or code >= 500 or reason in _TRANSIENT_REASONS
 
 
-def _is_transient(error: GeminiSyncError) -> bool:
-    if not isinstance(error, RefreshError) or error.reason in _NEXT_STEP:
+def _is_transient(error: errors.GeminiSyncError) -> bool:
+    if not isinstance(error, errors.RefreshError) or error.reason in _NEXT_STEP:
         return False
-    return _may_pass(error.code or 0, error.reason) or isinstance(error.__cause__, TransportError)
+    return _may_pass(error.code or 0, error.reason) or isinstance(error.__cause__, errors.TransportError)

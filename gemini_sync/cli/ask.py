@@ -13,10 +13,7 @@ from gemini_sync.cli.terminal import Output
 from gemini_sync.messages.reply import Reply
 from gemini_sync.routing.events import FallbackEvent
 
-_CUT_OFF = {
-    "MAX_TOKENS": "it reached the limit of tokens",
-    "CONTINUATION": "one response can hold no more of it",
-}
+_CUT_OFF = {"MAX_TOKENS": "it reached the limit of tokens", "CONTINUATION": "one response can hold no more of it"}
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

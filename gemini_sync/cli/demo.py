@@ -52,37 +52,30 @@ def run(write: Callable[[str], object]) -> None:
             on_fallback=on_fallback,
             session_factory=_direct_session,
         ) as adapter:
-            ask = _Asker(adapter, write, flips)
-            ask("1. Both routes are set up, and the OAuth credentials are good.", "oauth", flips=0)
+
+            def ask(story: str, route: str, count: int) -> None:
+                write(f"\n{story}\n\n")
+                with adapter.stream(_PROMPT) as reply:
+                    for text in reply:
+                        write(text)
+                active = adapter.fallback_active
+                write(f"\n\n   served by: {reply.route}   fallback_active: {active}\n")
+                if reply.text != default_text(_PROMPT):
+                    raise DemoFailed(f"Step {story[0]} of the demo failed: the text is not the whole answer.")
+                if (reply.route, active, len(flips)) != (route, route != "oauth", count):
+                    raise DemoFailed(
+                        f"Step {story[0]} of the demo failed: expected route {route!r} after {count} fallbacks, but "
+                        f"{reply.route!r} answered after {len(flips)}, with fallback_active {active}."
+                    )
+
+            ask("1. Both routes are set up, and the OAuth credentials are good.", "oauth", 0)
             path.write_text("{ this is no JSON")
-            ask("2. The credentials file is now corrupt, on purpose. Watch standard error.", "api_key", flips=1)
+            ask("2. The credentials file is now corrupt, on purpose. Watch standard error.", "api_key", 1)
             path.write_bytes(good)
-            ask("3. The credentials file is repaired. The API key stays in use.", "api_key", flips=1)
+            ask("3. The credentials file is repaired. The API key stays in use.", "api_key", 1)
             adapter.reset()
-            ask("4. adapter.reset() is the only way back.", "oauth", flips=1)
+            ask("4. adapter.reset() is the only way back.", "oauth", 1)
     write("\nAll four steps went as expected.\n")
-
-
-class _Asker:
-    """Asks the question once per step, and checks the answer and the state of the adapter."""
-
-    def __init__(self, adapter: GeminiDualAdapter, write: Callable[[str], object], flips: list[FallbackEvent]) -> None:
-        self._adapter, self._write, self._flips = adapter, write, flips
-
-    def __call__(self, story: str, route: str, *, flips: int) -> None:
-        self._write(f"\n{story}\n\n")
-        with self._adapter.stream(_PROMPT) as reply:
-            for text in reply:
-                self._write(text)
-        active = self._adapter.fallback_active
-        self._write(f"\n\n   served by: {reply.route}   fallback_active: {active}\n")
-        if reply.text != default_text(_PROMPT):
-            raise DemoFailed(f"Step {story[0]} of the demo failed: the text is not the whole answer.")
-        if (reply.route, active, len(self._flips)) != (route, route != "oauth", flips):
-            raise DemoFailed(
-                f"Step {story[0]} of the demo failed: expected route {route!r} after {flips} fallbacks, but "
-                f"{reply.route!r} answered after {len(self._flips)}, with fallback_active {active}."
-            )
 
 
 def _direct_session() -> requests.Session:

@@ -27,32 +27,28 @@ _NAME = re.compile("[A-Za-z][A-Za-z0-9_.-]*")
 _decoder = json.JSONDecoder()
 
 # The values of google.rpc.Code in numeric order, each with its HTTP status (googleapis google/rpc/code.proto).
-_RPC_CODES = (
-    ("OK", 200),
-    ("CANCELLED", 499),
-    ("UNKNOWN", 500),
-    ("INVALID_ARGUMENT", 400),
-    ("DEADLINE_EXCEEDED", 504),
-    ("NOT_FOUND", 404),
-    ("ALREADY_EXISTS", 409),
-    ("PERMISSION_DENIED", 403),
-    ("RESOURCE_EXHAUSTED", 429),
-    ("FAILED_PRECONDITION", 400),
-    ("ABORTED", 409),
-    ("OUT_OF_RANGE", 400),
-    ("UNIMPLEMENTED", 501),
-    ("INTERNAL", 500),
-    ("UNAVAILABLE", 503),
-    ("DATA_LOSS", 500),
-    ("UNAUTHENTICATED", 401),
-)
-_HTTP_OF_STATUS = dict(_RPC_CODES)
+_HTTP_OF_STATUS = {
+    "OK": 200,
+    "CANCELLED": 499,
+    "UNKNOWN": 500,
+    "INVALID_ARGUMENT": 400,
+    "DEADLINE_EXCEEDED": 504,
+    "NOT_FOUND": 404,
+    "ALREADY_EXISTS": 409,
+    "PERMISSION_DENIED": 403,
+    "RESOURCE_EXHAUSTED": 429,
+    "FAILED_PRECONDITION": 400,
+    "ABORTED": 409,
+    "OUT_OF_RANGE": 400,
+    "UNIMPLEMENTED": 501,
+    "INTERNAL": 500,
+    "UNAVAILABLE": 503,
+    "DATA_LOSS": 500,
+    "UNAUTHENTICATED": 401,
+}
 
 # The reason decides the class. If it is not here, the HTTP code decides.
-_BY_REASON: dict[str, type[ApiError]] = {
-    "API_KEY_INVALID": AuthError,
-    "ACCESS_TOKEN_TYPE_UNSUPPORTED": AuthError,
-}
+_BY_REASON: dict[str, type[ApiError]] = {"API_KEY_INVALID": AuthError, "ACCESS_TOKEN_TYPE_UNSUPPORTED": AuthError}
 _BY_CODE: dict[int, type[ApiError]] = {
     401: AuthError,
     402: QuotaError,
@@ -140,12 +136,9 @@ def _innermost(error: dict[str, Any]) -> dict[str, Any]:
 
 def answer_error(status: int, headers: Mapping[str, str], text: str, secrets: Iterable[str]) -> Optional[ApiError]:
     """The error that a whole answer reports by its status or in its body, or None if it reports none."""
-    decoded = decode_body(text)
-    if status >= 400:
-        return api_error(status, text if decoded is None else decoded, headers=headers, secrets=secrets)
-    if find_error(decoded) is None:
+    if status < 400 and find_error(decode_body(text)) is None:
         return None
-    return api_error(None, decoded, headers=headers, secrets=secrets)
+    return api_error(status if status >= 400 else None, text, headers=headers, secrets=secrets)
 
 
 def api_error(
@@ -185,6 +178,7 @@ def api_error(
     head = f"{code} {status or cls.__name__}" + (f" ({reason})" if reason else "")
     step = f"See {link}" if link else next_step(cls, reason, status, code)
     said = redacted_excerpt(message, secrets, _MESSAGE_CHARACTERS).rstrip(".")
+    trace_id = headers.get("x-cloudaicompanion-trace-id") or headers.get("x-goog-request-id") or ""
     return cls(
         one_line(f"{head}: {said}. {step}"),
         code=code,
@@ -193,7 +187,7 @@ def api_error(
         details=details,
         retry_after=first_hint(details, info, headers, message, now),
         link=link,
-        trace_id=_trace_id(headers, secrets),
+        trace_id=redact_text(trace_id, secrets) or None,
     )
 
 
@@ -222,8 +216,8 @@ def _code_named(error: Mapping[str, Any]) -> Optional[int]:
     """The HTTP status that a google.rpc.Status means. Its code and its status may each be a number or a name."""
     for value in (error.get("code"), error.get("status")):
         number = int_of(value)
-        if number is not None and 0 < number < len(_RPC_CODES):
-            return _RPC_CODES[number][1]
+        if number is not None and 0 < number < len(_HTTP_OF_STATUS):
+            return [*_HTTP_OF_STATUS.values()][number]
         if number is not None and 400 <= number < 600:
             return number
         name = (text_of(value) or "").upper()
@@ -250,8 +244,3 @@ def _link(details: Iterable[Mapping[str, Any]], info: Mapping[str, Any]) -> Opti
     metadata = dict_of(info.get("metadata"))
     urls = [*(dict_of(link).get("url") for link in links), metadata.get("validation_link"), metadata.get("appeal_url")]
     return next(filter(None, map(text_of, urls)), None)
-
-
-def _trace_id(headers: Mapping[str, str], secrets: Iterable[str]) -> Optional[str]:
-    name = headers.get("x-cloudaicompanion-trace-id") or headers.get("x-goog-request-id") or ""
-    return redact_text(name, secrets) or None

@@ -28,7 +28,9 @@ class HalfCharacters:
             text, thought = part.get("text"), bool(part.get("thought"))
             if not isinstance(text, str) or not text:
                 continue
-            text = _joined(self._waiting[thought] + text)
+            text = self._waiting[thought] + text
+            if _HALF.search(text):  # halves that stand side by side become one character
+                text = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
             half = _ENDS_WITH_FIRST_HALF.search(text)
             self._waiting[thought] = half.group() if half else ""
             part["text"] = text[:-1] if half else text
@@ -42,10 +44,6 @@ class HalfCharacters:
             {"role": "model", "parts": [{"text": _REPLACEMENT, **({"thought": True} if thought else {})}]}
             for thought in thoughts
         ]
-
-
-def _joined(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass") if _HALF.search(text) else text
 
 
 def _mended(text: str) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from gemini_sync.errors import Attempt, GeminiSyncError, StreamInterrupted
 from gemini_sync.messages.call_record import CallRecord
-from gemini_sync.messages.finish_reasons import verdict
-from gemini_sync.messages.response import Blob, Chunk, FunctionCall, Usage, function_calls, inline_data, usage
-from gemini_sync.messages.turn import Turn
+from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.parts import Blob, FunctionCall, function_calls, inline_data
+from gemini_sync.messages.reply_content import ReplyContent
+from gemini_sync.messages.reply_errors import verdict
+from gemini_sync.messages.usage import Usage, usage
 
 
 class _Phase(enum.Enum):
@@ -21,25 +24,20 @@ class _Phase(enum.Enum):
     CLOSED = "closed"
 
 
+@dataclass(repr=False, eq=False)
 class _State:
     """State shared by a Reply and its generators.
 
     The generators must not refer to the Reply, or dropping it would not close them.
     """
 
-    def __init__(
-        self,
-        chunks: Iterator[Chunk],
-        record: CallRecord,
-        cancel: Optional[Callable[[], None]] = None,
-        require_finish: bool = True,
-        secrets: Collection[str] = (),
-        phase: _Phase = _Phase.NEW,
-    ) -> None:
-        self.chunks, self.record, self.cancel, self.require_finish = chunks, record, cancel, require_finish
-        self.secrets = secrets
-        self.turn = Turn()
-        self.phase = phase
+    chunks: Iterator[Chunk]
+    record: CallRecord
+    cancel: Optional[Callable[[], None]] = None
+    require_finish: bool = True
+    secrets: Collection[str] = ()
+    content: ReplyContent = field(default_factory=ReplyContent)
+    phase: _Phase = _Phase.NEW
 
     def begin(self) -> None:
         """Begin to iterate, or go on in the other way."""
@@ -54,7 +52,7 @@ class _State:
         """The chunks ended cleanly. Decide whether the answer is complete."""
         if self.phase is _Phase.CLOSED:
             raise self.closed()
-        if self.require_finish and self.turn.finish_reason is None and self.turn.block_reason is None:
+        if self.require_finish and self.content.finish_reason is None and self.content.block_reason is None:
             self.phase = _Phase.INTERRUPTED
             self.record.mark_interrupted("interrupted")
             raise self.interrupted("the connection ended without a finish reason")
@@ -67,7 +65,7 @@ class _State:
         self.phase = _Phase.INTERRUPTED
         if isinstance(error, StreamInterrupted):
             self.record.label(error).partial = Reply._of(self)
-        elif isinstance(error, GeminiSyncError) and self.turn.chunks:
+        elif isinstance(error, GeminiSyncError) and self.content.chunks:
             raise self.interrupted(str(error), error) from error
 
     def closed(self) -> StreamInterrupted:
@@ -77,7 +75,7 @@ class _State:
 
     def interrupted(self, why: str, cause: Optional[GeminiSyncError] = None) -> StreamInterrupted:
         error = StreamInterrupted(
-            f"The answer was interrupted after {self.turn.chunks} chunks: {why.rstrip('.')}. "
+            f"The answer was interrupted after {self.content.chunks} chunks: {why.rstrip('.')}. "
             "What came is in .partial; nothing was sent again.",
             partial=Reply._of(self),
         )
@@ -87,43 +85,31 @@ class _State:
         return self.record.label(error)
 
 
-def _texts(state: _State) -> Iterator[str]:
+def _pieces(state: _State, *, of_text: bool) -> Iterator[Any]:
+    """The texts of the stream, and the verdict on them at its end; or its chunks."""
     state.begin()
-    add = state.turn.add
+    add = state.content.add
     try:
         for chunk in state.chunks:
-            text = add(chunk)
+            piece: Any = add(chunk)
+            if not of_text:
+                piece = chunk
             del chunk  # a suspended generator would keep a large chunk in memory
-            if text:
-                yield text
+            if piece:
+                yield piece
+            del piece
     except GeneratorExit:
         raise  # the caller dropped this iterator, and may go on with another
     except BaseException as exc:
         state.fail(exc)
         raise
     state.end()
-    error = verdict(state.turn, Reply._of(state), state.secrets)
+    error = verdict(state.content, Reply._of(state), state.secrets) if of_text else None
     if error is not None:
         try:
             raise state.record.label(error)
         finally:
             del error  # the error and this frame would keep each other in memory
-
-
-def _chunks(state: _State) -> Iterator[Chunk]:
-    state.begin()
-    add = state.turn.add
-    try:
-        for chunk in state.chunks:
-            add(chunk)
-            yield chunk
-            del chunk
-    except GeneratorExit:
-        raise
-    except BaseException as exc:
-        state.fail(exc)
-        raise
-    state.end()
 
 
 class Reply(Iterator[str]):
@@ -147,7 +133,7 @@ class Reply(Iterator[str]):
         secrets: Collection[str] = (),
     ) -> None:
         self._state = _State(chunks, record or CallRecord(), cancel, require_finish, secrets)
-        self._texts = _texts(self._state)
+        self._texts = _pieces(self._state, of_text=True)
 
     @classmethod
     def _of(cls, state: _State) -> Reply:
@@ -161,7 +147,7 @@ class Reply(Iterator[str]):
         # A generator that was dropped or has raised just ends, as if the answer were complete. So make another.
         dropped = phase is _Phase.OPEN and getattr(self._texts, "gi_frame", None) is None
         if dropped or phase in (_Phase.INTERRUPTED, _Phase.CLOSED):
-            self._texts = _texts(self._state)
+            self._texts = _pieces(self._state, of_text=True)
         return self._texts
 
     def __next__(self) -> str:
@@ -169,54 +155,54 @@ class Reply(Iterator[str]):
 
     def chunks(self) -> Iterator[Chunk]:
         """The rest of the stream as ``Chunk`` objects. It raises failures and interruptions, but no finish reasons."""
-        return _chunks(self._state)
+        return _pieces(self._state, of_text=False)
 
     @property
     def text(self) -> str:
         """The answer text so far, without thoughts."""
-        return self._state.turn.text()
+        return self._state.content.text()
 
     @property
     def thoughts(self) -> str:
         """The thought summaries so far."""
-        return self._state.turn.text(thought=True)
+        return self._state.content.text(thought=True)
 
     @property
     def content(self) -> dict[str, Any]:
         """The model's turn so far, a Content dict for the history: parts as they came, neighbouring texts joined."""
-        return {"role": "model", "parts": self._state.turn.parts}
+        return {"role": "model", "parts": self._state.content.parts}
 
     @property
     def function_calls(self) -> tuple[FunctionCall, ...]:
         """The calls so far. Raises ``ProtocolError`` if one of them is not a JSON object."""
-        return function_calls(self._state.turn.parts)
+        return function_calls(self._state.content.parts)
 
     @property
     def inline_data(self) -> tuple[Blob, ...]:
         """The inline data so far, decoded to bytes. Raises ``ProtocolError`` if some of it is not base64."""
-        return inline_data(self._state.turn.parts)
+        return inline_data(self._state.content.parts)
 
     @property
     def finish_reason(self) -> Optional[str]:
         """Why the model stopped, as the REST reference spells it: ``"STOP"``, ``"MAX_TOKENS"``, …; None before that."""
-        return self._state.turn.finish_reason
+        return self._state.content.finish_reason
 
     @property
     def finish_message(self) -> Optional[str]:
-        return self._state.turn.finish_message
+        return self._state.content.finish_message
 
     @property
     def usage(self) -> Optional[Usage]:
         """The last token counts that came, or None."""
-        return usage(self._state.turn.usage_metadata)
+        return usage(self._state.content.usage_metadata)
 
     @property
     def model_version(self) -> Optional[str]:
-        return self._state.turn.model_version
+        return self._state.content.model_version
 
     @property
     def response_id(self) -> Optional[str]:
-        return self._state.turn.response_id
+        return self._state.content.response_id
 
     @property
     def route(self) -> Optional[str]:
@@ -258,17 +244,15 @@ class Reply(Iterator[str]):
         # A copy in another process shows what came. The stream stays here.
         state = self._state
         phase = state.phase if state.phase in (_Phase.COMPLETE, _Phase.INTERRUPTED) else _Phase.CLOSED
-        return _restored, (state.turn, state.record, phase)
+        return _restored, (state.content, state.record, phase)
 
     def __repr__(self) -> str:
         state = self._state
         return (
-            f"Reply(route={self.route!r}, state={state.phase.value!r}, chunks={state.turn.chunks}, "
+            f"Reply(route={self.route!r}, state={state.phase.value!r}, chunks={state.content.chunks}, "
             f"characters={len(self.text)}, finish_reason={self.finish_reason!r})"
         )
 
 
-def _restored(turn: Turn, record: CallRecord, phase: _Phase) -> Reply:
-    state = _State(iter(()), record, phase=phase)
-    state.turn = turn
-    return Reply._of(state)
+def _restored(content: ReplyContent, record: CallRecord, phase: _Phase) -> Reply:
+    return Reply._of(_State(iter(()), record, content=content, phase=phase))

@@ -49,8 +49,7 @@ class Request(NamedTuple):
     @property
     def path(self) -> str:
         """The model for a URL path. It is quoted, because a name could otherwise change the URL."""
-        collection, name = self.model.split("/")
-        return f"{collection}/{quote(name, safe='')}"
+        return quote(self.model)
 
 
 def body_for(request: Request, service: str, signatures: Optional[Signatures] = None) -> dict[str, Any]:
@@ -83,6 +82,7 @@ _FILE_KINDS = {"fileData", "functionResponse"}  # the kinds of parts that can na
 _GEMINI_FILE = re.compile(r"(https?://generativelanguage[\w.-]*\.googleapis\.com/([\w.-]+/)*)?files/", re.IGNORECASE)
 _GEMINI_CACHE = re.compile("cachedContents/")
 _VERTEX_CACHE = re.compile(r"(.*/)?projects/.+/cachedContents/")
+_BY_KEY = "make an adapter that has the API key alone for it"
 
 
 def _file_uris(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -103,28 +103,25 @@ def _file_uris(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _check_file(path: str, uri: str, service: str) -> None:
     if service != CODE_ASSIST:
         return  # the Gemini API reads files of Cloud Storage that were registered
+    advice = f"Give the data inline (inlineData), or {_BY_KEY}"
     if _GEMINI_FILE.match(uri):
-        raise _bound(path, "a file of the Gemini API", service, "Give the data inline (inlineData)", by_key=True)
+        raise _bound(path, "a file of the Gemini API", service, advice)
     if uri.lower().startswith("gs://"):
         owner = "a file of Cloud Storage, for Vertex AI or, if it is registered there, for the Gemini API"
-        raise _bound(path, owner, service, "Give the data inline (inlineData)", by_key=True)
+        raise _bound(path, owner, service, advice)
 
 
 def _check_cache(name: str, service: str) -> None:
     advice = "Send what it holds with the request"
     if _VERTEX_CACHE.match(name):
-        raise _bound("cachedContent", "a cached content of Vertex AI", service, advice, by_key=False)
+        raise _bound("cachedContent", "a cached content of Vertex AI", service, advice)
     if service == CODE_ASSIST and _GEMINI_CACHE.match(name):
-        raise _bound("cachedContent", "a cached content of the Gemini API", service, advice, by_key=True)
+        raise _bound("cachedContent", "a cached content of the Gemini API", service, f"{advice}, or {_BY_KEY}")
 
 
-def _bound(path: str, what: str, service: str, advice: str, *, by_key: bool) -> ConfigError:
-    if by_key:
-        advice += ", or make an adapter that has the API key alone for it"
-    return ConfigError(
-        f"{path} is {what}. {_TITLES[service]} cannot use it, so nothing was sent. {advice}.",
-        reason=BOUND_TO_OTHER_SERVICE,
-    )
+def _bound(path: str, what: str, service: str, advice: str) -> ConfigError:
+    why = f"{path} is {what}. {_TITLES[service]} cannot use it, so nothing was sent. {advice}."
+    return ConfigError(why, reason=BOUND_TO_OTHER_SERVICE)
 
 
 # -- how a request is made

@@ -14,6 +14,8 @@ from typing import Any, Optional, TypedDict
 from gemini_sync.errors import ConfigError
 
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}(?:\.0+)?")
+# The finish reasons by their numbers. Google's two APIs mean the same only by these.
+FINISH_REASONS = (None, "STOP", "MAX_TOKENS", "SAFETY", "RECITATION", "OTHER")
 
 
 class InlineData(TypedDict):
@@ -124,12 +126,10 @@ def enum_of(value: Any, numbered: Sequence[Optional[str]]) -> Optional[str]:
 
 
 def list_of(value: Any) -> list[Any]:
-    """``value`` if it is a list, else an empty list."""
     return value if isinstance(value, list) else []
 
 
 def dict_of(value: Any) -> dict[str, Any]:
-    """``value`` if it is a dict, else an empty dict."""
     return value if isinstance(value, dict) else {}
 
 
@@ -151,7 +151,6 @@ def candidate_of(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def parts_of(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The parts of a candidate, as they came."""
     content = candidate.get("content")
     parts = content.get("parts") if isinstance(content, dict) else None
     return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []

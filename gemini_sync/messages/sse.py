@@ -7,6 +7,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
 from typing import Callable
 
 import sseclient
@@ -33,12 +34,20 @@ class BareJsonEvent(Event):
 
 
 class _Client(sseclient.SSEClient):
-    # At DEBUG sseclient formats a message for each event, which costs more than parsing it. It names its logger after
-    # the module of the class, so this name gives it a logger of its own, and the user's keeps its level.
-    __module__ = f"{__name__}.sseclient"
+    """sseclient's parser, for blocks that are whole.
 
+    Its constructor asks for a logger, and a Ctrl-C at that moment could leave the lock of the logging module taken.
+    """
 
-logging.getLogger(_Client.__module__).setLevel(logging.INFO)
+    _char_enc = "utf-8"
+    # sseclient logs each event at DEBUG. The look at the level alone costs as much as a tenth of the parsing.
+    _logger = SimpleNamespace(debug=lambda *args: None)
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._event_source = blocks
+
+    def _read(self) -> Iterator[bytes]:
+        return self._event_source
 
 
 def events(chunks: Iterable[bytes], max_event_bytes: int) -> Iterator[Event]:

@@ -6,6 +6,7 @@ import _socket
 import contextlib
 import functools
 import socket
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Optional
 
 import urllib3.connection
@@ -18,9 +19,15 @@ from urllib3.util.ssltransport import SSLTransport
 
 from gemini_sync.interruptions import interruption_in
 from gemini_sync.network import keepalive
-from gemini_sync.network.deadlines import Call, current
 from gemini_sync.network.receiving import RECEIVE_BYTES, DeadlineResponse
 from gemini_sync.network.socks import SocksMixin
+
+if TYPE_CHECKING:
+    from gemini_sync.network.cancelling import Call
+
+#: ``current.get()`` is the call whose request this thread is sending, or None: urllib3 has no argument for it.
+#: No threading.local, because a ContextVar also tells greenlets apart if gevent was imported after this module.
+current: ContextVar[Optional[Call]] = ContextVar("current", default=None)
 
 
 def _urllib3_class(name: str) -> Any:

@@ -7,7 +7,7 @@ import re
 import socket
 import ssl
 from http.client import HTTPException
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 from urllib.parse import urlsplit
 
 import requests
@@ -26,8 +26,10 @@ from gemini_sync.errors import (
     cancelled_error,
 )
 from gemini_sync.interruptions import causes_of, raise_interruption
-from gemini_sync.network.deadlines import Call
 from gemini_sync.redaction import redacted_excerpt
+
+if TYPE_CHECKING:
+    from gemini_sync.network.cancelling import Call
 
 _HTTP_LIBRARIES = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException)
 LIBRARY_ERRORS = (*_HTTP_LIBRARIES, OSError)

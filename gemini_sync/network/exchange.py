@@ -11,7 +11,7 @@ import requests
 from urllib3.response import BaseHTTPResponse
 
 from gemini_sync.errors import DeadlineExceeded, ProtocolError, TransportError, cancelled_error
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.error_mapping import LIBRARY_ERRORS, map_error
 from gemini_sync.network.receiving import RECEIVE_BYTES, DeadlineResponse
 from gemini_sync.redaction import redact_text
@@ -69,32 +69,23 @@ class Exchange:
             StreamInterrupted: the call was cancelled.
             ProtocolError: the content encoding is unknown or the compressed body was cut off.
         """
+        call, response = self.call, self._response
         try:
-            if getattr(self._response, "_content", False) is False:
-                yield from self._receive()
-            else:  # a hook of the session has read it, or an adapter for tests has made it up
-                yield self._response.content
+            if getattr(response, "_content", False) is not False:
+                yield response.content  # a hook of the session has read it, or an adapter for tests has made it up
+            else:
+                decompress = _decompressor(self.headers.get("Content-Encoding"), call.secrets)
+                for data in iter(_body_reader(response.raw, call), b""):
+                    yield data if decompress is None else decompress(data)
+                if call.cancelled:  # cancel() shut the socket down, which to the reader looks like a clean end
+                    raise cancelled_error()
+                if decompress is not None:
+                    decompress(b"")
             self.close(reusable=True)
         except LIBRARY_ERRORS as exc:
-            raise map_error(exc, self.call, self.url) from exc
+            raise map_error(exc, call, self.url) from exc
         finally:
             self.close()
-
-    def _receive(self) -> Iterator[bytes]:
-        call, decompress = self.call, _decompressor(self.headers.get("Content-Encoding"), self.call.secrets)
-        has_socket, read = call.socket is not None, _body_reader(self._response.raw)
-        while True:
-            if not has_socket:  # an adapter of the caller's; connections of ours do this at each receive
-                call.begin_read()
-                call.check()
-            data = read()
-            if not data:
-                break
-            yield data if decompress is None else decompress(data)
-        if call.cancelled:  # cancel() shut the socket down, which to the reader looks like a clean end
-            raise cancelled_error()
-        if decompress is not None:
-            decompress(b"")
 
     def answer(self, seconds: float = _ERROR_BODY_SECONDS) -> Answer:
         """The body as text: the first MiB of it, and what arrives within ``seconds``."""
@@ -121,16 +112,28 @@ class Exchange:
         return bytes(data[:_ERROR_BODY_BYTES]).decode("utf-8-sig", "replace")
 
 
-def _body_reader(raw: Any) -> Callable[[], bytes]:
+def _body_reader(raw: Any, call: Call) -> Callable[[], bytes]:
     """A function that reads the next bytes of a body, still compressed, and gives ``b""`` at its end."""
     response = getattr(raw, "_original_response", None)
     if isinstance(response, DeadlineResponse):
-        return partial(response.read1, RECEIVE_BYTES)  # urllib3 around it costs 14 us for each read
-    if isinstance(raw, BaseHTTPResponse):
-        return partial(raw.read1, RECEIVE_BYTES, decode_content=False)
-    if raw is None:
-        return bytes
-    return partial(getattr(raw, "read1", None) or raw.read, RECEIVE_BYTES)  # a file, from an adapter for tests
+        read: Callable[[], bytes] = partial(
+            response.read1, RECEIVE_BYTES
+        )  # urllib3 around it costs 14 us for each read
+    elif isinstance(raw, BaseHTTPResponse):
+        read = partial(raw.read1, RECEIVE_BYTES, decode_content=False)
+    elif raw is None:
+        read = bytes
+    else:
+        read = partial(getattr(raw, "read1", None) or raw.read, RECEIVE_BYTES)  # a file, from an adapter for tests
+    if call.socket is not None:  # a connection of ours, which keeps the deadlines at each receive
+        return read
+
+    def read_in_time() -> bytes:
+        call.begin_read()
+        call.check()
+        return read()
+
+    return read_in_time
 
 
 def _decompressor(encoding: Optional[str], secrets: Collection[str]) -> Optional[Callable[[bytes], bytes]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from gemini_sync.interruptions import interruption_in
 
 if TYPE_CHECKING:
-    from gemini_sync.network.deadlines import Call
+    from gemini_sync.network.cancelling import Call
 
 RECEIVE_BYTES = 120 * 1024  # 64 KiB costs more system calls; from 128 KiB on, malloc asks the kernel for each buffer
 # The line before an HTTP chunk (RFC 9112 section 7.1), without extensions.
@@ -80,32 +80,27 @@ class DeadlineResponse(http.client.HTTPResponse):
             http.client.parse_headers(self.fp)
 
     def read1(self, n: int = -1) -> bytes:
-        data = (self._whole_chunks() if n >= RECEIVE_BYTES else b"") or super().read1(n)
+        """Up to ``n`` bytes of the body. Of a chunked body, all HTTP chunks that have arrived, if ``n`` is large.
+
+        http.client reads one chunk at a time, in many steps. Servers send each event as a chunk of its own.
+        """
+        if n >= RECEIVE_BYTES and self.chunked and not self.chunk_left and self.fp is not None:
+            received = self.fp.peek()  # waits only if nothing is left of what arrived
+            position, pieces = 0, []
+            if self.chunk_left == 0:  # http.client has read a chunk, but not the line end behind it
+                position = 2 if received.startswith(b"\r\n") else len(received)
+            while (head := _CHUNK_SIZE.match(received, position)) is not None:
+                start = head.end()
+                end = start + int(head[1], 16)
+                if end == start or received[end : end + 2] != b"\r\n":
+                    break  # the last of the body, or one that has not arrived whole
+                pieces.append(received[start:end])
+                position = end + 2
+            if pieces:
+                self.fp.read(position)
+                self.chunk_left = None  # to http.client: the size of a chunk comes next
+                return b"".join(pieces)
+        data = super().read1(n)
         if n and not data and self.length:  # of the bytes that Content-Length announced, so many are missing
             raise http.client.IncompleteRead(data, self.length)
         return data
-
-    def _whole_chunks(self) -> bytes:
-        """The HTTP chunks that have arrived whole, except the last of the body.
-
-        http.client reads one at a time, in many steps. Servers send each event as a chunk of its own.
-        """
-        if self.fp is None or not self.chunked or self.chunk_left:
-            return b""
-        received = self.fp.peek()  # waits only if nothing is left of what arrived
-        position, pieces = 0, []
-        if self.chunk_left == 0:  # http.client has read a chunk, but not the line end behind it
-            if not received.startswith(b"\r\n"):
-                return b""
-            position = 2
-        while (head := _CHUNK_SIZE.match(received, position)) is not None:
-            start = head.end()
-            end = start + int(head[1], 16)
-            if end == start or received[end : end + 2] != b"\r\n":
-                break
-            pieces.append(received[start:end])
-            position = end + 2
-        if pieces:
-            self.fp.read(position)
-            self.chunk_left = None  # to http.client: the size of a chunk comes next
-        return b"".join(pieces)

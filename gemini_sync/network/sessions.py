@@ -1,25 +1,26 @@
-"""Sessions of requests: ours and those of callers, and what a request takes from its session and the environment."""
+"""Sessions of requests: the idle ones that are kept, how one is made, and what a request takes from its session."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.cookiejar import Cookie, DefaultCookiePolicy
-from typing import Any
+from typing import Any, Optional
 from urllib.parse import urlsplit
 
 import requests
 
 from gemini_sync.config import is_loopback
-from gemini_sync.errors import PROXY_INVALID, ConfigError
+from gemini_sync.errors import PROXY_INVALID, SESSION_INVALID, ConfigError
 from gemini_sync.network.adapters import DefaultAdapter
-from gemini_sync.network.connection import keep_deadlines
-from gemini_sync.network.deadlines import Call, sending
+from gemini_sync.network.cancelling import Call
+from gemini_sync.network.connection import current, keep_deadlines
 from gemini_sync.network.redirects import hide_location
 from gemini_sync.version import VERSION
 
 SessionFactory = Callable[[], requests.Session]
 
+_MOST_IDLE = 32
 _USER_AGENT = f"gemini-sync/{VERSION}"
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 _HEADERS = {
@@ -30,6 +31,24 @@ _HEADERS = {
 }
 # What each session has before its owner sets anything.
 _SET_BY_REQUESTS = requests.utils.default_headers()
+
+
+class IdleSessions(list[requests.Session]):
+    """The sessions that are kept for later calls, last in first out. No lock: list.append and list.pop are atomic."""
+
+    _is_open = True
+
+    def put_back(self, session: requests.Session, reusable: bool) -> None:
+        """Keep a session if its response was read to its end and ``close()`` did not come before; else close it."""
+        if reusable and self._is_open and len(self) < _MOST_IDLE:
+            self.append(session)
+        else:
+            session.close()
+
+    def close(self) -> None:
+        self._is_open = False
+        for session in self:
+            session.close()
 
 
 class _NoNewCookies(DefaultCookiePolicy):
@@ -48,6 +67,16 @@ def default_session() -> requests.Session:
     return adopt_session(session)
 
 
+def new_session(factory: Optional[SessionFactory]) -> requests.Session:
+    """A session from ``factory``, or one of our own, ready for use."""
+    session: object = (factory or default_session)()
+    if not isinstance(session, requests.Session):
+        raise ConfigError(
+            f"session_factory must return a requests.Session, not {type(session).__name__}.", reason=SESSION_INVALID
+        )
+    return adopt_session(session)
+
+
 def adopt_session(session: requests.Session) -> requests.Session:
     """Make the future connections of ``session`` keep deadlines, and let it store no more cookies. Idempotent."""
     session.cookies.set_policy(_NoNewCookies())
@@ -59,10 +88,13 @@ def adopt_session(session: requests.Session) -> requests.Session:
 @contextmanager
 def borrowed_session(call: Call, seconds: float, what: str) -> Iterator[requests.Session]:
     """A session for another library, which asks for ``what`` with it: within ``seconds``, and as part of ``call``."""
+    outer = current.get()
+    current.set(call)
     try:
-        with sending(call), call.bounded(seconds, what), default_session() as session:
+        with call.bounded(seconds, what), default_session() as session:
             yield session
     finally:
+        current.set(outer)
         call.detach()
 
 

@@ -1,4 +1,4 @@
-"""Sending requests: which session carries one, how it is prepared, and when it is sent a second time."""
+"""Sending requests: how one is prepared, and when it is sent a second time."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, Optional
 
 import requests
 
-from gemini_sync.errors import SESSION_INVALID, ConfigError, TransportError
+from gemini_sync.errors import TransportError
 from gemini_sync.fork import register_after_fork
-from gemini_sync.network.deadlines import Call, sending
+from gemini_sync.network.cancelling import Call
+from gemini_sync.network.connection import current
 from gemini_sync.network.error_mapping import LIBRARY_ERRORS, map_error
 from gemini_sync.network.exchange import Answer, Exchange
 from gemini_sync.network.redirects import refuse_redirect
-from gemini_sync.network.sessions import SessionFactory, adopt_session, default_session, prepare_request
+from gemini_sync.network.sessions import IdleSessions, SessionFactory, new_session, prepare_request
 
-_IDLE_SESSIONS = 32
 # The variables that requests reads for each request.
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 _ENVIRONMENT = (*_PROXIES, *map(str.upper, _PROXIES), "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -37,8 +37,7 @@ class Transport:
 
     def __init__(self, session_factory: Optional[SessionFactory] = None) -> None:
         self._session_factory = session_factory
-        # Idle sessions, last in first out. No lock: list.append and list.pop are atomic.
-        self._idle: list[requests.Session] = []
+        self._idle = IdleSessions()
         register_after_fork(self)
 
     def after_fork(self) -> None:
@@ -47,31 +46,14 @@ class Transport:
 
     def close(self) -> None:
         """Close the idle connections; those in use are closed by their calls. Idempotent."""
-        idle, self._idle = self._idle, []
-        for session in idle:
-            session.close()
+        idle, self._idle = self._idle, IdleSessions()
+        idle.close()
 
     def _take_session(self) -> requests.Session:
         try:
             return self._idle.pop()
         except IndexError:
-            session = (self._session_factory or default_session)()
-        if not isinstance(session, requests.Session):
-            raise ConfigError(
-                f"session_factory must return a requests.Session, not {type(session).__name__}.",
-                reason=SESSION_INVALID,
-            )
-        return adopt_session(session)
-
-    def _return_session(self, session: requests.Session, idle: list[requests.Session], reusable: bool) -> None:
-        """Keep a session for the next call if its response was read to its end; close it otherwise.
-
-        ``idle`` is the list at the time it was taken: after ``close()`` there is another, and the session is closed.
-        """
-        if reusable and idle is self._idle and len(idle) < _IDLE_SESSIONS:
-            idle.append(session)
-        else:
-            session.close()
+            return new_session(self._session_factory)
 
     def _prepare(self, session: requests.Session, method: str, url: str) -> tuple[requests.PreparedRequest, Any]:
         if self._session_factory is not None:  # its sessions may differ, and change from call to call
@@ -104,7 +86,7 @@ class Transport:
                     response = _send(call, session, request, settings)
                 except LIBRARY_ERRORS as exc:
                     raise map_error(exc, call, url) from exc
-                return Exchange(call, response, functools.partial(self._return_session, session, idle))
+                return Exchange(call, response, functools.partial(idle.put_back, session))
             except BaseException as exc:
                 call.detach()
                 session.close()
@@ -140,10 +122,13 @@ def _send(
     call.enter_answer()  # for adapters of callers; connections of ours start deadlines for each step
     call.check()
     timeouts = (call.timeouts.connect, call.socket_timeout())
+    outer = current.get()  # None, unless a log handler makes a call of its own while another is being sent
+    current.set(call)
     try:
-        with sending(call):
-            return session.send(request, allow_redirects=False, timeout=timeouts, **settings)
+        return session.send(request, allow_redirects=False, timeout=timeouts, **settings)
     except requests.HTTPError as exc:
         if exc.response is None or exc.response.request is not request:
             raise
         return exc.response  # a hook of the session raised for the status; our caller decides what that means
+    finally:
+        current.set(outer)

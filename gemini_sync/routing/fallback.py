@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Optional, TypeVar
+from typing import Optional
 
 from gemini_sync.errors import GeminiSyncError
 from gemini_sync.fork import register_after_fork
@@ -20,8 +20,6 @@ from gemini_sync.services.base import API_KEY, OAUTH
 _FAILURES_KEPT = 20
 # A KeyboardInterrupt can come before a probe is released. After this time another call may probe all the same.
 _PROBE_LEASE_SECONDS = 600.0
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -51,10 +49,8 @@ class FallbackState:
 
     Args:
         home: the route that calls begin with.
-        other: the route they fall back to.
         sticky_for: seconds after which one call probes ``home`` again; None for never.
-        clock: monotonic seconds.
-        wall: seconds since the epoch.
+        clock, wall: monotonic seconds, and seconds since the epoch.
 
     Attributes:
         snapshot: the state now; reading it needs no lock.
@@ -63,13 +59,12 @@ class FallbackState:
     def __init__(
         self,
         home: str = OAUTH,
-        other: str = API_KEY,
         *,
         sticky_for: Optional[float] = None,
         clock: Clock = monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._home, self._other = home, other
+        self._home = home
         self._cool_down = math.inf if sticky_for is None else sticky_for
         self._clock, self._wall = clock, wall
         self.snapshot = self._first_snapshot(0, None)
@@ -86,8 +81,8 @@ class FallbackState:
         if self.snapshot.probe is not None:
             self.release(self.snapshot.probe)  # the thread that probes is in the parent process
 
-    def _update(self, decide: Callable[[Snapshot], tuple[Snapshot, _T]]) -> _T:
-        """Replace the snapshot. ``decide`` returns the new one, and what this method returns.
+    def _update(self, decide: Callable[[Snapshot], Snapshot]) -> Optional[Snapshot]:
+        """Replace the snapshot by what ``decide`` makes of it, and return the new one; None if it stays as it is.
 
         The lock keeps other threads out, but not a signal handler that runs in this thread. If a handler replaces the
         snapshot meanwhile, its decision stands, and ``decide`` is called again with its snapshot.
@@ -95,11 +90,11 @@ class FallbackState:
         with self._lock:
             while True:
                 before = self.snapshot
-                after, outcome = decide(before)
+                after = decide(before)
                 # One statement: if a handler ran between a test and an assignment, its decision would be lost.
                 self.snapshot = after if self.snapshot is before else self.snapshot
                 if self.snapshot is after:
-                    return outcome
+                    return None if after is before else after
 
     # -- choosing a route
 
@@ -110,19 +105,20 @@ class FallbackState:
             if model in now.models:
                 return Choice(now.models[model], now.choice.generation)
             flip = (now.pending.get(None) or now.pending.get(model)) if now.pending else None
-            return Choice(self._other, now.choice.generation, flip=flip) if flip else now.choice
+            return Choice(API_KEY, now.choice.generation, flip=flip) if flip else now.choice
         if may_probe and self._is_probe_due(now, model):
-            return self._update(lambda now: self._begin_probe(now, model))
+            after = self._update(lambda now: self._with_probe(now, model))
+            return (after and after.probe) or self.snapshot.choice
         return now.choice
 
     def _is_probe_due(self, now: Snapshot, model: str) -> bool:
         return self._clock() >= now.next_probe_at and model not in now.models
 
-    def _begin_probe(self, now: Snapshot, model: str) -> tuple[Snapshot, Choice]:
+    def _with_probe(self, now: Snapshot, model: str) -> Snapshot:
         if now.choice.route == self._home or not self._is_probe_due(now, model):
-            return now, now.choice  # another thread was faster
+            return now  # another thread was faster
         probe = Choice(self._home, now.choice.generation, probe=True)
-        return now._replace(probe=probe, next_probe_at=self._clock() + _PROBE_LEASE_SECONDS), probe
+        return now._replace(probe=probe, next_probe_at=self._clock() + _PROBE_LEASE_SECONDS)
 
     def serves_from_home(self, model: str) -> bool:
         """True if calls for ``model`` go to the first route, whatever flip waits for an answer."""
@@ -140,21 +136,23 @@ class FallbackState:
         A failed probe flips nothing: it only starts the cool-down again.
         """
 
-        def decide(now: Snapshot) -> tuple[Snapshot, bool]:
-            if choice.probe:
-                return self._without_probe(now, choice, self._cool_down), False
-            waits = choice.route == self._home if choice.flip is None else _is_pending(now, choice.flip)
+        def decide(now: Snapshot) -> Snapshot:
+            flip = choice.flip
+            waits = choice.route == self._home if flip is None else now.pending.get(flip.model) is flip
             if choice.generation != now.choice.generation or not waits or model in now.models:
-                return now, False
+                return now
             if model is not None:
-                models, pending = {**now.models, model: self._other}, {**now.pending}
+                models, pending = {**now.models, model: API_KEY}, {**now.pending}
                 pending.pop(model, None)
-                return now._replace(models=models, pending=pending, event=event), True
-            now = now._replace(choice=Choice(self._other, choice.generation + 1), pending={}, event=event)
+                return now._replace(models=models, pending=pending, event=event)
+            now = now._replace(choice=Choice(API_KEY, choice.generation + 1), pending={}, event=event)
             probe_at = self._clock() + self._cool_down
-            return now._replace(since=self._wall(), reason=reason, next_probe_at=probe_at), True
+            return now._replace(since=self._wall(), reason=reason, next_probe_at=probe_at)
 
-        return self._update(decide)
+        if choice.probe:
+            self.release(choice, self._cool_down)
+            return False
+        return self._update(decide) is not None
 
     def fall_back_if_answered(self, choice: Choice, flip: PendingFlip) -> None:
         """``choice`` broke off after its first chunk: the next calls begin with the other route and may make ``flip``.
@@ -162,42 +160,38 @@ class FallbackState:
         The first of several such failures counts.
         """
 
-        def decide(now: Snapshot) -> tuple[Snapshot, None]:
+        def decide(now: Snapshot) -> Snapshot:
             news = choice.generation == now.choice.generation and choice.route == now.choice.route == self._home
             if not news or flip.model in now.pending or flip.model in now.models:
-                return now, None
-            return now._replace(pending={**now.pending, flip.model: flip}), None
+                return now
+            return now._replace(pending={**now.pending, flip.model: flip})
 
         self._update(decide)
 
     def drop(self, flip: PendingFlip) -> None:
         """The other route has failed as well, so ``flip`` is not made and calls begin with the first route again."""
 
-        def decide(now: Snapshot) -> tuple[Snapshot, None]:
-            if not _is_pending(now, flip):
-                return now, None
-            return now._replace(pending={k: v for k, v in now.pending.items() if v is not flip}), None
-
-        self._update(decide)
+        self._update(lambda now: now._replace(pending={k: v for k, v in now.pending.items() if v is not flip}))
 
     def go_back(self, choice: Choice, reason: str, event: Optional[object] = None) -> Optional[Choice]:
         """The probe ``choice`` got an answer: use the first route again. Returns the new choice if this flipped."""
 
-        def decide(now: Snapshot) -> tuple[Snapshot, Optional[Choice]]:
+        def decide(now: Snapshot) -> Snapshot:
             if now.probe is not choice:
-                return now, None
+                return now
             home = Choice(self._home, choice.generation + 1)
-            return now._replace(choice=home, since=self._wall(), reason=reason, probe=None, event=event), home
+            return now._replace(choice=home, since=self._wall(), reason=reason, probe=None, event=event)
 
-        return self._update(decide)
+        after = self._update(decide)
+        return after and after.choice
 
-    def release(self, choice: Choice) -> None:
-        """The probe ``choice`` ended without an outcome, cancelled for example: another call may probe at once."""
-        self._update(lambda now: (self._without_probe(now, choice, 0.0), None))
+    def release(self, choice: Choice, pause: float = 0.0) -> None:
+        """The probe ``choice`` has ended, perhaps without an outcome. The next may begin ``pause`` seconds from now."""
 
-    def _without_probe(self, now: Snapshot, probe: Choice, pause: float) -> Snapshot:
-        """``probe`` has ended, and the next one may begin ``pause`` seconds from now."""
-        return now._replace(probe=None, next_probe_at=self._clock() + pause) if now.probe is probe else now
+        def decide(now: Snapshot) -> Snapshot:
+            return now._replace(probe=None, next_probe_at=self._clock() + pause) if now.probe is choice else now
+
+        self._update(decide)
 
     def record(self, route: str, error: str) -> None:
         """Remember a failure for ``status()``."""
@@ -209,10 +203,10 @@ class FallbackState:
         The answer to a call that began before the last forced reset changes nothing.
         """
 
-        def decide(now: Snapshot) -> tuple[Snapshot, None]:
+        def decide(now: Snapshot) -> Snapshot:
             if now.account_error is not None or choice.generation < now.account_cleared:
-                return now, None
-            return now._replace(account_error=copy.copy(error)), None
+                return now
+            return now._replace(account_error=copy.copy(error))
 
         self._update(decide)
 
@@ -239,14 +233,10 @@ class FallbackState:
         ``account_error`` stays unless ``force`` is given.
         """
 
-        def decide(now: Snapshot) -> tuple[Snapshot, None]:
+        def decide(now: Snapshot) -> Snapshot:
             first = self._first_snapshot(now.choice.generation + 1, "reset()")
             if force:
-                return first._replace(account_cleared=first.choice.generation), None
-            return first._replace(account_error=now.account_error, account_cleared=now.account_cleared), None
+                return first._replace(account_cleared=first.choice.generation)
+            return first._replace(account_error=now.account_error, account_cleared=now.account_cleared)
 
         self._update(decide)
-
-
-def _is_pending(now: Snapshot, flip: PendingFlip) -> bool:
-    return now.pending.get(flip.model) is flip

@@ -14,7 +14,7 @@ from gemini_sync.interruptions import raise_interruption
 from gemini_sync.redaction import redacted_excerpt
 from gemini_sync.routing.events import FallbackEvent
 from gemini_sync.routing.fallback import FallbackState
-from gemini_sync.routing.policy import Decision, after_last_try
+from gemini_sync.routing.policy import Decision, explain
 from gemini_sync.routing.snapshot import Choice, PendingFlip
 from gemini_sync.services.base import API_KEY, OAUTH
 
@@ -23,12 +23,7 @@ _T = TypeVar("_T")
 
 
 class Flips:
-    """The flips of one adapter.
-
-    Args:
-        state: what the flips change.
-        on_fallback: called once per flip, by the thread that flips.
-    """
+    """The flips of one adapter. The thread that flips calls ``on_fallback``, once per flip."""
 
     def __init__(self, state: FallbackState, on_fallback: Callable[[FallbackEvent], Any]) -> None:
         self._state, self._on_fallback = state, on_fallback
@@ -74,11 +69,10 @@ class Flips:
 def flip_for(error: GeminiSyncError, decision: Decision, model: str) -> PendingFlip:
     """The flip that an answer of the API key makes, after ``error`` of a call for ``model`` led to ``decision``."""
     if decision is Decision.RETRY:
-        decision = after_last_try(error)
+        decision = explain(error).at_last
     # The copy has no traceback. That of the error holds the frames of the call, and the call keeps the flip.
     return PendingFlip(in_one_line(error), copy.copy(error), model if decision is Decision.FALL_BACK_MODEL else None)
 
 
 def in_one_line(error: BaseException) -> str:
-    """``error`` for people."""
     return f"{type(error).__name__}: {redacted_excerpt(str(error))}"

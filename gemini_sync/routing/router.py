@@ -14,10 +14,11 @@ from gemini_sync.config import Retry, Timeouts
 from gemini_sync.errors import Attempt, AuthError, ConfigError, GeminiSyncError, InvalidRequestError, cancelled_error
 from gemini_sync.fork import register_after_fork
 from gemini_sync.messages.call_record import CallRecord
+from gemini_sync.messages.chunk import Chunk
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import Request
-from gemini_sync.messages.response import Chunk
-from gemini_sync.network.deadlines import Call, Clock, monotonic
+from gemini_sync.network.cancelling import Call
+from gemini_sync.network.deadlines import Clock, monotonic
 from gemini_sync.retrying import RetryPolicy
 from gemini_sync.routing.events import FallbackEvent, notify_stderr
 from gemini_sync.routing.fallback import FallbackState, RouteStatus
@@ -35,22 +36,14 @@ Policy = Callable[[BaseException], Decision]
 class Router:
     """Serves calls over one or two services; shared by any number of threads.
 
-    Args:
-        services: by route; with both, calls begin with OAuth.
-        retry: how often and how long one route is tried.
-        policy: what a failure leads to.
-        fallback: False keeps every call on OAuth.
-        sticky_for: seconds after a fallback at which one call probes OAuth again; None for never.
-        on_fallback: called once per flip, by the thread that flips.
-        require_finish: False accepts an answer that ends cleanly without a finish reason.
-        clock, sleep: for tests; monotonic seconds, and a wait that replaces the cancellable one.
+    With both services, calls begin with OAuth. For the other arguments see ``GeminiDualAdapter``.
     """
 
     def __init__(
         self,
         services: Mapping[str, Service],
         *,
-        retry: Optional[Retry] = None,
+        retry: Retry = Retry(),
         policy: Policy = decide,
         fallback: bool = True,
         sticky_for: Optional[float] = None,
@@ -61,9 +54,7 @@ class Router:
     ) -> None:
         self._services = dict(services)
         self._falls_back = fallback and len(services) > 1
-        self._clock, self._sleep = clock, sleep
-        self._require_finish = require_finish
-        retry = retry or Retry()
+        self._clock, self._sleep, self._require_finish = clock, sleep, require_finish
         # The default policy needs the caller's limit. A policy of the caller's own can read the hint from the error.
         self._policy = partial(decide, wait_limit=retry.wait_limit) if policy is decide else policy
         self._retrying = RetryPolicy(retry, lambda error: self._decide(error) is Decision.RETRY, most_tries)
@@ -129,7 +120,6 @@ class Router:
             self._calls.discard(call)
 
     def _decide(self, error: GeminiSyncError) -> Decision:
-        """What ``error`` leads to, by the policy."""
         decision = self._policy(error)
         if not isinstance(decision, Decision):
             raise ConfigError(f"policy must return a Decision, not {decision!r}.") from error

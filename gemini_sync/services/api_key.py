@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any, Optional, TypeVar
 
 from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES, Endpoints, check_secret
-from gemini_sync.errors import ApiError, AuthError, PermissionDeniedError
+from gemini_sync.errors import AuthError, PermissionDeniedError
 from gemini_sync.messages.api_errors import replace_next_step
 from gemini_sync.messages.request import GEMINI_API, Request
 from gemini_sync.messages.signatures import Signatures
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.services.base import API_KEY, JSON_HEADERS, JsonApi, OpenStream, send_body
 
@@ -64,21 +64,15 @@ class ApiKeyService:
         return self._send(request, call, send)
 
     def _send(self, request: Request, call: Call, send: Callable[[Mapping[str, Any]], _T]) -> _T:
-        """The result of ``send`` with the body of ``request``."""
         call.secrets.add(self._key)
         try:
             return send_body(request, GEMINI_API, self._signatures, send)
         except (AuthError, PermissionDeniedError) as exc:
-            _explain(exc)
+            step = _STEPS.get(exc.reason or "")
+            if step is None and isinstance(exc, AuthError):
+                step = _CHECK_KEY
+            elif step is None and not exc.details:  # as for a leaked key
+                step = _PERHAPS_LEAKED
+            if step is not None:
+                replace_next_step(exc, step)
             raise
-
-
-def _explain(error: ApiError) -> None:
-    """Say in the message what to do about an API key that is not accepted."""
-    step = _STEPS.get(error.reason or "")
-    if step is None and isinstance(error, AuthError):
-        step = _CHECK_KEY
-    elif step is None and not error.details:  # as for a leaked key
-        step = _PERHAPS_LEAKED
-    if step is not None:
-        replace_next_step(error, step)

@@ -7,20 +7,15 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any, Optional, Protocol, TypeVar
 
 from gemini_sync.auth.access_token import AccessToken
+from gemini_sync.auth.credentials import Credentials
 from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES
-from gemini_sync.errors import (
-    UNREADABLE_ANSWER,
-    AuthError,
-    DeadlineExceeded,
-    InvalidRequestError,
-    ProtocolError,
-)
+from gemini_sync.errors import UNREADABLE_ANSWER, AuthError, DeadlineExceeded, InvalidRequestError, ProtocolError
 from gemini_sync.messages.api_errors import decode_body, find_error
+from gemini_sync.messages.chunk import Chunk
 from gemini_sync.messages.request import Request, body_for
-from gemini_sync.messages.response import Chunk
 from gemini_sync.messages.rest_json import int_of
 from gemini_sync.messages.signatures import Signatures
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.services.streams import Learn, chunks_of, error_of
 
@@ -47,17 +42,7 @@ class Service(Protocol):
         """How many tokens ``request`` has."""
 
 
-class TokenProvider(Protocol):
-    """What an OAuth service asks of its credentials."""
-
-    def fetch(self, call: Call) -> AccessToken:
-        """A usable token."""
-
-    def invalidate(self, access_token: str) -> None:
-        """The server refused this token."""
-
-
-def with_token(credentials: TokenProvider, call: Call, use: Callable[..., _T], *arguments: Any) -> _T:
+def with_token(credentials: Credentials, call: Call, use: Callable[..., _T], *arguments: Any) -> _T:
     """The result of ``use(*arguments, token)``. A 401 drops that token, and ``use`` gets one more try with another."""
     token = credentials.fetch(call)
     try:
@@ -104,12 +89,7 @@ class JsonApi:
         self._transport, self._base, self._max_event_bytes, self._learn = transport, base, max_event_bytes, learn
 
     def stream(
-        self,
-        call: Call,
-        path: str,
-        headers: Mapping[str, str],
-        body: Mapping[str, Any],
-        envelope: Optional[str] = None,
+        self, call: Call, path: str, headers: Mapping[str, str], body: Mapping[str, Any], envelope: Optional[str] = None
     ) -> OpenStream:
         """POST ``body`` and wait for the first chunk; ``envelope`` names the field of an event that holds the chunk.
 

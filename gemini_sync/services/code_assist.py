@@ -4,43 +4,73 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Optional, TypeVar
 
 from gemini_sync.auth.access_token import AccessToken
-from gemini_sync.config import CODE_ASSIST_MODELS, DEFAULT_MAX_EVENT_BYTES, Endpoints
-from gemini_sync.errors import NotFoundError
+from gemini_sync.auth.credentials import Credentials
+from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES, Endpoints
+from gemini_sync.errors import ConfigError, NotFoundError
 from gemini_sync.messages.api_errors import replace_next_step
 from gemini_sync.messages.request import CODE_ASSIST, Request
 from gemini_sync.messages.signatures import Signatures
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
-from gemini_sync.services.base import OAUTH, JsonApi, OpenStream, TokenProvider, bearer, send_body, with_token
+from gemini_sync.services.base import OAUTH, JsonApi, OpenStream, bearer, send_body, with_token
 
 _T = TypeVar("_T")
+
+#: How Code Assist spells the models that it does not call by their own names (GC config/models.ts).
+CODE_ASSIST_MODELS: Mapping[str, str] = MappingProxyType({"gemini-3.5-flash": "gemini-3-flash"})
+
+
+@dataclass(frozen=True)
+class CodeAssist:
+    """Code Assist as the service of the OAuth route.
+
+    Attributes:
+        models: how Code Assist spells a model, by the model's own name. A model that is not in it is sent as it is.
+
+    Raises:
+        ConfigError: ``models`` does not map names to names.
+    """
+
+    models: Mapping[str, str] = field(default_factory=lambda: CODE_ASSIST_MODELS, hash=False)
+
+    def __post_init__(self) -> None:
+        pairs = list(self.models.items()) if isinstance(self.models, Mapping) else [(None, None)]
+        if not all(isinstance(name, str) and name.strip() for pair in pairs for name in pair):
+            raise ConfigError(
+                "CodeAssist.models must map model names to the names that Code Assist has for them, such as "
+                f"{dict(CODE_ASSIST_MODELS)!r}, not {type(self.models).__name__} with other values."
+            )
+        plain = {name.strip().removeprefix("models/"): to.strip().removeprefix("models/") for name, to in pairs}
+        object.__setattr__(self, "models", plain)  # a copy, which can be pickled
 
 
 class CodeAssistService:
     """Streams and counts at ``endpoints.code_assist_api``.
 
-    Args:
-        project: finds the Code Assist project of a token.
-        models: how Code Assist spells a model, by the model's own name.
+    ``project`` finds the Code Assist project of a token.
     """
 
     route = OAUTH
 
     def __init__(
         self,
-        credentials: TokenProvider,
+        credentials: Credentials,
         project: Callable[[Call, AccessToken], str],
         transport: Transport,
         endpoints: Endpoints,
         max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
-        models: Mapping[str, str] = CODE_ASSIST_MODELS,
+        settings: CodeAssist = CodeAssist(),
         signatures: Optional[Signatures] = None,
     ) -> None:
-        self._credentials, self._project, self._models = credentials, project, models
+        if not isinstance(settings, CodeAssist):
+            raise ConfigError(f"oauth_service must be CodeAssist, not {type(settings).__name__}.")
+        self._credentials, self._project, self._models = credentials, project, settings.models
         self._signatures = signatures or Signatures()
         learn = partial(self._signatures.learn, CODE_ASSIST)
         self._api = JsonApi(transport, f"{endpoints.code_assist_api}:", max_event_bytes, learn)
@@ -67,26 +97,18 @@ class CodeAssistService:
         return self._send(request, call, send)
 
     def _send(self, request: Request, call: Call, send: Callable[[Mapping[str, Any], AccessToken], _T]) -> _T:
-        """The result of ``send`` with the body of ``request`` and a token."""
         try:
             return send_body(request, CODE_ASSIST, self._signatures, partial(with_token, self._credentials, call, send))
         except NotFoundError as exc:
-            self._explain(exc, request)
+            # The name depends on the account, and cannot be asked for (GC config/models.ts).
+            name = request.model.split("/")[1]
+            replace_next_step(
+                exc,
+                f"Check the model name. It was sent as {self._spelling(request)!r}, and Code Assist may call the model "
+                f"by another name: oauth_service=CodeAssist(models={{{name!r}: 'the other name'}}) sends that one.",
+            )
             raise
 
     def _spelling(self, request: Request) -> str:
-        name = _name(request)
+        name = request.model.split("/")[1]
         return self._models.get(name, name)
-
-    def _explain(self, error: NotFoundError, request: Request) -> None:
-        """Say in the message of a 404 that Code Assist may have another name for the model."""
-        # The name depends on the account, and cannot be asked for (GC config/models.ts).
-        replace_next_step(
-            error,
-            f"Check the model name. It was sent as {self._spelling(request)!r}, and Code Assist may call the model by "
-            f"another name: oauth_service=CodeAssist(models={{{_name(request)!r}: 'the other name'}}) sends that one.",
-        )
-
-
-def _name(request: Request) -> str:
-    return request.model.split("/")[1]

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any, NamedTuple, Optional, Union
 from urllib.parse import quote
 
+from gemini_sync import errors
 from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.auth.single_flight import SingleFlight
 from gemini_sync.config import Endpoints, check_secret
-from gemini_sync.errors import (
-    SECURITY_POLICY_VIOLATED,
-    VALIDATION_REQUIRED,
-    ApiError,
-    AuthError,
-    ConfigError,
-    CredentialsError,
-    PermissionDeniedError,
-    ProtocolError,
-    QuotaError,
-    ServerError,
-)
-from gemini_sync.messages.api_errors import next_step
-from gemini_sync.messages.rest_json import list_of
-from gemini_sync.network.deadlines import Call
+from gemini_sync.messages.api_errors import next_step, replace_next_step
+from gemini_sync.messages.rest_json import dict_of, list_of, text_of
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.redaction import redacted_excerpt
 from gemini_sync.services.base import JsonApi, bearer
@@ -46,7 +36,7 @@ class _Outcome(NamedTuple):
     """What one search came to: a project, or that the server refused ``token``."""
 
     token: AccessToken
-    project: Union[str, AuthError]
+    project: Union[str, errors.AuthError]
 
 
 class Projects:
@@ -78,10 +68,10 @@ class Projects:
             self._found = {token.identity: configured}
             return configured
         outcome = self._flight.run(call, lambda: self._find(call, token), key=token.identity)
-        if isinstance(outcome.project, AuthError) and outcome.token.access_token != token.access_token:
+        if isinstance(outcome.project, errors.AuthError) and outcome.token.access_token != token.access_token:
             # The server refused the token of another thread, which says nothing about this one.
             outcome = self._flight.run(call, lambda: self._find(call, token), key=token.access_token)
-        if isinstance(outcome.project, AuthError):
+        if isinstance(outcome.project, errors.AuthError):
             raise copy.copy(outcome.project)
         return outcome.project
 
@@ -91,7 +81,7 @@ class Projects:
             return _Outcome(token, known)
         try:
             project = _Search(self._api, call, token).run()
-        except AuthError as exc:
+        except errors.AuthError as exc:
             return _Outcome(token, copy.copy(exc))
         self._found = {token.identity: project}
         return _Outcome(token, project)
@@ -107,19 +97,15 @@ class _Search:
     def run(self) -> str:
         try:
             loaded = self._ask("POST", ":loadCodeAssist", self._question())
-        except PermissionDeniedError as exc:
+        except errors.PermissionDeniedError as exc:
             # Inside a VPC-SC perimeter this method is closed and all others are open: a user of the standard tier.
-            if not any(detail.get("reason") == SECURITY_POLICY_VIOLATED for detail in exc.details):
+            if not any(detail.get("reason") == errors.SECURITY_POLICY_VIOLATED for detail in exc.details):
                 raise
             if self._own is not None:
                 return self._own
-            raise PermissionDeniedError(
-                f"The project cannot be asked for inside a security perimeter. {_SET_PROJECT}",
-                code=exc.code,
-                status=exc.status,
-                reason=SECURITY_POLICY_VIOLATED,
-                details=exc.details,
-            ) from exc
+            replace_next_step(exc, f"The project cannot be asked for inside a security perimeter. {_SET_PROJECT}")
+            exc.reason = errors.SECURITY_POLICY_VIOLATED
+            raise
         project = _project_in(loaded.get("cloudaicompanionProject"))
         if not isinstance(loaded.get("currentTier"), dict):
             project = self._onboard(_tier_for(loaded))
@@ -127,7 +113,7 @@ class _Search:
         if project is not None:
             return project
         message = f"Code Assist names no project for this account. {_SET_PROJECT}"
-        raise _ineligible(loaded) or ConfigError(message, reason="PROJECT_REQUIRED")
+        raise _ineligible(loaded) or errors.ConfigError(message, reason="PROJECT_REQUIRED")
 
     def _question(self, **fields: str) -> dict[str, Any]:
         question: dict[str, Any] = {**fields, "metadata": dict(_METADATA)}
@@ -144,31 +130,32 @@ class _Search:
         while not operation.get("done"):
             name = operation.get("name")
             if not isinstance(name, str) or not name:
-                raise ProtocolError("onboardUser answered an operation that is not done and has no name to ask for.")
+                raise errors.ProtocolError(
+                    "onboardUser answered an operation that is not done and has no name to ask for."
+                )
             polls += 1  # counted as well, because a clock of a test may stand still
             if self._call.clock() + _POLL_SECONDS > until or polls * _POLL_SECONDS > _ONBOARDING_SECONDS:
-                raise CredentialsError(
+                raise errors.CredentialsError(
                     f"Onboarding to Code Assist was not done within {_ONBOARDING_SECONDS:g} s. Try again later, or "
                     "finish it in the Gemini CLI."
                 )
             self._call.sleep(_POLL_SECONDS)
             operation = self._ask("GET", "/" + quote(name, safe="/:"))
-        response = operation.get("response")
-        return _project_in(response.get("cloudaicompanionProject")) if isinstance(response, dict) else None
+        return _project_in(dict_of(operation.get("response")).get("cloudaicompanionProject"))
 
     def _ask(self, method: str, path: str, question: Optional[Mapping[str, Any]] = None) -> dict[str, Any]:
         try:
             return self._api.fetch(
                 self._call, method, path, self._headers, question, seconds=_ANSWER_SECONDS, source=path[1:]
             )
-        except (AuthError, PermissionDeniedError, QuotaError, ServerError):
+        except (errors.AuthError, errors.PermissionDeniedError, errors.QuotaError, errors.ServerError):
             raise
-        except ApiError as exc:
+        except errors.ApiError as exc:
             # An InvalidRequestError would tell callers to change their request, but this one is ours.
             kept = {name: getattr(exc, name) for name in ("code", "status", "reason", "details", "link", "trace_id")}
             said = str(exc).removesuffix(next_step(type(exc), exc.reason, exc.status, exc.code))
             step = "" if exc.link else "Check the project, Endpoints.code_assist, and what this account may use."
-            raise CredentialsError(f"Code Assist did not name a project: {said}{step}", **kept) from exc
+            raise errors.CredentialsError(f"Code Assist did not name a project: {said}{step}", **kept) from exc
 
 
 def _check_project(project: Optional[str]) -> Optional[str]:
@@ -176,14 +163,13 @@ def _check_project(project: Optional[str]) -> Optional[str]:
         return None
     project = check_secret(project, "project", _GIVE_ID)
     if project.isdigit():
-        raise ConfigError(f"{project} is the number of a project. {_GIVE_ID}", reason="PROJECT_REQUIRED")
+        raise errors.ConfigError(f"{project} is the number of a project. {_GIVE_ID}", reason="PROJECT_REQUIRED")
     return project
 
 
 def _project_in(value: Any) -> Optional[str]:
     """The project in an answer: loadCodeAssist names it by a string, onboardUser by an object."""
-    found = value.get("id") if isinstance(value, dict) else value
-    return found if isinstance(found, str) and found else None
+    return text_of(value.get("id") if isinstance(value, dict) else value)
 
 
 def _tiers(loaded: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
@@ -194,7 +180,8 @@ def _tier_for(loaded: Mapping[str, Any]) -> str:
     """The tier to onboard to: the default one, else the legacy one. Raises for an account that gets none."""
     allowed, refused = _tiers(loaded, "allowedTiers"), _tiers(loaded, "ineligibleTiers")
     default = next((str(tier["id"]) for tier in allowed if tier.get("isDefault") and tier.get("id")), None)
-    must_validate = any(tier.get("reasonCode") == VALIDATION_REQUIRED and tier.get("validationUrl") for tier in refused)
+    validation = errors.VALIDATION_REQUIRED
+    must_validate = any(tier.get("reasonCode") == validation and tier.get("validationUrl") for tier in refused)
     default_refused = default is not None and default in [tier.get("tierId") for tier in refused]
     error = _ineligible(loaded)
     if error is not None and (must_validate or default_refused or not allowed):
@@ -202,7 +189,7 @@ def _tier_for(loaded: Mapping[str, Any]) -> str:
     return default or _LEGACY_TIER
 
 
-def _ineligible(loaded: Mapping[str, Any]) -> Optional[PermissionDeniedError]:
+def _ineligible(loaded: Mapping[str, Any]) -> Optional[errors.PermissionDeniedError]:
     """The error of an account that may not use Code Assist; None if Google names no reason against it."""
     refused = _tiers(loaded, "ineligibleTiers")
     if not refused:
@@ -210,11 +197,11 @@ def _ineligible(loaded: Mapping[str, Any]) -> Optional[PermissionDeniedError]:
     refused.sort(key=lambda tier: not tier.get("validationUrl"))  # first the reason that the user can remove
     words = [str(tier.get("reasonMessage") or tier.get("reasonCode") or "no reason given") for tier in refused]
     link, reason = refused[0].get("validationUrl"), refused[0].get("reasonCode")
-    return PermissionDeniedError(
+    return errors.PermissionDeniedError(
         f"This account may not use Code Assist: {redacted_excerpt(' '.join(words))} "
         + (f"See {link}" if link else "Use another account, or an API key."),
-        reason=reason if isinstance(reason, str) else None,
-        link=link if isinstance(link, str) else None,
+        reason=text_of(reason),
+        link=text_of(link),
     )
 
 
@@ -228,8 +215,5 @@ def load_code_assist(access_token: str, project: Optional[str] = None, *, endpoi
         ConfigError: ``access_token`` cannot be one. For the rest see ``Projects.project``.
     """
     token = AccessToken(check_secret(access_token, "access_token"))
-    transport = Transport()
-    try:
+    with closing(Transport()) as transport:
         return _Search(JsonApi(transport, endpoints.code_assist_api), Call().start(), token, project).run()
-    finally:
-        transport.close()

@@ -12,9 +12,9 @@ from typing import Any, Optional, Union
 from gemini_sync.errors import UNREADABLE_ANSWER, ApiError, ProtocolError
 from gemini_sync.messages import sse
 from gemini_sync.messages.api_errors import answer_error
+from gemini_sync.messages.chunk import Chunk
 from gemini_sync.messages.odd_events import UNDECODED, OddEvents
-from gemini_sync.messages.response import Chunk
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.exchange import Answer, Exchange
 from gemini_sync.network.redirects import refuse_redirect
 from gemini_sync.redaction import redacted_excerpt
@@ -22,7 +22,7 @@ from gemini_sync.redaction import redacted_excerpt
 _HEAD_BYTES = len("retry:")  # what tells an event stream from another body
 _STREAM_BEGINS = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:(?:data|event|id|retry)(?:[:\r\n]|$)|[:{\[])")
 _BODY_SECONDS, _BODY_BYTES = 5.0, 2**16  # what is read of a body that is no stream
-_decode = json.JSONDecoder().raw_decode  # json.loads costs half as much again
+_decode: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # json.loads costs half as much again
 
 _log = logging.getLogger(__name__)
 #: Takes the response in a chunk that has thought signatures.
@@ -75,7 +75,7 @@ class _EventReader:
         envelope, data = self._envelope, event.data
         decoded: Any = UNDECODED
         try:
-            value, end = _decode(data)
+            value, end = _decode(data, 0)
             if end == len(data):  # else there is white space around the value, or more
                 decoded = value
             raw = value if envelope is None else value[envelope]
@@ -85,7 +85,7 @@ class _EventReader:
             if not text.isascii() and "\\" in data:
                 text.encode()  # fails if the text holds half a character, which only an escape can write
             usual = end == len(data) and "error" not in value and "error" not in raw
-        except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError, StopIteration):
             usual = False
         if usual and type(event) is not sse.BareJsonEvent:
             self._finished = self._finished or "finishReason" in candidate

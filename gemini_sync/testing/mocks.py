@@ -12,7 +12,7 @@ from typing import Any, Optional, Protocol
 import responses
 from requests.adapters import HTTPAdapter
 
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 
 
 class _Player(Protocol):

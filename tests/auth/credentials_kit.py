@@ -15,7 +15,7 @@ import pytest
 
 from gemini_sync.auth.credentials import Credentials, credentials_for
 from gemini_sync.config import Endpoints, OAuthClient
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.exchange import Answer
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import Emulator

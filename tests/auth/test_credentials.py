@@ -27,16 +27,6 @@ _DOWN = Answer(503, {}, "down")
 _REFUSED = Answer(400, {}, '{"error": "invalid_grant"}')
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return write_file(tmp_path / "c.json")
-
-
 @pytest.mark.parametrize(
     ("lifetime", "early", "unusable"), [(3600, 225, 30), (36000, 225, 30), (360, 22.5, 3), (16, 1, 0.1333)]
 )

@@ -15,7 +15,7 @@ from gemini_sync.auth import credentials_file
 from gemini_sync.auth.token_endpoint import TokenAnswer
 from gemini_sync.config import Endpoints
 from gemini_sync.errors import GeminiSyncError
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.services.project import load_code_assist
 from gemini_sync.testing.emulator import Emulator
 from tests.auth.credentials_kit import Clock, ScriptedTransport, Slept, emulated, scripted, told, write_file

@@ -1,4 +1,4 @@
-"""Tests of threads and processes that share one login: one refresh for all, nothing mixed, nothing lost."""
+"""Tests of threads that share one login: one refresh for all, nothing mixed, nothing lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gemini_sync.auth import credentials_file
 from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.auth.credentials import Credentials
 from gemini_sync.errors import RefreshError
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.exchange import Answer
 from gemini_sync.testing.emulator import Emulator
 from tests.adapter_kit import Gate, in_thread
@@ -33,7 +33,6 @@ from tests.auth.credentials_kit import (
     warnings_in,
     write_file,
 )
-from tests.support import python_child
 
 _MANY = 50
 
@@ -258,70 +257,3 @@ def test_fetch__interrupt_while_reading(tmp_path: Path) -> None:
         credentials.fetch(Call(sleep=Slept(hook=interrupt)))
     write_file(path)
     assert fetch(credentials) == "file-access-token"
-
-
-@pytest.mark.parametrize("persist", [False, True])
-def test_fetch__twenty_threads_four_thousand_reads(tmp_path: Path, persist: bool) -> None:
-    lifetime, step = (8.0, 0.01) if not persist else (160.0, 0.01)
-    clock = Clock()
-    counter = Counter(lifetime)
-    credentials = scripted(write_file(tmp_path / "c.json", left=-5), ScriptedTransport(counter), clock, persist=persist)
-    expiries: dict[str, Any] = {}
-
-    def read() -> int:
-        mixed = 0
-        for _ in range(4000):
-            token: AccessToken = credentials.fetch(Call())
-            mixed += expiries.setdefault(token.access_token, token.expires_at) != token.expires_at
-            clock.advance(step)
-        return mixed
-
-    assert together(20, read) == [0] * 20
-    elapsed = 20 * 4000 * step
-    ahead = lifetime / 16
-    assert elapsed / lifetime - 1 <= counter.issued <= elapsed / (lifetime - ahead) + 1
-    issued = [expiries[f"kit-access-{number + 1}"] for number in range(counter.issued)]
-    assert issued == sorted(issued)
-
-
-_WRITER = """
-import json, sys, time
-path, rounds = sys.argv[1], int(sys.argv[2])
-with open(path) as file:
-    document = json.load(file)
-print(flush=True)
-for number in range(rounds):
-    document["access_token"] = "written-" + str(number)
-    document["expiry_date"] += 1000
-    with open(path, "w") as file:
-        file.flush()
-        time.sleep(0.003)
-        text = json.dumps(document)
-        file.write(text[:40])
-        file.flush()
-        time.sleep(0.003)
-        file.write(text[40:])
-    time.sleep(0.004)
-"""
-
-
-def test_fetch__writer_that_truncates_every_ten_milliseconds(tmp_path: Path) -> None:
-    path = write_file(tmp_path / "c.json")
-    credentials = scripted(path, ScriptedTransport(), Clock())
-    slept: list[float] = []
-
-    def pause(seconds: float) -> None:
-        slept.append(seconds)
-        pausing.wait(seconds)
-
-    pausing = threading.Event()
-    seen = set()
-    with python_child("-c", _WRITER, str(path), "100") as writer:
-        assert writer.stdout is not None
-        writer.stdout.readline()
-        while writer.poll() is None:
-            seen.add(credentials.fetch(Call(sleep=pause)).access_token)
-    assert writer.returncode == 0
-    assert len(seen) > 10
-    assert len(slept) > 10  # the file was read while it was half written
-    assert fetch(credentials) == "written-99"

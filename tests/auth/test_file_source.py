@@ -13,7 +13,7 @@ import pytest
 from gemini_sync.auth import credentials_file
 from gemini_sync.auth.file_source import FileSource
 from gemini_sync.errors import ConfigError, CredentialsError, RefreshError
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.exchange import Answer
 from tests.auth.credentials_kit import (
     CLIENT,
@@ -27,18 +27,6 @@ from tests.auth.credentials_kit import (
 )
 
 _REFUSED = Answer(400, {}, '{"error": "invalid_grant"}')
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    folder = tmp_path / "creds"
-    folder.mkdir()
-    return write_file(folder / "c.json")
 
 
 def test_current__valid_token_needs_no_client_and_no_request(path: Path, clock: Clock) -> None:

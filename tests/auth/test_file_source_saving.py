@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gemini_sync.errors import CredentialsError
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.testing.emulator import Emulator
 from tests.auth.credentials_kit import (
     Clock,
@@ -27,18 +27,6 @@ from tests.auth.credentials_kit import (
     write_file,
 )
 from tests.support import run_python
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    folder = tmp_path / "creds"
-    folder.mkdir()
-    return write_file(folder / "c.json")
 
 
 def _state(path: Path) -> tuple[int, int, int]:
@@ -180,7 +168,7 @@ def test_save__failure_keeps_the_token_in_memory(
 
 _FULL_DISK = """
 import json, logging, os, resource, sys
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.config import Endpoints, OAuthClient
 from gemini_sync.auth.credentials import credentials_for
 from gemini_sync.network.transport import Transport

@@ -13,20 +13,10 @@ from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.auth.credentials_file import FileContent
 from gemini_sync.auth.file_source import FileSource
 from gemini_sync.config import Endpoints
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from tests.adapter_kit import in_thread
 from tests.auth.credentials_kit import CLIENT, Clock, Counter, ScriptedTransport, warnings_in, write_file
 from tests.lock_kit import OneAtATime
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return write_file(tmp_path / "c.json")
 
 
 def _source(path: Path, transport: Any, clock: Clock, persist: bool = False) -> Any:

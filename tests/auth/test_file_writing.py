@@ -17,7 +17,7 @@ import pytest
 
 from gemini_sync.auth import file_writing
 from gemini_sync.auth.file_writing import replace_file
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from tests.auth.credentials_kit import (
     Clock,
     Counter,
@@ -197,7 +197,7 @@ def test_save__cancelled_in_the_pause(tmp_path: Path, monkeypatch: pytest.Monkey
 _IN_A_MOUNT = """
 import json, logging, subprocess, sys
 from gemini_sync.auth import credentials_file
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 source, target = sys.argv[1:]
 subprocess.run(["mount", "--bind", source, target], check=True)
 content = credentials_file.update(target, "file-refresh-token", {"access_token": "new"}, Call())

@@ -17,8 +17,8 @@ from gemini_sync.auth import single_flight as flight_module
 from gemini_sync.auth.single_flight import SingleFlight
 from gemini_sync.config import Timeouts
 from gemini_sync.errors import DeadlineExceeded, RefreshError, StreamInterrupted, TransportError, ends_the_call
-from gemini_sync.network import deadlines
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network import cancelling
+from gemini_sync.network.cancelling import Call
 from tests.adapter_kit import in_thread
 from tests.auth.credentials_kit import Watched, await_all, together
 from tests.lock_kit import OneAtATime
@@ -78,7 +78,7 @@ def test_run__failure_reaches_each_waiter_as_a_copy() -> None:
     ids=lambda exc: type(exc).__name__,
 )
 def test_run__interrupted_leader_hands_over(interruption: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadlines, "_SLICE_SECONDS", 3600)  # the waiters are woken and do not just look again
+    monkeypatch.setattr(cancelling, "_SLICE_SECONDS", 3600)  # the waiters are woken and do not just look again
     work = _Work(interruption, "done")
     outcomes = _run_all(work)
     assert outcomes.count(interruption) == 1

@@ -8,9 +8,8 @@ import pytest
 
 from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.auth.credentials import Credentials
-from gemini_sync.auth.sources import GivenToken
 from gemini_sync.errors import ConfigError, CredentialsError, RefreshError
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from tests.auth.credentials_kit import (
     Clock,
     ScriptedTransport,
@@ -90,14 +89,3 @@ def test_token_source__failure_at_a_refusal() -> None:
     with pytest.raises(CredentialsError, match="OSError: no agent") as caught:
         _of(_Source()).invalidate("kit-9")
     assert "kit-9" not in str(caught.value)
-
-
-def test_given_token__is_the_only_one() -> None:
-    given = GivenToken(" kit-given\n")
-    given.invalidate("kit-given")
-    assert given.fetch(Call()) == AccessToken("kit-given")
-
-
-def test_given_token__unusable() -> None:
-    with pytest.raises(ConfigError, match="access_token holds white space"):
-        GivenToken("kit given")

@@ -14,7 +14,7 @@ import pytest
 from gemini_sync.auth.token_endpoint import TokenAnswer, refresh
 from gemini_sync.config import OAuthClient, Timeouts
 from gemini_sync.errors import DeadlineExceeded, ProtocolError, RefreshError, StreamInterrupted, TransportError
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.exchange import Answer
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import Emulator

@@ -6,8 +6,8 @@ from collections.abc import Generator
 from typing import Any, Optional, Union
 
 from gemini_sync.errors import GeminiSyncError
+from gemini_sync.messages.chunk import Chunk
 from gemini_sync.messages.reply import Reply
-from gemini_sync.messages.response import Chunk
 
 
 def chunk(*parts: Any, envelope: Optional[dict[str, Any]] = None, usage: Any = None, **candidate: Any) -> Chunk:

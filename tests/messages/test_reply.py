@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from gemini_sync.errors import Attempt, EmptyResponseError, FinishReasonError, ProtocolError, StreamInterrupted
 from gemini_sync.messages.call_record import CallRecord
+from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.parts import Blob, FunctionCall
 from gemini_sync.messages.reply import Reply
-from gemini_sync.messages.response import Blob, Chunk, FunctionCall, Usage
+from gemini_sync.messages.usage import Usage
 from tests.messages.odd_json import RESPONSES
 from tests.messages.reply_kit import STOP, chunk, reply_of
 

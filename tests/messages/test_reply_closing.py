@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from gemini_sync.errors import BlockedError, StreamInterrupted
+from gemini_sync.messages.chunk import Chunk
 from gemini_sync.messages.reply import Reply
-from gemini_sync.messages.response import Chunk
 from tests.messages.reply_kit import STOP, chunk, reply_of
 
 

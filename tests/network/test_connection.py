@@ -13,7 +13,7 @@ from requests.adapters import HTTPAdapter
 
 from gemini_sync import TransportError
 from gemini_sync.config import Timeouts
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.receiving import RECEIVE_BYTES, DeadlineResponse, _DeadlineReader
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import default_text

@@ -10,8 +10,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from gemini_sync.network.adapters import DefaultAdapter
-from gemini_sync.network.connection import keep_deadlines
-from gemini_sync.network.deadlines import current
+from gemini_sync.network.connection import current, keep_deadlines
 from gemini_sync.network.sessions import default_session
 from gemini_sync.testing.emulator import Emulator
 

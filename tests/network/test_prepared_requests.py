@@ -11,7 +11,8 @@ from requests.hooks import dispatch_hook
 
 from gemini_sync.config import Timeouts
 from gemini_sync.errors import ConfigError, ProtocolError
-from gemini_sync.network.deadlines import Call, current
+from gemini_sync.network.cancelling import Call
+from gemini_sync.network.connection import current
 from gemini_sync.network.redirects import refuse_redirect
 from gemini_sync.network.sessions import adopt_session, borrowed_session, default_session, prepare_request
 from gemini_sync.testing.emulator import Emulator

@@ -1,4 +1,4 @@
-"""The transport: headers and cookies, redirects, sessions and connections, error bodies, adapters without sockets."""
+"""The transport: headers and cookies, redirects, sessions and connections, error bodies."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
-import responses
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from gemini_sync import ProtocolError, ServerError, Timeouts, TransportError
-from gemini_sync.errors import DeadlineExceeded, StreamInterrupted
-from gemini_sync.network import transport as transport_floor
-from gemini_sync.network.deadlines import Call
+from gemini_sync import ProtocolError, ServerError, Timeouts
+from gemini_sync.network import sessions as sessions_module
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import Emulator, default_text
 from tests.adapter_kit import Rig
-from tests.network.transport_kit import URL, Canned, Pieces, mocked
 from tests.wire.support import ask, drain, event, watchdog
 
 TEXT = default_text("Why?")
@@ -137,7 +134,7 @@ def test_error_body__is_bounded(emulator, fault):
 
 
 def test_sessions__idle_ones_are_bounded(emulator, transport, monkeypatch):
-    monkeypatch.setattr(transport_floor, "_IDLE_SESSIONS", 2)
+    monkeypatch.setattr(sessions_module, "_MOST_IDLE", 2)
     emulator.quota.answer(json={})
     url = emulator.url + "/v1internal:retrieveUserQuota"
     headers = {"Authorization": f"Bearer {emulator.issue_token()}"}
@@ -191,13 +188,13 @@ def test_session_factory__its_sessions_are_used_keep_deadlines_and_are_closed(em
             super().close()
 
     with Rig(emulator, tmp_path) as rig:
-        adapter = rig.adapter(oauth_creds_path=None, session_factory=Session, timeouts=Timeouts(first_token=0.5))
+        adapter = rig.adapter(oauth_creds_path=None, session_factory=Session)
         assert adapter.generate("Why?").text == TEXT
         assert adapter.generate("Why?").text == TEXT
         assert (len(made), closed) == (1, [])
         emulator.api_key.fail("drip_headers", interval=0.02)  # only a connection of ours notices
         with watchdog(emulator.stop):
-            _, error = drain(adapter.stream("Why?"))
+            _, error = drain(adapter.stream("Why?", timeouts=Timeouts(first_token=0.1)))
         assert error.deadline == "first_token"
         assert closed == made
         assert adapter.generate("Why?").text == TEXT
@@ -242,73 +239,3 @@ def test_close__is_idempotent_and_what_comes_after_works(emulator, transport):
     exchange.close()
     assert emulator.wait_closed()
     assert emulator.connections_total == 2
-
-
-# --- adapters without sockets
-
-
-def test_responses__mocks_work():
-    with responses.RequestsMock() as mock, mocked() as adapter:
-        mock.post(URL, status=503, json={"error": {"code": 503, "message": "busy"}})
-        mock.post(URL, body=requests.ConnectionError("cable cut"))
-        mock.post(URL, body=ANSWER, content_type="text/event-stream")
-        reply = adapter.generate("Why?")
-        assert (reply.text, len(reply.attempts)) == ("one two", 3)
-        assert mock.calls[2].request.headers["x-goog-api-key"] == "a-key"
-        assert [type(attempt.error) for attempt in reply.attempts[:2]] == [ServerError, TransportError]
-
-
-@pytest.mark.parametrize(
-    ("timeout", "deadline", "tries"),
-    [
-        (requests.ConnectTimeout, "connect", 3),
-        (requests.ReadTimeout, "first_token", 1),
-        (requests.Timeout, "first_token", 1),
-    ],
-)
-def test_responses__a_timeout_is_a_deadline(timeout, deadline, tries):
-    with responses.RequestsMock() as mock, mocked() as adapter:
-        mock.post(URL, body=timeout("too slow"))
-        _, error = drain(adapter.stream("Why?"))
-        assert (type(error), error.deadline, len(error.attempts)) == (DeadlineExceeded, deadline, tries)
-        assert error.seconds == getattr(Timeouts(), deadline)
-        assert len(mock.calls) == tries
-
-
-def test_responses__a_connect_timeout_without_that_deadline_is_a_failed_connection():
-    with responses.RequestsMock() as mock, mocked(timeouts=Timeouts(None, None, None)) as adapter:
-        mock.post(URL, body=requests.ConnectTimeout("too slow"))
-        _, error = drain(adapter.stream("Why?"))
-        assert (type(error), len(error.attempts)) == (TransportError, 3)
-
-
-def test_responses__cancel_works():
-    with responses.RequestsMock() as mock, mocked() as adapter:
-        mock.post(URL, body=ANSWER, content_type="text/event-stream")
-        reply = adapter.stream("Why?")
-        next(reply)
-        reply.cancel()
-        assert drain(reply)[1].cancelled
-
-
-def test_foreign_transport__cancelled_call_is_not_sent():
-    canned, call = Canned(lambda: Pieces([ANSWER])), Call().start()
-    call.cancel()
-    with pytest.raises(StreamInterrupted):
-        Transport(canned.session).send(call, "POST", URL, {}, b"{}")
-    assert canned.sent == []
-
-
-@pytest.mark.parametrize(("seconds", "deadline"), [(60.0, None), (110.0, "idle")])
-def test_adapter_without_sockets__deadlines_hold_between_reads(seconds, deadline):
-    now = [0.0]
-
-    def pass_time():
-        now[0] += seconds
-
-    canned = Canned(lambda: Pieces([event("one "), event("two "), b": ping\n\n", event("!", "STOP")], pass_time))
-    timeouts = Timeouts(first_token=130.0, idle=100.0)
-    with mocked(session_factory=canned.session, timeouts=timeouts, clock=lambda: now[0]) as adapter:
-        texts, error = drain(adapter.stream("Why?"))
-    assert texts[:2] == ["one ", "two "]
-    assert getattr(error and error.__cause__, "deadline", None) == deadline

@@ -13,7 +13,7 @@ import requests
 from gemini_sync.config import Timeouts
 from gemini_sync.errors import ConfigError, StreamInterrupted, TransportError
 from gemini_sync.network import transport as transport_module
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import Emulator
 from tests.wire.raw_server import Peer, RawServer

@@ -224,17 +224,6 @@ def test_row__on_both_routes(row: Row) -> None:
         assert table.route() == "oauth"
 
 
-@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit, RuntimeError])
-@pytest.mark.parametrize("step", ["before", "after"])
-def test_interrupt__never_flips(interrupt: type[BaseException], step: str) -> None:
-    table = Table(interrupt if step == "before" else ["by", interrupt], BY_OAUTH)
-    with pytest.raises(interrupt):
-        list(table.stream())
-    assert (table.counts, table.events, table.slept) == ((1, 0), [], [])
-    assert list(table.stream()) == BY_OAUTH
-    assert table.router.status().failures == ()
-
-
 def test_retry__until_there_is_an_answer() -> None:
     table = Table(server(503), server(500), BY_OAUTH)
     reply = table.stream()

@@ -263,3 +263,14 @@ def test_ctrl_c__at_any_line_loses_no_message_and_flips_once(story: str) -> None
             break
     assert number > 20
     assert flipped
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit, RuntimeError])
+@pytest.mark.parametrize("step", ["before", "after"])
+def test_interrupt__never_flips(interrupt: type[BaseException], step: str) -> None:
+    table = Table(interrupt if step == "before" else ["by", interrupt], BY_OAUTH)
+    with pytest.raises(interrupt):
+        list(table.stream())
+    assert (table.counts, table.events, table.slept) == ((1, 0), [], [])
+    assert list(table.stream()) == BY_OAUTH
+    assert table.router.status().failures == ()

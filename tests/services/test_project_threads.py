@@ -11,7 +11,7 @@ import pytest
 from gemini_sync.auth.access_token import AccessToken
 from gemini_sync.config import Endpoints
 from gemini_sync.errors import AuthError, ServerError
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.exchange import Answer
 from gemini_sync.network.transport import Transport
 from gemini_sync.services.project import Projects

@@ -23,7 +23,7 @@ TIMEOUT = 10
 def test_main__serves_until_interrupted(monkeypatch, capsys, tmp_path):
     seen = []
 
-    def interrupted():
+    def interrupted(seconds):
         lines = capsys.readouterr().out.splitlines()
         exported = dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
         origin = urllib.parse.urlsplit(exported["GOOGLE_GEMINI_BASE_URL"])
@@ -32,8 +32,7 @@ def test_main__serves_until_interrupted(monkeypatch, capsys, tmp_path):
             seen.append((exported, client.getresponse().status))
         raise KeyboardInterrupt
 
-    event = SimpleNamespace(wait=interrupted)
-    monkeypatch.setattr(__main__, "threading", SimpleNamespace(Event=lambda: event))
+    monkeypatch.setattr(__main__, "time", SimpleNamespace(sleep=interrupted))
     path = tmp_path / "creds.json"
     assert __main__.main(["--credentials", str(path)]) == 0
     assert __main__.main([]) == 0

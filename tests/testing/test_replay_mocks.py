@@ -10,7 +10,7 @@ import requests
 import responses
 from requests.adapters import HTTPAdapter
 
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.testing import UnmatchedRequest, record, replay
 from tests.testing.cassette_kit import (
     STREAM_URL,

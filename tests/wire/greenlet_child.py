@@ -27,7 +27,8 @@ import socket  # noqa: E402
 import threading  # noqa: E402
 
 from gemini_sync import Endpoints, GeminiDualAdapter, GeminiSyncError, Retry, StreamInterrupted, Timeouts  # noqa: E402
-from gemini_sync.network.deadlines import Call, current, sending  # noqa: E402
+from gemini_sync.network.cancelling import Call  # noqa: E402
+from gemini_sync.network.connection import current  # noqa: E402
 
 if when == "late":
     patch(library)
@@ -84,15 +85,15 @@ def own_calls(_):
     calls, both, seen = [Call(), Call()], threading.Event(), []
 
     def first():
-        with sending(calls[0]):
-            both.wait(SECONDS)
-            seen.append(current.get() is calls[0])
+        current.set(calls[0])
+        both.wait(SECONDS)
+        seen.append(current.get() is calls[0])
 
     def second():
-        with sending(calls[1]):
-            both.set()
-            reader.join(SECONDS)
-            seen.append(current.get() is calls[1])
+        current.set(calls[1])
+        both.set()
+        reader.join(SECONDS)
+        seen.append(current.get() is calls[1])
 
     reader, other = (threading.Thread(target=work, daemon=True) for work in (first, second))
     reader.start()

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from gemini_sync import StreamInterrupted
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from tests.adapter_kit import Rig
 from tests.wire.raw_server import SECONDS, RawServer, black_hole
 from tests.wire.support import FRAMINGS, PATIENT, ask, drain, event, on_signal, tell_when_entered, telling

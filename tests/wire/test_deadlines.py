@@ -13,7 +13,7 @@ from tests.adapter_kit import Rig
 from tests.wire.raw_server import SECONDS, RawServer, black_hole
 from tests.wire.support import FRAMINGS, NEVER, ONCE, ask, drain, event, watchdog
 
-SHORT = 0.2
+SHORT = 0.1
 
 
 def limits(**short):
@@ -130,7 +130,7 @@ def test_first_token__holds_while_the_request_is_sent_bit_by_bit(context):
 def test_first_token__flips_and_the_other_route_has_its_own(emulator, tmp_path, fault):
     emulator.oauth.fail(fault, times=None)
     with Rig(emulator, tmp_path) as rig:
-        reply = rig.adapter(timeouts=limits(first_token=0.5)).generate("Why?")
+        reply = rig.adapter(timeouts=limits(first_token=0.3)).generate("Why?")
     assert (reply.route, [attempt.route for attempt in reply.attempts]) == ("api_key", ["oauth", "api_key"])
     assert (len(emulator.oauth.requests), len(emulator.api_key.requests)) == (1, 1)
     assert [deadline_of(flip.error) for flip in rig.flips] == ["first_token"]
@@ -231,7 +231,7 @@ ERROR_HEAD = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nC
 
 
 def test_error_body__that_drips_is_given_up(context, monkeypatch):
-    monkeypatch.setattr(Exchange.answer, "__defaults__", (SHORT,))
+    monkeypatch.setattr(Exchange.answer, "__defaults__", (2 * SHORT,))
     with RawServer(drip(ERROR_HEAD, b"busy "), tls=context) as server:
         _, error = drain(ask(server.url, timeouts=limits(), retry=Retry(2, backoff_base=0)))
     assert type(error) is ServerError

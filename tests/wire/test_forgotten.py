@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
+import itertools
 import json
 import socket
 import struct
@@ -15,9 +17,9 @@ import requests
 
 from gemini_sync import DeadlineExceeded, Endpoints, StreamInterrupted, Timeouts, TransportError
 from gemini_sync.network import keepalive
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
-from tests.adapter_kit import Rig
+from tests.adapter_kit import Rig, in_thread
 from tests.wire.raw_server import EVENT_STREAM, SECONDS, RawServer, forward_proxy
 from tests.wire.support import PATIENT, ask, chunk, drain, event, telling, watchdog
 
@@ -42,7 +44,7 @@ def in_a_second(monkeypatch):
     monkeypatch.setattr(keepalive, "PROBE_AFTER_SECONDS", 1)
     monkeypatch.setattr(keepalive, "PROBE_EVERY_SECONDS", 1)
     monkeypatch.setattr(keepalive, "PROBES", 1)
-    monkeypatch.setattr(keepalive, "UNACKNOWLEDGED_MILLISECONDS", 1000)
+    monkeypatch.setattr(keepalive, "UNACKNOWLEDGED_MILLISECONDS", 300)
 
 
 PROJECT = json.dumps({"cloudaicompanionProject": "p", "currentTier": {"id": "free-tier"}}).encode()
@@ -77,11 +79,9 @@ def code_assist(peers, forget_when):
     return script
 
 
-@linux
-@pytest.mark.parametrize("forget_when", ["idle", "waiting"])
-def test_reused_connection__buys_a_fresh_try_and_no_flip(in_a_second, context, tmp_path, emulator, forget_when):
+def reused_connection__buys_a_fresh_try_and_no_flip(context, folder, emulator, forget_when):
     peers = []
-    with RawServer(code_assist(peers, forget_when), tls=context) as server, Rig(emulator, tmp_path) as rig:
+    with RawServer(code_assist(peers, forget_when), tls=context) as server, Rig(emulator, folder) as rig:
         endpoints = Endpoints(**{**emulator.urls, "code_assist": server.url})
         adapter = rig.adapter(endpoints=endpoints, timeouts=PATIENT["timeouts"])
         with watchdog(adapter.close):
@@ -102,8 +102,7 @@ def test_reused_connection__first_token_that_passed_still_flips(tmp_path, emulat
     assert [(type(flip.error), flip.error.deadline) for flip in rig.flips] == [(DeadlineExceeded, "first_token")]
 
 
-@linux
-def test_new_connection__that_is_forgotten_is_tried_again(in_a_second):
+def new_connection__that_is_forgotten_is_tried_again():
     """No deadline passed, and urllib3 calls it a timeout of a read all the same."""
 
     def script(peer):
@@ -124,8 +123,7 @@ def test_new_connection__that_is_forgotten_is_tried_again(in_a_second):
     ]
 
 
-@linux
-def test_body__of_a_connection_that_is_forgotten_is_interrupted(in_a_second):
+def body__of_a_connection_that_is_forgotten_is_interrupted():
     def script(peer):
         peer.read_request()
         peer.send(EVENT_STREAM + b"\r\n" + event("one"))
@@ -140,6 +138,17 @@ def test_body__of_a_connection_that_is_forgotten_is_interrupted(in_a_second):
             texts, error = drain(telling(reply, received))
     assert (texts, type(error), type(error.__cause__)) == (["one"], StreamInterrupted, TransportError)
     assert error.__cause__.__cause__.errno == errno.ETIMEDOUT
+
+
+@linux
+def test_connection__that_is_forgotten_at_any_moment(in_a_second, tls, tmp_path, emulator):
+    """Each moment has a thread of its own, because the kernel needs up to two seconds to notice."""
+    moments = [new_connection__that_is_forgotten_is_tried_again, body__of_a_connection_that_is_forgotten_is_interrupted]
+    for number, (context, when) in enumerate(itertools.product([None, tls], ["idle", "waiting"])):
+        arguments = (context, tmp_path / str(number), emulator, when)
+        moments.append(functools.partial(reused_connection__buys_a_fresh_try_and_no_flip, *arguments))
+    for result in [in_thread(moment) for moment in moments]:
+        result()
 
 
 # --- the options

@@ -76,7 +76,7 @@ def test_frozen__first_token_holds(rig, fault, arguments):
 def test_frozen__total_ends_a_stream_that_goes_on(rig):
     rig.emulator.api_key.fail("drip", after=1, interval=0.01, data=event("and on "))
     with freezegun.freeze_time(DAY):
-        adapter = waiting(rig, oauth_creds_path=None, timeouts=Timeouts(total=0.3))
+        adapter = waiting(rig, oauth_creds_path=None, timeouts=Timeouts(total=0.1))
         with watchdog(adapter.close):
             _, error = drain(adapter.stream("Why?"))
     cause = error.__cause__ if isinstance(error, StreamInterrupted) else error

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from tests.adapter_kit import Rig
 from tests.wire.raw_server import SECONDS
 from tests.wire.support import FRAMINGS, PATIENT, ask, on_signal, tell_when_entered, telling, watchdog

@@ -96,11 +96,11 @@ def test_first_token__flips_without_another_try(rig: Rig, fault: str, arguments:
     adapter = rig.adapter()
     adapter.generate("Hi")
     rig.emulator.oauth.fail(fault, times=None, **arguments)
-    reply = adapter.generate("Hi", timeouts=Timeouts(first_token=0.7))
+    reply = adapter.generate("Hi", timeouts=Timeouts(first_token=0.3))
     assert (reply.text, reply.route) == (default_text("Hi"), "api_key")
     failed = reply.attempts[0].error
     assert isinstance(failed, DeadlineExceeded)
-    assert (failed.deadline, failed.seconds) == ("first_token", 0.7)
+    assert (failed.deadline, failed.seconds) == ("first_token", 0.3)
     assert rig.counts == (2, 1)
     assert adapter.generate("Hi").route == "api_key"
     assert len(rig.flips) == 1

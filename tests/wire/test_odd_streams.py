@@ -162,7 +162,7 @@ def test_body__that_drips_is_bounded() -> None:
             peer.wait_gone()
 
     with RawServer(script) as server:
-        _, error = drain(ask(server.url, timeouts=Timeouts(first_token=0.3)))
+        _, error = drain(ask(server.url, timeouts=Timeouts(first_token=0.1)))
         assert isinstance(error, DeadlineExceeded)
 
 

@@ -67,7 +67,7 @@ def test_proxy__cancel_works_through_it(server, proxy):
 def test_proxy__deadlines_hold_through_it(server, proxy):
     server.api_key.fail("drip_headers", interval=0.02)
     with watchdog(server.stop):
-        _, error = drain(ask(server, timeouts=Timeouts(connect=NEVER, first_token=0.3)))
+        _, error = drain(ask(server, timeouts=Timeouts(connect=NEVER, first_token=0.1)))
     assert (type(error), error.deadline, len(error.attempts)) == (DeadlineExceeded, "first_token", 1)
 
 
@@ -100,13 +100,12 @@ def test_proxy__of_a_session_of_the_caller(server, tmp_path):
         return made
 
     with forward_proxy() as proxy, Rig(server, tmp_path) as rig:
-        deadlines = Timeouts(connect=NEVER, first_token=0.5)
-        adapter = rig.adapter(oauth_creds_path=None, session_factory=session, timeouts=deadlines)
+        adapter = rig.adapter(oauth_creds_path=None, session_factory=session)
         assert adapter.generate("Why?").text == TEXT
         # Only a connection of ours notices a header that drips.
         server.api_key.fail("drip_headers", interval=0.02)
         with watchdog(server.stop):
-            _, error = drain(adapter.stream("Why?"))
+            _, error = drain(adapter.stream("Why?", timeouts=Timeouts(connect=NEVER, first_token=0.1)))
         assert (type(error), error.deadline) == (DeadlineExceeded, "first_token")
         assert len(proxy.requests) >= 1
 

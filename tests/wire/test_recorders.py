@@ -66,7 +66,7 @@ def test_vcrpy__leaves_the_calls_after_it_alone(rig, server, vcr, tmp_path):
         adapter.generate(f"Outside {number}")
         assert [f"side {number}" in str(request.body) for request in cassette.requests][-1:] == [True]
     assert len(server.oauth.requests) == 6
-    with rig.adapter(project=server.project, timeouts=Timeouts(idle=0.3)) as later:
+    with rig.adapter(project=server.project, timeouts=Timeouts(idle=0.1)) as later:
         server.oauth.fail("stall", after=1)
         _, error = drain(later.stream("Why?"))
         assert (type(error), type(error.__cause__)) == (StreamInterrupted, DeadlineExceeded)
@@ -172,7 +172,7 @@ def test_patched_class__keeps_deadlines_between_reads(server, monkeypatch):
     monkeypatch.setattr(HTTPConnectionPool, "ConnectionCls", Http)
     monkeypatch.setattr(HTTPSConnectionPool, "ConnectionCls", Https)
     server.api_key.answer(body=(b": ping\r\n\r\n" * 2000), pieces=[b": ping\r\n\r\n"] * 2000, pace=0.01)
-    _, error = drain(ask(server, timeouts=Timeouts(first_token=0.3)))
+    _, error = drain(ask(server, timeouts=Timeouts(first_token=0.1)))
     assert (type(error), error.deadline) == (DeadlineExceeded, "first_token")
 
 

@@ -14,7 +14,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from gemini_sync import DeadlineExceeded, StreamInterrupted, Timeouts, TransportError
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.sessions import adopt_session
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import default_text
@@ -23,7 +23,7 @@ from tests.wire.raw_server import SECONDS, RawServer, black_hole
 from tests.wire.support import NEVER, ONCE, PATIENT, ask, drain, event, on_signal, telling, watchdog
 
 TEXT = default_text("Why?")
-SHORT = 0.2
+SHORT = 0.1
 
 
 def exactly(peer, size):
@@ -226,11 +226,11 @@ def test_pool_of_the_callers__keeps_deadlines(emulator, tmp_path, connection):
         return made
 
     with Rig(emulator, tmp_path) as rig:
-        adapter = rig.adapter(oauth_creds_path=None, session_factory=session, timeouts=limits(first_token=SHORT))
+        adapter = rig.adapter(oauth_creds_path=None, session_factory=session)
         assert adapter.generate("Why?").text == TEXT
         emulator.api_key.fail("drip_headers", interval=0.02)
         with watchdog(emulator.stop):
-            _, error = drain(adapter.stream("Why?"))
+            _, error = drain(adapter.stream("Why?", timeouts=limits(first_token=SHORT)))
     assert deadline_of(error) == "first_token"
 
 

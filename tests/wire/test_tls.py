@@ -14,7 +14,7 @@ import trustme
 
 from gemini_sync import StreamInterrupted, TransportError
 from gemini_sync.network import adapters
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
 from gemini_sync.testing.emulator import Emulator
 from tests.adapter_kit import Rig

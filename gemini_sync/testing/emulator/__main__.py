@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-import threading
+import time
 from collections.abc import Sequence
 
 from gemini_sync.testing.emulator import Emulator
@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines.append(f"# The token endpoint is {emulator.urls['token']}")
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()
-        threading.Event().wait()
+        while True:
+            time.sleep(1)  # not a lock of threading, because Ctrl-C can come while that is half released
     return 0
 
 

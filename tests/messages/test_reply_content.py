@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gemini_sync.messages import response
+from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.parts import function_calls
+from gemini_sync.messages.reply_content import ReplyContent
 from gemini_sync.messages.request import build
-from gemini_sync.messages.response import Chunk
 from gemini_sync.messages.sse import BareJsonEvent, events
-from gemini_sync.messages.turn import Turn
 from tests.messages.reply_kit import chunk
 
 
-def turn_of(*chunks: Chunk) -> Turn:
-    turn = Turn()
+def turn_of(*chunks: Chunk) -> ReplyContent:
+    turn = ReplyContent()
     for one in chunks:
         turn.add(one)
     return turn
@@ -98,7 +98,7 @@ def test_merging__is_the_same_in_any_division_into_chunks(texts: list[tuple[str,
         {"text": text, **({"thought": True} if thought else {}), **({"thoughtSignature": "s"} if signed else {})}
         for text, thought, signed in texts
     ]
-    turn, position = Turn(), 0
+    turn, position = ReplyContent(), 0
     while position < len(parts):
         end = data.draw(st.integers(position + 1, len(parts)))
         turn.add(chunk(*parts[position:end]))
@@ -195,7 +195,7 @@ def test_turn__not_empty(part: Any) -> None:
 
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_turn__names_are_right_at_any_moment(position: int) -> None:
-    turn = Turn()
+    turn = ReplyContent()
     for number in range(3):
         raw = {"candidates": [{"content": {"parts": [{"text": "a"}]}}]}
         names: Any = {"modelVersion": "m", "responseId": "r"} if number == position else {}
@@ -239,13 +239,13 @@ def test_turn__recorded_streams(corpus: Path) -> None:
     recorded = json.loads((corpus / "streams" / "expected.json").read_text("utf-8"))
     assert len(recorded) >= 20
     for expected in recorded:
-        body, turn, bare = (corpus / "streams" / expected["file"]).read_bytes(), Turn(), 0
+        body, turn, bare = (corpus / "streams" / expected["file"]).read_bytes(), ReplyContent(), 0
         for event in events([body], 2**20):
             if isinstance(event, BareJsonEvent):
                 bare += 1
             else:
                 turn.add(Chunk(json.loads(event.data)))
-        calls = [{"name": call.name, "args": call.args} for call in response.function_calls(turn.parts)]
+        calls = [{"name": call.name, "args": call.args} for call in function_calls(turn.parts)]
         seen = {
             "n_events": turn.chunks,
             "concatenated_text": turn.text(),

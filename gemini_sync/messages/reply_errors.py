@@ -1,4 +1,4 @@
-"""The verdict on a complete answer: which finish and block reasons are errors, and which answers are empty."""
+"""Which complete reply becomes which error: finish reasons, block reasons, and replies that are empty."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gemini_sync.redaction import redacted_excerpt
 
 if TYPE_CHECKING:
     from gemini_sync.messages.reply import Reply
-    from gemini_sync.messages.turn import Turn
+    from gemini_sync.messages.reply_content import ReplyContent
 
 # From the REST reference and GG types.FinishReason. A reason that is in neither set is no error.
 _REFUSED = frozenset(
@@ -23,16 +23,16 @@ _FAILED = frozenset(
 )
 
 
-def verdict(turn: Turn, partial: Reply, secrets: Collection[str]) -> Optional[GeminiSyncError]:
-    """What is wrong with the complete answer ``turn``, or None. The error gets ``partial`` as an attribute."""
-    if turn.block_reason is not None:
-        said = str((turn.prompt_feedback or {}).get("blockReasonMessage") or "Change the prompt.")
-        why = f"The prompt was refused ({turn.block_reason}): {redacted_excerpt(said, secrets)}"
-        return BlockedError(why, reason=turn.block_reason, partial=partial)
-    reason = turn.finish_reason
+def verdict(content: ReplyContent, partial: Reply, secrets: Collection[str]) -> Optional[GeminiSyncError]:
+    """What is wrong with the complete answer ``content``, or None. The error gets ``partial`` as an attribute."""
+    if content.block_reason is not None:
+        said = str((content.prompt_feedback or {}).get("blockReasonMessage") or "Change the prompt.")
+        why = f"The prompt was refused ({content.block_reason}): {redacted_excerpt(said, secrets)}"
+        return BlockedError(why, reason=content.block_reason, partial=partial)
+    reason = content.finish_reason
     if reason in _REFUSED or reason in _FAILED:
         cls, what = (BlockedError, "refused") if reason in _REFUSED else (FinishReasonError, "not finished")
-        message = turn.finish_message and redacted_excerpt(turn.finish_message, secrets)
+        message = content.finish_message and redacted_excerpt(content.finish_message, secrets)
         return cls(
             f"The answer was {what} ({reason}): {message or 'the server gave no explanation.'} "
             "The text that came is in .partial.",
@@ -41,7 +41,7 @@ def verdict(turn: Turn, partial: Reply, secrets: Collection[str]) -> Optional[Ge
             finish_message=message,
         )
     # Before CONTINUATION the model may have only thought. The text comes in the next response (WIRE: long decode).
-    if not turn.empty or reason == "CONTINUATION":
+    if not content.empty or reason == "CONTINUATION":
         return None
     why = f"The answer is empty: it ended with {reason or 'no finish reason'} and no text, call, data or code."
     if reason == "MAX_TOKENS":

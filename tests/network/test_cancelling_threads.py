@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from gemini_sync.network import deadlines as call_module
-from gemini_sync.network.deadlines import Call
+from gemini_sync.network import cancelling
+from gemini_sync.network.cancelling import Call
 from tests.adapter_kit import in_thread
 from tests.lock_kit import OneAtATime
 
 
 def test_detach__waits_while_cancel_shuts_the_socket_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the descriptor could be closed, and be another socket's by the time it is shut down."""
-    shut_down = call_module._shut_down
+    shut_down = cancelling._shut_down
 
     def stop(sock: socket.socket) -> None:
         point.stop()
@@ -26,7 +26,7 @@ def test_detach__waits_while_cancel_shuts_the_socket_down(monkeypatch: pytest.Mo
     call = Call().start()
     point = OneAtATime(call.detach)
     call._changed = threading.Condition(point.lock)  # type: ignore[arg-type]
-    monkeypatch.setattr(call_module, "_shut_down", stop)
+    monkeypatch.setattr(cancelling, "_shut_down", stop)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         call.attach(ours)
@@ -51,7 +51,7 @@ class _Asked(Future[Any]):
 @pytest.mark.parametrize("end", [lambda future: future.set_result(1), lambda future: future.cancel()])
 def test_wait_for__is_told_of_the_end_at_once(end: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not only when it next looks."""
-    monkeypatch.setattr(call_module, "_SLICE_SECONDS", 3600.0)
+    monkeypatch.setattr(cancelling, "_SLICE_SECONDS", 3600.0)
     call, future = Call().start(), _Asked()
     waiter = in_thread(lambda: call.wait_for(future))
     assert future.waited_for.wait(20)

@@ -1,42 +1,37 @@
-"""The turn of the model that the chunks of one stream add up to."""
+"""The content of a reply: the turn of the model that the chunks of one stream add up to."""
 
 from __future__ import annotations
 
-from typing import Any, Optional, Union
+import io
+from typing import TYPE_CHECKING, Any, Optional, Union
 
-from gemini_sync.messages.response import FINISH_REASONS, Chunk, text_in
-from gemini_sync.messages.rest_json import candidate_of, enum_of, parts_of, text_of
+from gemini_sync.messages.parts import text_in
+from gemini_sync.messages.rest_json import FINISH_REASONS, candidate_of, enum_of, parts_of, text_of
+
+if TYPE_CHECKING:
+    from gemini_sync.messages.chunk import Chunk
 
 _TEXT_FIELDS = {"text", "thought"}
-_STRINGS_PER_BLOCK = 1024
 # The block reasons by their numbers. Google's two APIs mean the same only by these.
 _BLOCK_REASONS = (None, "SAFETY", "OTHER", "BLOCKLIST", "PROHIBITED_CONTENT")
 
 
-class _TextRun:
-    """Neighbouring text parts that become one part.
+class _TextRun(io.StringIO):
+    """Neighbouring text parts that become one part. A list of their strings would take three times the memory."""
 
-    It collects strings, because joining them in pairs takes quadratic time. It joins them block by block, because a
-    string of 50 characters takes three times the memory of its text.
-    """
-
-    def __init__(self, thought: bool) -> None:
+    def __init__(self, text: str, thought: bool) -> None:
+        super().__init__()
+        self.write(text)
         self.thought = thought
-        self.blocks: list[str] = []
-        self.strings: list[str] = []
 
-    def add(self, text: str) -> None:
-        self.strings.append(text)
-        if len(self.strings) == _STRINGS_PER_BLOCK:
-            self.blocks.append("".join(self.strings))
-            self.strings.clear()
+    def __reduce__(self) -> Any:
+        return _TextRun, (self.getvalue(), self.thought)
 
     def part(self) -> dict[str, Any]:
-        text = "".join(self.blocks + self.strings)
-        return {"text": text, "thought": True} if self.thought else {"text": text}
+        return {"text": self.getvalue(), "thought": True} if self.thought else {"text": self.getvalue()}
 
 
-class Turn:
+class ReplyContent:
     """What the chunks of a stream add up to. It keeps the data of the answer, but not the chunks."""
 
     def __init__(self) -> None:
@@ -56,7 +51,6 @@ class Turn:
         self.chunks += 1
         raw = chunk._raw
         candidate = candidate_of(raw)
-        parts = parts_of(candidate)
         if "finishReason" in candidate:
             self.finish_reason = enum_of(candidate["finishReason"], FINISH_REASONS) or self.finish_reason
             self.finish_message = text_of(candidate.get("finishMessage")) or self.finish_message
@@ -70,19 +64,22 @@ class Turn:
             self._response_id = text_of(raw.get("responseId"))
         if self.trace_id is None and chunk._envelope is not None:
             self.trace_id = text_of(chunk._envelope.get("traceId"))
-        return "".join(map(self._add_part, parts))
+        text = ""
+        for part in parts_of(candidate):
+            text += self._add_part(part)
+        return text
 
     def _add_part(self, part: dict[str, Any]) -> str:
         """Merge one part and return its answer text."""
         text, thought = part.get("text"), bool(part.get("thought"))
-        only_text = part.keys() <= _TEXT_FIELDS
-        if only_text and not text:
-            return ""  # an empty part does not end a run
-        if only_text and isinstance(text, str):
+        if part.keys() <= _TEXT_FIELDS and isinstance(text or "", str):
+            if not text:
+                return ""  # an empty part does not end a run
             if self._run is None or self._run.thought is not thought:
-                self._run = _TextRun(thought)
+                self._run = _TextRun(text, thought)
                 self._merged.append(self._run)
-            self._run.add(text)
+            else:
+                self._run.write(text)
         elif None in part.values():  # null means that a field is not set
             return self._add_part({name: value for name, value in part.items() if value is not None})
         else:

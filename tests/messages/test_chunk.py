@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import copy
 import dataclasses
 import pickle
@@ -13,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemini_sync.errors import ProtocolError
-from gemini_sync.messages import response
-from gemini_sync.messages.response import Blob, Chunk, FunctionCall, Usage
-from gemini_sync.messages.turn import Turn
+from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.parts import Blob, FunctionCall, function_calls
+from gemini_sync.messages.reply_content import ReplyContent
+from gemini_sync.messages.usage import Usage
 from tests.messages.odd_json import RESPONSES
-from tests.messages.reply_kit import chunk, reply_of
+from tests.messages.reply_kit import chunk
 
 _PROPERTIES = [name for name in vars(Chunk) if isinstance(vars(Chunk)[name], property)]
 
@@ -126,14 +126,6 @@ def test_values__are_frozen_and_picklable(value: Any) -> None:
     assert pickle.loads(pickle.dumps(value)) == value
 
 
-def test_blob__repr_hides_the_data() -> None:
-    assert repr(Blob("image/png", b"canary")) == "Blob(mime_type='image/png')"
-
-
-def test_usage__repr_hides_the_raw_metadata() -> None:
-    assert "canary" not in repr(Usage(1, raw={"canary": 1}))
-
-
 def test_candidates__only_index_0_counts() -> None:
     both = [{"index": 1, "content": {"parts": [{"text": "second"}]}}, {"content": {"parts": [{"text": "first"}]}}]
     assert Chunk({"candidates": both}).text == "first"
@@ -142,102 +134,9 @@ def test_candidates__only_index_0_counts() -> None:
         assert Chunk({"candidates": [{**both[1], "index": zero}]}).text == "first"
     assert Chunk({"candidates": [{**both[1], "index": "1"}]}).text == ""
     assert Chunk({"candidates": [None, *both]}).text == "first"
-    turn = Turn()
+    turn = ReplyContent()
     assert [turn.add(Chunk({"candidates": some})) for some in (both, both[:1], both[::-1])] == ["first", "", "first"]
     assert turn.text() == "firstfirst"
-
-
-# -- usage and inline data
-
-
-def test_usage__counts_by_their_names() -> None:
-    raw = {
-        "promptTokenCount": 1, "candidatesTokenCount": 2, "thoughtsTokenCount": 3, "cachedContentTokenCount": 4,
-        "totalTokenCount": 10, "toolUsePromptTokenCount": 5,
-    }  # fmt: skip
-    assert response.usage(raw) == Usage(1, 2, 3, 4, 10, raw)
-
-
-@pytest.mark.parametrize("sent", [5, 5.0, "5", "5.0"])
-def test_usage__counts_as_strings_and_floats(sent: Any) -> None:
-    seen = response.usage({"promptTokenCount": sent, "totalTokenCount": sent})
-    assert seen is not None
-    assert (seen.prompt_token_count, seen.total_token_count) == (5, 5)
-    assert isinstance(seen.prompt_token_count, int)
-
-
-@pytest.mark.parametrize("wrong", [None, "", "five", "5.5", "\u0665", 1.5, float("inf"), float("nan"), True, [], {}])
-def test_usage__a_value_that_is_no_count__is_none(wrong: Any) -> None:
-    seen = response.usage({"promptTokenCount": wrong, "totalTokenCount": 0})
-    assert seen is not None
-    assert (seen.prompt_token_count, seen.total_token_count) == (None, 0)
-
-
-@pytest.mark.parametrize("wrong", [None, [], "x", 5, True])
-def test_usage__no_dict(wrong: Any) -> None:
-    assert response.usage(wrong) is None
-
-
-@given(st.binary(max_size=40))
-@settings(max_examples=50, deadline=None)
-def test_inline_data__both_alphabets_with_and_without_padding(data: bytes) -> None:
-    for encode in (base64.b64encode, base64.urlsafe_b64encode):
-        for text in (encode(data).decode(), encode(data).decode().rstrip("=")):
-            assert chunk({"inlineData": {"mimeType": "a/b", "data": text}}).inline_data == (Blob("a/b", data),)
-
-
-@pytest.mark.parametrize(
-    "data", ["a", "aGk=x", "aGk==", "a b", "aGk\n", "é", "====", "a$$$", "AAAA!", "AAAA\n", "AAAAA"]
-)
-def test_inline_data__that_is_no_base64__raises(data: str) -> None:
-    with pytest.raises(ProtocolError, match=rf"Expected base64 in inlineData, came {len(data)} characters"):
-        _ = chunk({"inlineData": {"mimeType": "a/b", "data": data}}).inline_data
-
-
-def test_inline_data__fields_that_are_not_set() -> None:
-    for empty in ({}, {"data": None, "mimeType": None}):
-        assert chunk({"inlineData": empty}, {"inlineData": None}).inline_data == (Blob("", b""),)
-
-
-@pytest.mark.parametrize("wrong", ["x", 5, ["x"], {"data": 5}, {"data": ["aGk="]}])
-def test_inline_data__wrong_types__raise(wrong: Any) -> None:
-    with pytest.raises(ProtocolError, match=r"Expected .* inlineData, came"):
-        _ = chunk({"inlineData": wrong}).inline_data
-
-
-# -- function calls
-
-
-def test_function_call__arguments_as_text() -> None:
-    one = chunk({"functionCall": {"name": "f", "args": '{"a": {"b": 1}}'}})
-    assert one.function_calls == (FunctionCall("f", {"a": {"b": 1}}),)
-
-
-@pytest.mark.parametrize("unset", [None, "", {}, "{}"])
-def test_function_call__without_arguments(unset: Any) -> None:
-    assert chunk({"functionCall": {"name": "f", "args": unset}}).function_calls == (FunctionCall("f", {}),)
-
-
-@pytest.mark.parametrize("args", [["a"], [], 5, 0, False, "{bad", "[1]", '"text"', "[" * 100_000])
-def test_function_call__arguments_that_are_no_object__raise_when_asked_for(args: Any) -> None:
-    one = chunk("a", {"functionCall": {"name": "f", "args": args}}, finishReason="STOP")
-    reply = reply_of(one)
-    assert list(reply) == ["a"], "the text comes, and the call is in the history as it came"
-    for view in (one, reply):
-        with pytest.raises(ProtocolError, match=r"Expected a JSON object in functionCall\.args, came"):
-            _ = view.function_calls
-
-
-@pytest.mark.parametrize("call", ["f", 5, ["f"], True])
-def test_function_call__that_is_no_object__raises_when_asked_for(call: Any) -> None:
-    with pytest.raises(ProtocolError, match="Expected a JSON object in functionCall, came"):
-        _ = chunk({"functionCall": call}).function_calls
-
-
-@pytest.mark.parametrize("call", [None, {}, {"name": ""}, {"name": None}, {"args": {"a": 1}}, {"willContinue": True}])
-def test_function_call__without_a_name_is_none(call: Any) -> None:
-    first = {"functionCall": {"name": "f"}}
-    assert chunk(first, {"functionCall": call}).function_calls == (FunctionCall("f", {}),)
 
 
 # -- names and reasons
@@ -257,7 +156,7 @@ def test_names__that_are_no_text__are_none(odd: Any) -> None:
 
 def calls_in(parts: list[Any]) -> tuple[FunctionCall, ...]:
     try:
-        return response.function_calls(parts)
+        return function_calls(parts)
     except ProtocolError:
         return ()
 
@@ -265,7 +164,7 @@ def calls_in(parts: list[Any]) -> tuple[FunctionCall, ...]:
 @given(st.lists(st.tuples(RESPONSES, st.booleans()), min_size=1, max_size=4))
 @settings(max_examples=120, deadline=None)
 def test_json_of_a_wrong_shape__never_raises(responses: list[tuple[Any, bool]]) -> None:
-    turn, texts, thoughts = Turn(), "", ""
+    turn, texts, thoughts = ReplyContent(), "", ""
     for raw, wrapped in responses:
         one = Chunk(raw, {"response": raw, "traceId": raw.get("traceId")}) if wrapped else Chunk(raw)
         for name in _PROPERTIES:
