@@ -288,16 +288,3 @@ def test_decorator__replays_from_the_start_each_time(tmp_path):
         return text()
 
     assert [work(), work()] == [TEXT, TEXT]
-
-
-@pytest.mark.parametrize("manager", [record, replay])
-def test_decorator__refuses_what_runs_later(manager, tmp_path):
-    async def later():
-        pass
-
-    def generate():
-        yield 1
-
-    for function in (later, generate):
-        with pytest.raises(TypeError, match="use a with block inside it"):
-            manager(tmp_path / "a.yaml")(function)
