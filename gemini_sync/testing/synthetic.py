@@ -185,7 +185,7 @@ _MESSAGE_OF_REASON = {
     "QUOTA_EXHAUSTED": "You have exhausted your capacity on this model. Your quota will reset after {delay}.",
     "RATE_LIMIT_EXCEEDED": "You have exhausted your capacity on this model. Your quota will reset after {delay}.",
 }
-# Code Assist reports these under its own name; what the gateways of all services find stands under theirs.
+# Code Assist reports these under its own name; what the gateways of all services find stands under googleapis.com.
 _OWN_REASONS = re.compile("QUOTA|RATE_LIMIT|CAPACITY|CREDITS|VALIDATION|SUBSCRIPTION|TOS_|UNSUPPORTED_CLIENT")
 _DAILY = re.compile("QUOTA_EXHAUSTED|DAILY|DAY")
 
