@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import importlib.metadata
+import inspect
 import os
 import re
 import signal
@@ -21,7 +22,7 @@ from tests.support import ROOT, python_child, run_python
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TOP_LEVEL = {
     *(".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "docs", "gemini_sync", "pyproject.toml"),
-    *("setup.cfg", "tests", "tox.ini"),
+    *("gemini_sync_pytest.py", "setup.cfg", "tests", "tox.ini"),
 }
 
 
@@ -71,7 +72,7 @@ def test_import__needs_the_declared_dependencies_only() -> None:
     done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
     imported = set(done.stdout.split())
-    assert imported.isdisjoint({"google", "pytest", "responses", "hypothesis", "trustme", "argparse"})
+    assert imported.isdisjoint({"google", "pytest", "responses", "yaml", "hypothesis", "trustme", "argparse"})
     assert "gemini_sync.testing" not in imported
 
 
@@ -135,18 +136,22 @@ def test_readme__first_example(user: dict[str, Any], capsys: pytest.CaptureFixtu
     user["adapter"].close()
 
 
-def test_readme__example_of_a_test(tmp_path: Path) -> None:
-    names: dict[str, Any] = {}
-    exec(_python_blocks(README)[-1], names)
-    names["test_my_code"](tmp_path)
+def test_readme__examples_of_tests(tmp_path: Path) -> None:
+    (tmp_path / "test_readme.py").write_text(_python_blocks(README)[-1], encoding="utf-8")
+    done = run_python("-m", "pytest", "-p", "gemini_sync_pytest", "-p", "no:cacheprovider", cwd=tmp_path)
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("page", ["quickstart.md", "streaming.md", "testing.md"])
-def test_docs__examples_run(user: dict[str, Any], page: str) -> None:
+def test_docs__examples_run(user: dict[str, Any], page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # some write files
     blocks = _python_blocks((ROOT / "docs" / page).read_text(encoding="utf-8"))
     assert blocks
     for block in blocks:  # a block uses the names of the blocks before it
         exec(block, user)
+    for test in [value for name, value in user.items() if name.startswith("test_")]:
+        if not inspect.signature(test).parameters:
+            test()
     user["adapter"].close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
@@ -36,7 +37,7 @@ from gemini_sync import (
     stream_gemini_api_key,
     stream_gemini_oauth,
 )
-from gemini_sync.testing import Emulator
+from gemini_sync.testing import CassetteError, Emulator, UnmatchedRequest, record, replay
 
 
 def on_fallback(event: FallbackEvent) -> None:
@@ -134,3 +135,23 @@ def emulators() -> None:
         emulator.oauth.fail(503, times=None)
         emulator.api_key.answer(text="Hello.")
         assert_type(emulator.write_credentials("creds.json"), Path)
+
+
+def recordings() -> None:
+    with record(
+        "tape.yaml", keep=True, scrub=[("Jane", "NAME"), (re.compile("T-[0-9]+"), "TICKET")], keep_headers=["A"]
+    ):
+        pass
+    with replay(Path("tape.yaml"), match=("method", "body"), pace=1, allow_repeats=True) as player:
+        assert_type(player.misses, list[UnmatchedRequest])
+        assert_type([exchange.request.method for exchange in player.unused], list[str])
+
+    @record("tape.yaml")
+    @replay("tape.yaml", match=[lambda recorded, sent: recorded.url == sent.url])
+    def work(number: int) -> str:
+        return str(number)
+
+    assert_type(work(1), str)
+    error: GeminiSyncError = CassetteError("no")
+    refused: AssertionError = UnmatchedRequest("no")
+    assert_type((error, refused), tuple[GeminiSyncError, AssertionError])

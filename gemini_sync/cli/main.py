@@ -9,7 +9,7 @@ from typing import Optional
 
 from gemini_sync.cli import ask
 from gemini_sync.cli.terminal import Output
-from gemini_sync.errors import GeminiSyncError
+from gemini_sync.errors import ConfigError, GeminiSyncError
 from gemini_sync.version import VERSION
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130  # wrong usage is 2, by argparse
@@ -48,6 +48,11 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_parser(commands)
     demo = commands.add_parser("demo", help="show the fallback on an emulator, without credentials")
     demo.set_defaults(run=_demo)
+    cassette = commands.add_parser("cassette", help="show, check or scrub recorded responses")
+    cassette.add_argument("action", choices=("show", "check", "scrub"), help="what to do with the file")
+    cassette.add_argument("file", metavar="FILE", help="a cassette, of vcrpy as well, or a file of responses' recorder")
+    cassette.add_argument("--output", metavar="FILE", help="where scrub writes (default: over the file)")
+    cassette.set_defaults(run=_cassette)
     emulator = commands.add_parser("emulator", help="serve both Gemini endpoints on this machine", add_help=False)
     emulator.set_defaults(run=_emulator)
     return parser
@@ -57,6 +62,16 @@ def _demo(options: argparse.Namespace, output: Output, error_output: Output) -> 
     from gemini_sync.cli import demo  # imports the emulator, which other commands do not need
 
     demo.run(output.write)
+
+
+def _cassette(options: argparse.Namespace, output: Output, error_output: Output) -> None:
+    try:
+        from gemini_sync.cli import cassette  # needs PyYAML, which other commands do not
+    except ModuleNotFoundError as exc:
+        if exc.name != "yaml":
+            raise
+        raise ConfigError("The command needs PyYAML: pip install 'gemini-sync[testing]'.") from exc
+    cassette.run(options, output, error_output)
 
 
 def _emulator(options: argparse.Namespace, output: Output, error_output: Output) -> None:

@@ -10,7 +10,8 @@ from gemini_sync import ServerError, Timeouts, TransportError
 from gemini_sync.errors import DeadlineExceeded, StreamInterrupted
 from gemini_sync.network.cancelling import Call
 from gemini_sync.network.transport import Transport
-from tests.network.transport_kit import URL, Canned, Pieces, mocked
+from gemini_sync.testing import add_error, add_stream
+from tests.network.transport_kit import HOST, URL, Canned, Pieces, mocked
 from tests.wire.support import drain, event
 
 ANSWER = event("one ") + event("two", "STOP")
@@ -21,9 +22,9 @@ ANSWER = event("one ") + event("two", "STOP")
 
 def test_responses__mocks_work():
     with responses.RequestsMock() as mock, mocked() as adapter:
-        mock.post(URL, status=503, json={"error": {"code": 503, "message": "busy"}})
+        add_error(mock, 503, base_url=HOST)
         mock.post(URL, body=requests.ConnectionError("cable cut"))
-        mock.post(URL, body=ANSWER, content_type="text/event-stream")
+        add_stream(mock, ["one ", "two"], base_url=HOST)
         reply = adapter.generate("Why?")
         assert (reply.text, len(reply.attempts)) == ("one two", 3)
         assert mock.calls[2].request.headers["x-goog-api-key"] == "a-key"
@@ -56,7 +57,7 @@ def test_responses__a_connect_timeout_without_that_deadline_is_a_failed_connecti
 
 def test_responses__cancel_works():
     with responses.RequestsMock() as mock, mocked() as adapter:
-        mock.post(URL, body=ANSWER, content_type="text/event-stream")
+        add_stream(mock, ["one ", "two"], base_url=HOST)
         reply = adapter.stream("Why?")
         next(reply)
         reply.cancel()

@@ -8,8 +8,10 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from gemini_sync import DeadlineExceeded, StreamInterrupted, Timeouts
+from gemini_sync.testing import replay
 from tests.adapter_kit import Rig
 from tests.support import run_python
+from tests.testing.cassette_kit import outcome
 from tests.wire.support import ask, drain, event
 
 MISSING = "{} is not installed; tox -e recorders installs it"
@@ -96,6 +98,17 @@ print(len(cassette), connection.HTTPConnection.__module__, connection.HTTPSConne
     done = run_python("-W", "ignore", "-c", program, emulator.url, emulator.key, str(tmp_path / "cassette.yaml"))
     assert (done.stdout.split(), done.stderr) == (["1", "urllib3.connection", "urllib3.connection"], "")
     assert len(emulator.api_key.requests) == 2
+
+
+def test_vcrpy__its_cassettes_replay_with_ours(emulator, vcr, tmp_path):
+    emulator.api_key.answer(text="one two three four")
+    emulator.api_key.fail(503, times=1)
+    path = str(tmp_path / "cassette.yaml")
+    with vcr.use_cassette(path):
+        live = outcome(ask(emulator))
+    emulator.stop()
+    with replay(path):
+        assert outcome(ask(emulator)) == live
 
 
 def test_pytest_recording__blocks_the_network_and_replays(emulator, tmp_path):

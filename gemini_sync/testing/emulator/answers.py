@@ -149,33 +149,36 @@ class ScriptedAnswer:
             groups.append([{"functionCall": dict(function_call)} for function_call in self.function_calls])
         if self.function_calls or self.thoughts:  # Google signs only the first of parallel calls (ai.google.dev)
             groups[-1][0]["thoughtSignature"] = SIGNATURES.get(request.route, "")
-        return self._chunks_around(groups, request)
+        return chunks_around(groups, request, self.finish_reason)
 
-    def _chunks_around(self, groups: Sequence[list[dict[str, Any]]], request: ParsedRequest) -> list[dict[str, Any]]:
-        """One chunk for each group of parts; the usage grows, and only the last chunk has the finish reason."""
-        chunks: list[dict[str, Any]] = []
-        answer = thinking = 0
-        for parts in groups:
-            tokens = sum(count_tokens(part.get("text", "call")) for part in parts)
-            if "thought" in parts[0]:
-                thinking += tokens
-            else:
-                answer += tokens
-            usage = {"promptTokenCount": request.prompt_tokens, "candidatesTokenCount": answer}
-            usage["totalTokenCount"] = request.prompt_tokens + answer + thinking
-            if thinking:
-                usage["thoughtsTokenCount"] = thinking
-            chunks.append(
-                {
-                    "candidates": [{"content": {"parts": parts, "role": "model"}, "index": 0}],
-                    "usageMetadata": usage,
-                    "modelVersion": request.name,
-                    "responseId": f"emulator-{request.number:06d}",
-                }
-            )
-        if self.finish_reason is not None:
-            chunks[-1]["candidates"][0]["finishReason"] = self.finish_reason
-        return chunks
+
+def chunks_around(
+    groups: Sequence[list[dict[str, Any]]], request: ParsedRequest, finish_reason: str | None
+) -> list[dict[str, Any]]:
+    """One chunk for each group of parts; the usage grows, and only the last chunk has the finish reason."""
+    chunks: list[dict[str, Any]] = []
+    answer = thinking = 0
+    for parts in groups:
+        tokens = sum(count_tokens(part.get("text", "call")) for part in parts)
+        if "thought" in parts[0]:
+            thinking += tokens
+        else:
+            answer += tokens
+        usage = {"promptTokenCount": request.prompt_tokens, "candidatesTokenCount": answer}
+        usage["totalTokenCount"] = request.prompt_tokens + answer + thinking
+        if thinking:
+            usage["thoughtsTokenCount"] = thinking
+        chunks.append(
+            {
+                "candidates": [{"content": {"parts": parts, "role": "model"}, "index": 0}],
+                "usageMetadata": usage,
+                "modelVersion": request.name,
+                "responseId": f"emulator-{request.number:06d}",
+            }
+        )
+    if finish_reason is not None:
+        chunks[-1]["candidates"][0]["finishReason"] = finish_reason
+    return chunks
 
 
 def merge(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Cassettes: files of recorded exchanges."""
