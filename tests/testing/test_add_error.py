@@ -107,7 +107,7 @@ def test_error__of_the_token_endpoint_that_passes(rsps, tmp_path):
     add_stream(rsps, "Hi", route="oauth")
     slept: list[float] = []
     assert dual(tmp_path, sleep=slept.append).generate("Why?").route == "oauth"
-    assert [int(seconds) for seconds in slept] == [1]  # with a little jitter
+    assert [int(seconds) for seconds in slept if seconds >= 1] == [1]  # with a little jitter; a save waits for moments
 
 
 def test_error__before_a_stream(rsps):
