@@ -25,7 +25,7 @@ from gemini_sync.errors import (
     TransportError,
 )
 from gemini_sync.functions import stream_gemini_api_key, stream_gemini_oauth
-from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.chunks import Chunk
 from gemini_sync.messages.parts import Blob, FunctionCall
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.rest_json import Content, GenerationConfig, Part, SafetySetting, Tool, ToolConfig

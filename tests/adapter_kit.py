@@ -19,7 +19,7 @@ from gemini_sync.errors import (
     PermissionDeniedError,
     ServerError,
 )
-from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.chunks import Chunk
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import Request, build
 from gemini_sync.network.cancelling import Call

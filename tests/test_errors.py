@@ -30,7 +30,7 @@ from gemini_sync.errors import (
     StreamInterrupted,
     TransportError,
 )
-from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.chunks import Chunk
 from gemini_sync.messages.reply import Reply
 
 

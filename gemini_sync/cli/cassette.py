@@ -10,7 +10,7 @@ from typing import Any
 
 from gemini_sync.cli.terminal import Output
 from gemini_sync.errors import GeminiSyncError
-from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.chunks import Chunk
 from gemini_sync.redaction import one_line
 from gemini_sync.testing.cassette.storing import load, locked, save
 from gemini_sync.testing.cassette.values import COMPLETE, Cassette, Exchange, Failure, Request, Response, split_events

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from gemini_sync.errors import UNREADABLE_ANSWER, ProtocolError
 from gemini_sync.messages.api_errors import api_error, find_error
-from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.chunks import Chunk
 from gemini_sync.messages.half_characters import HalfCharacters
 from gemini_sync.messages.rest_json import dict_of, int_of
 from gemini_sync.messages.sse import BareJsonEvent, Event

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from gemini_sync.errors import Attempt, GeminiSyncError, StreamInterrupted
 from gemini_sync.messages.call_record import CallRecord
-from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.chunks import Chunk
 from gemini_sync.messages.parts import Blob, FunctionCall, function_calls, inline_data
 from gemini_sync.messages.reply_content import ReplyContent
 from gemini_sync.messages.reply_errors import verdict

@@ -9,7 +9,7 @@ from gemini_sync.messages.parts import text_in
 from gemini_sync.messages.rest_json import FINISH_REASONS, candidate_of, enum_of, parts_of, text_of
 
 if TYPE_CHECKING:
-    from gemini_sync.messages.chunk import Chunk
+    from gemini_sync.messages.chunks import Chunk
 
 _TEXT_FIELDS = {"text", "thought"}
 # The block reasons by their numbers. Google's two APIs mean the same only by these.

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Generator
 
 from gemini_sync.messages.call_record import CallRecord
-from gemini_sync.messages.chunk import Chunk, has_content
+from gemini_sync.messages.chunks import Chunk, has_content
 from gemini_sync.messages.request import Request
 from gemini_sync.services.base import OpenStream
 

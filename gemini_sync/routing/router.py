@@ -18,7 +18,7 @@ from gemini_sync.errors import Attempt, AuthError, ConfigError, GeminiSyncError,
 from gemini_sync.fork import register_after_fork
 from gemini_sync.interruptions import drop_frames
 from gemini_sync.messages.call_record import CallRecord
-from gemini_sync.messages.chunk import Chunk, has_content
+from gemini_sync.messages.chunks import Chunk, has_content
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.request import Request
 from gemini_sync.network.cancelling import Call

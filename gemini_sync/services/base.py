@@ -11,7 +11,7 @@ from gemini_sync.auth.credentials import Credentials
 from gemini_sync.config import DEFAULT_MAX_EVENT_BYTES
 from gemini_sync.errors import UNREADABLE_ANSWER, AuthError, DeadlineExceeded, InvalidRequestError, ProtocolError
 from gemini_sync.messages.api_errors import decode_body, find_error
-from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.chunks import Chunk
 from gemini_sync.messages.request import Request, body_for
 from gemini_sync.messages.rest_json import int_of
 from gemini_sync.messages.signatures import Signatures

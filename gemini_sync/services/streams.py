@@ -12,7 +12,7 @@ from typing import Any, Optional, Union
 from gemini_sync.errors import UNREADABLE_ANSWER, ApiError, ProtocolError
 from gemini_sync.messages import sse
 from gemini_sync.messages.api_errors import answer_error
-from gemini_sync.messages.chunk import Chunk, has_content
+from gemini_sync.messages.chunks import Chunk, has_content
 from gemini_sync.messages.odd_events import UNDECODED, OddEvents
 from gemini_sync.network.cancelling import Call
 from gemini_sync.network.exchange import Answer, Exchange

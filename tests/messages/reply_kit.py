@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import Any, Optional, Union
 
 from gemini_sync.errors import GeminiSyncError
-from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.chunks import Chunk
 from gemini_sync.messages.reply import Reply
 
 

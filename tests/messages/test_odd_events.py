@@ -9,7 +9,7 @@ from typing import Any, Optional
 import pytest
 
 from gemini_sync.errors import UNREADABLE_ANSWER, ApiError, ProtocolError, QuotaError, ServerError
-from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.chunks import Chunk
 from gemini_sync.messages.odd_events import UNDECODED, OddEvents
 from gemini_sync.messages.sse import BareJsonEvent, Event
 from tests.messages.reply_kit import chunk

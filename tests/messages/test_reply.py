@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gemini_sync.errors import Attempt, EmptyResponseError, FinishReasonError, ProtocolError, StreamInterrupted
 from gemini_sync.messages.call_record import CallRecord
-from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.chunks import Chunk
 from gemini_sync.messages.parts import Blob, FunctionCall
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.usage import Usage

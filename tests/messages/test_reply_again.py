@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gemini_sync.errors import BlockedError, GeminiSyncError, ServerError, StreamInterrupted
-from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.chunks import Chunk
 from gemini_sync.messages.reply import Reply
 from tests.adapter_kit import Gate, in_thread
 from tests.messages.reply_kit import STOP, chunk, end_of, reply_of

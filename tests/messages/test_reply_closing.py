@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gemini_sync.errors import BlockedError, StreamInterrupted
-from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.chunks import Chunk
 from gemini_sync.messages.reply import Reply
 from tests.messages.reply_kit import STOP, chunk, reply_of
 

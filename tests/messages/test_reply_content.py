@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.chunks import Chunk
 from gemini_sync.messages.parts import function_calls
 from gemini_sync.messages.reply_content import ReplyContent
 from gemini_sync.messages.request import build

@@ -12,7 +12,7 @@ import pytest
 
 from gemini_sync.errors import Attempt, FinishReasonError, GeminiSyncError, ServerError, StreamInterrupted
 from gemini_sync.messages.call_record import CallRecord
-from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.chunks import Chunk
 from tests.messages.reply_kit import STOP, chunk, reply_of
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)

@@ -17,7 +17,7 @@ from gemini_sync.errors import (
     StreamInterrupted,
 )
 from gemini_sync.messages.call_record import CallRecord
-from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.chunks import Chunk
 from gemini_sync.messages.reply import Reply
 from gemini_sync.messages.sse import BareJsonEvent, events
 from tests.messages.reply_kit import STOP, chunk, end_of, feedback, reply_of

@@ -6,7 +6,7 @@ import pytest
 
 from gemini_sync.errors import Attempt, AuthError, DeadlineExceeded, EmptyResponseError, ServerError, StreamInterrupted
 from gemini_sync.messages.call_record import CallRecord
-from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.chunks import Chunk
 from tests.messages.reply_kit import STOP, chunk, end_of, reply_of
 
 

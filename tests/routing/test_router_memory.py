@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from gemini_sync.config import Timeouts
-from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.chunks import Chunk
 from gemini_sync.messages.request import Request
 from gemini_sync.network.cancelling import Call
 from gemini_sync.routing.router import Router

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemini_sync.errors import ProtocolError
-from gemini_sync.messages.chunk import Chunk
+from gemini_sync.messages.chunks import Chunk
 from gemini_sync.messages.parts import Blob, FunctionCall, function_calls
 from gemini_sync.messages.reply_content import ReplyContent
 from gemini_sync.messages.usage import Usage
